@@ -1,0 +1,148 @@
+"""The registry of atomic blocks: a stable name, frozen metadata, one way to build.
+
+A block is registered by decorating whatever builds it, a class or a function, called as
+``build(channels, **options)``. Its options and their defaults are read from the signature, so
+that they are written once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, get_args
+
+from torch import nn
+
+__all__ = ["BlockInfo", "BlockKind", "block_info", "create_block", "list_blocks", "register_block"]
+
+BlockKind = Literal["human", "searched", "ode"]
+BlockBuilder = Callable[..., nn.Module]
+BuilderT = TypeVar("BuilderT", bound=BlockBuilder)
+
+
+@dataclass(frozen=True)
+class BlockInfo:
+    """What is known of a block without building it.
+
+    Args:
+        name: The stable name by which architectures and records refer to the block.
+        summary: One line: what the block computes.
+        reference: Paper and equation or figure, or the code it follows.
+        kind: Designed by hand, found by a search, or derived from an ODE solver.
+        options: Keyword options and their defaults.
+        build: Called as ``build(channels, **options)``.
+    """
+
+    name: str
+    summary: str
+    reference: str
+    kind: BlockKind
+    options: Mapping[str, Any]
+    build: BlockBuilder
+
+
+_REGISTRY: dict[str, BlockInfo] = {}
+
+
+def register_block(
+    name: str, *, summary: str, reference: str, kind: BlockKind
+) -> Callable[[BuilderT], BuilderT]:
+    """Registers a block builder under a stable name.
+
+    Args:
+        name: Lower-case identifier, such as ``"mbconv"``; once published it never changes meaning.
+        summary: One line: what the block computes.
+        reference: Where it comes from.
+        kind: ``"human"``, ``"searched"`` or ``"ode"``.
+
+    Returns:
+        A decorator that returns the builder unchanged.
+
+    Raises:
+        ValueError: If the name is taken by another builder, is not an identifier in lower case,
+            or the kind is unknown.
+        TypeError: If the builder takes anything but ``channels`` and keyword-only options with
+            defaults.
+
+    Example:
+        ``@register_block("plain", summary="one convolution", reference="ours", kind="human")``
+    """
+    if not (name.isidentifier() and name == name.lower()):
+        raise ValueError(f"a block's name must be a lower-case identifier, got {name!r}")
+    if kind not in get_args(BlockKind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(BlockKind))}, got {kind!r}")
+
+    def decorate(build: BuilderT) -> BuilderT:
+        if name in _REGISTRY:
+            raise ValueError(
+                f"block {name!r} is registered already, by {_REGISTRY[name].build.__module__}; "
+                "choose another name"
+            )
+        options = MappingProxyType(_read_options(name, build))
+        _REGISTRY[name] = BlockInfo(name, summary, reference, kind, options, build)
+        return build
+
+    return decorate
+
+
+def _read_options(name: str, build: BlockBuilder) -> dict[str, Any]:
+    channels, *rest = inspect.signature(build).parameters.values()
+    for parameter in rest:
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or (
+            parameter.default is inspect.Parameter.empty
+        ):
+            raise TypeError(
+                f"block {name!r}: after {channels.name!r} every parameter must be keyword-only "
+                f"with a default, but {parameter.name!r} is not"
+            )
+    return {parameter.name: parameter.default for parameter in rest}
+
+
+def list_blocks() -> tuple[str, ...]:
+    """Returns the names of all registered blocks in order of registration."""
+    return tuple(_REGISTRY)
+
+
+def block_info(name: str) -> BlockInfo:
+    """Returns what is known of a block.
+
+    Raises:
+        ValueError: If no block has this name; the message lists near matches.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"unknown block {name!r}; {_suggest(name, _REGISTRY)}")
+    return _REGISTRY[name]
+
+
+def create_block(name: str, channels: int, **options: Any) -> nn.Module:
+    """Builds a block, a module from ``(N, channels, H, W)`` to the same shape.
+
+    Args:
+        name: A registered name.
+        channels: Number of input and of output channels, at least 1.
+        **options: Options of that block; see ``block_info(name).options``.
+
+    Returns:
+        A new module with PyTorch's default initialisation.
+
+    Raises:
+        ValueError: If the name or an option is unknown, or a value is not allowed.
+    """
+    info = block_info(name)
+    if channels < 1:
+        raise ValueError(f"channels must be at least 1, got {channels}")
+    for option in options:
+        if option not in info.options:
+            raise ValueError(
+                f"block {name!r} has no option {option!r}; {_suggest(option, info.options)}"
+            )
+    return info.build(channels, **options)
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"{hint}known: {', '.join(known) or 'none'}"

@@ -1,0 +1,57 @@
+"""Diverse-structured networks for adversarial robustness, from any set of atomic blocks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nasbench_at.config import RunConfig
+    from nasbench_at.evaluation import RobustnessReport, evaluate
+    from nasbench_at.jobs import evaluate_run, train
+    from nasbench_at.networks.architecture import Architecture, AttentionSpec
+    from nasbench_at.networks.authors import load_authors_checkpoint
+    from nasbench_at.networks.ds_net import DSNet, build_network
+    from nasbench_at.networks.graph import build_graph, match_parameters
+    from nasbench_at.records import Benchmark, Record
+
+# Imported on first use: the command line's --help and the plain-data modules need no torch.
+_HOMES = {
+    "Architecture": "networks.architecture",
+    "AttentionSpec": "networks.architecture",
+    "Benchmark": "records",
+    "DSNet": "networks.ds_net",
+    "Record": "records",
+    "RobustnessReport": "evaluation",
+    "RunConfig": "config",
+    "build_graph": "networks.graph",
+    "build_network": "networks.ds_net",
+    "evaluate": "evaluation",
+    "evaluate_run": "jobs",
+    "load_authors_checkpoint": "networks.authors",
+    "match_parameters": "networks.graph",
+    "train": "jobs",
+}
+
+__all__ = [
+    "Architecture",
+    "AttentionSpec",
+    "Benchmark",
+    "DSNet",
+    "Record",
+    "RobustnessReport",
+    "RunConfig",
+    "build_graph",
+    "build_network",
+    "evaluate",
+    "evaluate_run",
+    "load_authors_checkpoint",
+    "match_parameters",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

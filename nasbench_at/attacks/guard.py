@@ -1,0 +1,68 @@
+"""Lend a model to an attack and get it back unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import nn
+
+# SyncBatchNorm and all BatchNorm*d; the base class has no public name.
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Mode: TypeAlias = Literal["eval", "train", "keep"]
+
+
+@contextmanager
+def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
+    """Prepare `model` for an attack; restore it afterwards, also after an exception.
+
+    Inside, no parameter requires a gradient, so a backward pass computes the gradient of the
+    images alone and leaves nothing in `.grad`. BatchNorm layers in training mode normalise with
+    the statistics of the batch but do not update their running ones.
+
+    Afterwards each submodule's training flag, each parameter's `requires_grad`, the BatchNorm
+    statistics and the global random state (of the CPU and of the model's GPUs) are as before.
+
+    Args:
+        model: the model to attack.
+        mode: `eval` or `train` puts the whole model in that mode, `keep` leaves its flags alone.
+
+    Raises:
+        ValueError: if `mode` is none of these.
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+    was_training = [(module, module.training) for module in model.modules()]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    tracking = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    with torch.random.fork_rng(devices=_cuda_devices(model)):
+        try:
+            if mode != "keep":
+                model.train(mode == "train")
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            for norm in tracking:
+                norm.track_running_stats = not norm.training
+            yield
+        finally:
+            for norm in tracking:
+                norm.track_running_stats = True
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            for module, training in was_training:
+                module.training = training
+
+
+def _cuda_devices(model: nn.Module) -> list[int]:
+    tensors = chain(model.parameters(), model.buffers())
+    devices = {tensor.get_device() for tensor in tensors if tensor.is_cuda}
+    # `torch.cuda.manual_seed` seeds the current device, which need not be the model's.
+    return sorted(devices | {torch.cuda.current_device()}) if devices else []

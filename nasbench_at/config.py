@@ -1,0 +1,292 @@
+"""The run configuration: one typed object, the same as a YAML file and as command-line flags.
+
+No torch here: ``nasbench-at --help`` must answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from nasbench_at.networks.architecture import (
+    Architecture,
+    AttentionInit,
+    AttentionMode,
+    AttentionSpec,
+    Recipe,
+)
+
+__all__ = [
+    "BlockOptions",
+    "Blocks",
+    "Counts",
+    "Hyperparameters",
+    "Keep",
+    "Parameters",
+    "RunConfig",
+    "Weights",
+    "config_from_mapping",
+    "dump_config",
+    "load_config",
+]
+
+AttackStart = Literal["uniform", "normal", "none"]
+# Named, so that the command line can say how each is written as a flag.
+Blocks = tuple[str, ...] | tuple[tuple[str, ...], ...]
+BlockOptions = Mapping[str, Mapping[str, Any]]
+Counts = Mapping[str, int]
+Parameters = Mapping[str, float]
+Weights = tuple[tuple[float, ...], ...] | None
+Keep = tuple[tuple[int, ...], ...] | None
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The fields of :class:`RunConfig` that a recipe fills in, all of them set."""
+
+    eps: float
+    step_size: float
+    attack_steps: int
+    attack_start: AttackStart
+    attack_noise: float
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    milestones: tuple[int, ...]
+    milestone_factors: tuple[float, ...]
+    attention_lr: float
+    attention_weight_decay: float
+    attention_betas: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result.
+
+    A field left at None is filled in from the recipe by :func:`nasbench_at.presets.resolve`; a
+    run's folder holds the filled-in configuration, and that file alone repeats the run.
+
+    Attributes:
+        data: Name of the data set.
+        validation_fraction: Part of the training images held out to select the model, in (0, 1).
+        split_seed: Seed of that split.
+        blocks: The block set of every module, or one set per module.
+        num_modules: Number of robust modules, at least 3.
+        init_channels: Width of the first stage.
+        widen_factor: By how much the first reduction widens.
+        block_options: Options by block name.
+        block_copies: Stacked copies by block name.
+        attention: Learned or fixed block weights.
+        attention_init: Their initial values; None is normal if learned, equal if fixed.
+        attention_parameters: Overrides of the distribution's parameters, ``scale`` among them.
+        attention_weights: Rows of given weights, for ``attention_init: given``.
+        attention_keep: Per module the blocks that take part.
+        plugins: Python files that register blocks.
+        method: Way of training.
+        recipe: Where unset values come from: as printed in the paper, or as in the authors' code.
+        eps: L∞ radius of the perturbation in pixel scale [0, 1].
+        step_size: Step of the training attack, in pixel scale.
+        attack_steps: Steps of the training attack.
+        attack_start: Its start: ``uniform``, ``normal`` or ``none``.
+        attack_noise: Standard deviation of the noise added at each of its steps.
+        epochs: Number of epochs.
+        batch_size: Images a step.
+        lr: Initial learning rate of the blocks' SGD.
+        momentum: Its momentum.
+        weight_decay: Its weight decay.
+        milestones: First epochs, counted from 1, of the reduced learning rates.
+        milestone_factors: What the initial rate is multiplied by from each milestone on.
+        attention_lr: Learning rate of the logits' Adam.
+        attention_weight_decay: Its (L2) weight decay.
+        attention_betas: Its betas.
+        channels_last: Memory layout; channels_last is faster for all but tiny networks.
+        seed: Seed of initial weights, batch order and attack noise.
+    """
+
+    data: str = "digits"
+    validation_fraction: float = 0.1
+    split_seed: int = 0
+
+    blocks: Blocks = ("residual", "mbconv", "dense", "ada_rk")
+    num_modules: int = 15
+    init_channels: int = 20
+    widen_factor: int = 4
+    block_options: BlockOptions = field(default_factory=dict)
+    block_copies: Counts = field(default_factory=dict)
+    attention: AttentionMode = "learned"
+    attention_init: AttentionInit | None = None
+    attention_parameters: Parameters = field(default_factory=dict)
+    attention_weights: Weights = None
+    attention_keep: Keep = None
+    plugins: tuple[str, ...] = ()
+
+    method: str = "at"
+    recipe: Recipe = "paper"
+    eps: float | None = None
+    step_size: float | None = None
+    attack_steps: int | None = None
+    attack_start: AttackStart | None = None
+    attack_noise: float | None = None
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    milestones: tuple[int, ...] | None = None
+    milestone_factors: tuple[float, ...] | None = None
+    attention_lr: float | None = None
+    attention_weight_decay: float | None = None
+    attention_betas: tuple[float, float] | None = None
+
+    channels_last: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (allowed, holds) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not holds(value):
+                raise ValueError(f"{name} must {allowed}, got {value!r}")
+        if len(self.milestones or ()) != len(self.milestone_factors or self.milestones or ()):
+            raise ValueError(
+                f"milestones {self.milestones} and milestone_factors {self.milestone_factors} must "
+                "be equally many"
+            )
+        # What holds of the network holds of every input shape, so it is checked at once.
+        self.architecture(input_shape=(1, 8, 8), num_classes=2)
+
+    def architecture(self, input_shape: tuple[int, int, int], num_classes: int) -> Architecture:
+        """Returns the network for images of a shape and a number of classes.
+
+        Raises:
+            ValueError: If the network's fields do not make an architecture.
+        """
+        default: AttentionInit = "normal" if self.attention == "learned" else "equal"
+        return Architecture(
+            blocks=self.blocks,
+            num_modules=self.num_modules,
+            init_channels=self.init_channels,
+            widen_factor=self.widen_factor,
+            num_classes=num_classes,
+            input_shape=input_shape,
+            block_options=self.block_options,
+            block_copies=self.block_copies,
+            attention=AttentionSpec(
+                mode=self.attention,
+                init=self.attention_init or default,
+                recipe=self.recipe,
+                parameters=self.attention_parameters,
+                weights=self.attention_weights,
+                keep=self.attention_keep,
+            ),
+        )
+
+    def hyperparameters(self) -> Hyperparameters:
+        """Returns what a recipe filled in.
+
+        Raises:
+            ValueError: If a field is still unset.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(Hyperparameters)}
+        unset = [name for name, value in values.items() if value is None]
+        if unset:
+            raise ValueError(
+                f"{', '.join(unset)} must be set; nasbench_at.presets.resolve fills them in"
+            )
+        return Hyperparameters(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns YAML-ready data from which :func:`config_from_mapping` restores the object."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's folder: data, method, a hash of all fields but the seed, the seed."""
+        identity = self.to_dict()
+        del identity["seed"]
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return f"{self.data}-{self.method}-{digest}-s{self.seed}"
+
+
+_RANGES: Mapping[str, tuple[str, Any]] = {
+    "validation_fraction": ("lie in (0, 1)", lambda v: 0 < v < 1),
+    "eps": ("lie in [0, 1] (pixel scale; divide by 255)", lambda v: 0 <= v <= 1),
+    "step_size": ("be positive", lambda v: v > 0),
+    "attack_steps": ("be at least 1", lambda v: v >= 1),
+    "attack_start": ("be uniform, normal or none", lambda v: v in ("uniform", "normal", "none")),
+    "attack_noise": ("be at least 0", lambda v: v >= 0),
+    "epochs": ("be at least 1", lambda v: v >= 1),
+    "batch_size": ("be at least 2 (BatchNorm needs two images)", lambda v: v >= 2),
+    "lr": ("be positive", lambda v: v > 0),
+    "momentum": ("lie in [0, 1)", lambda v: 0 <= v < 1),
+    "weight_decay": ("be at least 0", lambda v: v >= 0),
+    "milestones": (
+        "be at least 1 and in order",
+        lambda v: list(v) == sorted(v) and min(v, default=1) >= 1,
+    ),
+    "milestone_factors": ("be positive", lambda v: min(v, default=1) > 0),
+    "attention_lr": ("be positive", lambda v: v > 0),
+    "attention_weight_decay": ("be at least 0", lambda v: v >= 0),
+    "attention_betas": ("lie in [0, 1)", lambda v: all(0 <= beta < 1 for beta in v)),
+}
+
+
+def config_from_mapping(data: Mapping[str, Any]) -> RunConfig:
+    """Builds a configuration from plain data, converting types where that loses nothing.
+
+    Raises:
+        ValueError: One line naming the key, the value and what is allowed.
+    """
+    # Imported here: building the object from Python or the command line does not need it.
+    from pydantic import TypeAdapter, ValidationError
+
+    known = [f.name for f in fields(RunConfig)]
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=2)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"unknown configuration key {key!r}; {hint}")
+    try:
+        return TypeAdapter(RunConfig).validate_python(dict(data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in first["loc"][:1])
+        line = f"{where}: {message}, got {first['input']!r}" if where else message
+        raise ValueError(line) from None
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Reads a configuration from a YAML file.
+
+    Raises:
+        ValueError: If the file cannot be read or holds no configuration; the message names it.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot read configuration {str(path)!r}: {reason}") from None
+    if not isinstance(data, Mapping):
+        raise ValueError(f"configuration {str(path)!r} must be a mapping, got {data!r}")
+    try:
+        return config_from_mapping(data)
+    except ValueError as error:
+        raise ValueError(f"configuration {str(path)!r}: {error}") from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """Returns the configuration as YAML text."""
+    text: str = yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=None)
+    return text

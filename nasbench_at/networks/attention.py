@@ -1,0 +1,113 @@
+"""The attention weights of a DS-Net: logits, initial distributions, fixed weights, masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+
+import torch
+from torch import Tensor, nn
+
+from nasbench_at.networks.architecture import AttentionSpec
+
+__all__ = ["Attention", "from_trained"]
+
+
+def from_trained() -> Tensor:
+    """Returns the logits that the authors ship for DS-Net-4 after adversarial training.
+
+    Returns:
+        Shape ``(15, 4)``; columns residual, mbconv, dense, ada_rk.
+    """
+    text = files("nasbench_at.networks").joinpath("trained_logits.json").read_text("utf-8")
+    return torch.tensor(json.loads(text)["logits"])
+
+
+class Attention(nn.Module):
+    """Weights of the blocks of each module: softmax of the logits over the blocks it has.
+
+    Fixed weights are logits without gradient. The random initial values come from PyTorch's global
+    generator.
+
+    Args:
+        spec: Mode, initial values, mask.
+        slots: Per module, the columns it has; the others weigh nothing.
+        num_columns: Number of columns, more than the highest of ``slots``.
+
+    Raises:
+        ValueError: If given or trained weights do not have the shape of the network, or a module
+            is left without a block.
+
+    Attributes:
+        logits: Parameter, shape ``(num_modules, max blocks)``.
+        mask: Shape as the logits; True where a block takes part.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self, spec: AttentionSpec, slots: Sequence[Sequence[int]], num_columns: int
+    ) -> None:
+        super().__init__()
+        mask = _mask_of(slots, num_columns)
+        if spec.keep is not None:
+            _require_rows("attention keep", len(spec.keep), len(slots))
+            mask &= _mask_of(spec.keep, num_columns)
+        logits = _initial_logits(spec, len(slots), num_columns)
+        mask &= logits.isfinite()
+        for i, row in enumerate(mask):
+            if not row.any():
+                raise ValueError(f"no block of module {i} is left with a positive weight")
+        self.logits = nn.Parameter(
+            logits.masked_fill(~mask, 0.0), requires_grad=spec.mode == "learned"
+        )
+        self.register_buffer("mask", mask, persistent=False)
+
+    def weights(self) -> Tensor:
+        """Returns the weights, shape ``(num_modules, max blocks)``; each row sums to 1."""
+        return self.logits.masked_fill(~self.mask, -torch.inf).softmax(dim=1)
+
+
+def _mask_of(slots: Sequence[Sequence[int]], num_columns: int) -> Tensor:
+    mask = torch.zeros(len(slots), num_columns, dtype=torch.bool)
+    for i, row in enumerate(slots):
+        for slot in row:
+            if not 0 <= slot < num_columns:
+                raise ValueError(
+                    f"module {i} has no block {slot}; it must lie in 0..{num_columns - 1}"
+                )
+            mask[i, slot] = True
+    return mask
+
+
+def _initial_logits(spec: AttentionSpec, num_modules: int, num_columns: int) -> Tensor:
+    """Draws or reads the logits; −inf stands for a weight of zero."""
+    logits = torch.zeros(num_modules, num_columns)
+    if spec.init in ("trained", "given"):
+        logits = from_trained() if spec.weights is None else torch.tensor(spec.weights).log()
+        _require_rows(f"attention init {spec.init!r}", len(logits), num_modules)
+        if logits.shape[1] != num_columns:
+            raise ValueError(
+                f"attention init {spec.init!r} has {logits.shape[1]} columns, the network's "
+                f"largest module {num_columns} blocks"
+            )
+        return logits
+    values = spec.resolved_parameters()
+    match spec.init:
+        case "normal":
+            logits.normal_(values["mean"], values["std"])
+        case "uniform":
+            logits.uniform_(values["low"], values["high"])
+        case "log_normal":
+            logits.log_normal_(values["mean"], values["std"])
+        case "exponential":
+            logits.exponential_(values["rate"])
+        case "geometric":
+            logits.geometric_(values["p"])
+    return logits * values.get("scale", 1.0)
+
+
+def _require_rows(what: str, num_rows: int, num_modules: int) -> None:
+    if num_rows != num_modules:
+        raise ValueError(f"{what} has {num_rows} rows, the network {num_modules} modules")

@@ -1,0 +1,228 @@
+"""Graphs of networks as files: GraphML, JSON, DOT, and drawings.
+
+JSON is lossless and can be read back; GraphML and DOT are for other programs, and the drawing is
+for people.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import networkx as nx
+
+from nasbench_at.networks.architecture import AttentionSpec
+
+__all__ = ["read_graph", "write_graph"]
+
+Graph: TypeAlias = "nx.DiGraph[str]"
+
+_FORMAT = "nasbench-at graph 1"
+_TUPLE = "__tuple__"  # JSON has lists only; {"__tuple__": [...]} is a tuple.
+_TIMES = " \N{MULTIPLICATION SIGN} "
+_DOT_STYLES = {"sum": "shape=circle, width=0.3, fixedsize=true", "reduction": "shape=trapezium"}
+
+
+def write_graph(graph: Graph, path: str | Path) -> None:
+    """Writes a graph in the format that the file's suffix names, whole or not at all.
+
+    ``.json`` can be read back by :func:`read_graph`; ``.graphml`` and ``.dot`` carry the same nodes
+    and edges for other programs; ``.png``, ``.pdf`` and ``.svg`` hold the drawing.
+
+    Args:
+        graph: As :func:`nasbench_at.networks.graph.build_graph` lays it out.
+        path: The file to write; one that is there is replaced.
+
+    Raises:
+        ValueError: If the suffix is not one of these, or an attribute cannot be written.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise ValueError(
+            f"a graph is written as one of {', '.join(_FORMATS)}, got suffix {path.suffix!r} of "
+            f"{path.name!r}"
+        )
+    _replace_file(path, _FORMATS[suffix](graph))
+
+
+def read_graph(path: str | Path) -> Graph:
+    """Reads a graph that :func:`write_graph` wrote as JSON.
+
+    Args:
+        path: A ``.json`` file.
+
+    Returns:
+        A graph with the nodes, edges and attributes of the one written, in the same order.
+
+    Raises:
+        ValueError: If the file cannot be read or does not hold a graph.
+    """
+    try:
+        data = json.loads(Path(path).read_text("utf-8"))
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise ValueError(f"it is not marked with format {_FORMAT!r}")
+        return _graph_of(data)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"cannot read {str(path)!r} as a graph: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"cannot read {str(path)!r} as a graph: it lacks {error}") from error
+
+
+def _replace_file(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)  # noqa: PTH105 - Path.replace would hide which way it goes
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _json_bytes(graph: Graph) -> bytes:
+    """Node-link JSON, which networkx and d3 read as well, with a mark of its own."""
+    attributes = {**graph.graph}
+    if "attention" in attributes:
+        attributes["attention"] = asdict(attributes["attention"])
+    data = {
+        "format": _FORMAT,
+        "directed": True,
+        "multigraph": False,
+        "graph": _to_plain(attributes),
+        "nodes": [_entry(values, id=node) for node, values in graph.nodes(data=True)],
+        "edges": [_entry(values, source=a, target=b) for a, b, values in graph.edges(data=True)],
+    }
+    return (json.dumps(data, indent=1) + "\n").encode()
+
+
+def _entry(attributes: Mapping[str, Any], **names: str) -> dict[str, Any]:
+    for key in names:
+        if key in attributes:
+            raise ValueError(f"an attribute cannot be named {key!r}, got {attributes[key]!r}")
+    return {**names, **_to_plain(attributes)}
+
+
+def _graph_of(data: Mapping[str, Any]) -> Graph:
+    attributes = _from_plain(data["graph"])
+    if "attention" in attributes:
+        attributes["attention"] = AttentionSpec(**attributes["attention"])
+    graph: Graph = nx.DiGraph(**attributes)
+    for node in data["nodes"]:
+        values = _from_plain(node)
+        graph.add_node(values.pop("id"), **values)
+    for edge in data["edges"]:
+        values = _from_plain(edge)
+        ends = values.pop("source"), values.pop("target")
+        for end in ends:
+            if end not in graph:
+                raise ValueError(f"an edge names node {end!r}, which is not there")
+        graph.add_edge(*ends, **values)
+    return graph
+
+
+def _to_plain(value: Any) -> Any:
+    """Turns an attribute into JSON data from which :func:`_from_plain` restores it."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case tuple():
+            return {_TUPLE: [_to_plain(item) for item in value]}
+        case list():
+            return [_to_plain(item) for item in value]
+        case dict() if all(isinstance(key, str) and key != _TUPLE for key in value):
+            return {key: _to_plain(item) for key, item in value.items()}
+    raise ValueError(
+        "an attribute of a graph must be made of numbers, text, lists, tuples and dicts with text "
+        f"as keys, got {value!r}"
+    )
+
+
+def _from_plain(value: Any) -> Any:
+    match value:
+        case {"__tuple__": list(items), **rest} if not rest:
+            return tuple(map(_from_plain, items))
+        case dict():
+            return {key: _from_plain(item) for key, item in value.items()}
+        case list():
+            return [_from_plain(item) for item in value]
+    return value
+
+
+def _graphml_bytes(graph: Graph) -> bytes:
+    """GraphML, which has scalars only: everything else is JSON text."""
+    flat: Graph = nx.DiGraph(**_scalars(graph.graph))
+    flat.add_nodes_from((node, _scalars(values)) for node, values in graph.nodes(data=True))
+    flat.add_edges_from((a, b, _scalars(values)) for a, b, values in graph.edges(data=True))
+    return ("\n".join(nx.generate_graphml(flat)) + "\n").encode()
+
+
+def _scalars(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value if isinstance(value, bool | int | float | str) else _json_text(value)
+        for key, value in attributes.items()
+    }
+
+
+def _json_text(value: Any) -> str:
+    plain = asdict(value) if isinstance(value, AttentionSpec) else value
+    return json.dumps(plain, default=str)
+
+
+def _dot_bytes(graph: Graph) -> bytes:
+    """DOT: left to right, a cluster a module."""
+    clusters: dict[int | None, list[str]] = defaultdict(list)
+    for node, values in graph.nodes(data=True):
+        clusters[values.get("module")].append(f"{_quote(node)} [{_dot_attributes(values)}];")
+    lines = ["digraph network {", "rankdir=LR;", "node [shape=box, fontname=Helvetica];"]
+    lines += clusters.pop(None, [])  # what belongs to no module
+    for module, nodes in clusters.items():
+        lines += [f"subgraph cluster_{module} {{", f'label="module {int(module or 0) + 1}";']
+        lines += [*nodes, "}"]
+    lines += [f"{_quote(source)} -> {_quote(target)};" for source, target in graph.edges]
+    return "\n".join([*lines, "}", ""]).encode()
+
+
+def _dot_attributes(attributes: Mapping[str, Any]) -> str:
+    kind = attributes["kind"]
+    style = _DOT_STYLES.get(kind, "shape=box")
+    if kind == "sum":
+        return f'label="+", {style}'
+    copies = attributes.get("copies", 1)
+    sizes = attributes["channels"], *attributes.get("resolution", ())
+    lines = [
+        attributes.get("block", kind) + (f"{_TIMES}{copies}" if copies > 1 else ""),
+        _TIMES.join(map(str, sizes)),
+        f"{attributes.get('num_params', 0):,} parameters",
+    ]
+    return f"label={_quote(chr(10).join(lines))}, {style}"
+
+
+def _quote(text: str) -> str:
+    r"""Quotes a DOT string; inside, backslash and quote are escaped and a line break is ``\n``."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _drawing_bytes(file_format: str) -> Callable[[Graph], bytes]:
+    def draw(graph: Graph) -> bytes:
+        # matplotlib takes a second to import, and the other formats do without it.
+        from nasbench_at.networks.drawing import draw_graph, render
+
+        return render(draw_graph(graph), file_format)
+
+    return draw
+
+
+_FORMATS: Mapping[str, Callable[[Graph], bytes]] = {
+    ".json": _json_bytes,
+    ".graphml": _graphml_bytes,
+    ".dot": _dot_bytes,
+    ".png": _drawing_bytes("png"),
+    ".pdf": _drawing_bytes("pdf"),
+    ".svg": _drawing_bytes("svg"),
+}

@@ -1,0 +1,417 @@
+"""Architectures as networkx graphs: build, check, count, edit.
+
+A graph has one node for the input, the stem, every block of every module, every weighted sum, the
+reductions, the pool and the head. It holds all that a network is built from, so an edited graph is
+a network of its own.
+
+Node attributes: ``kind``; ``channels`` and ``resolution`` of the output; ``num_params`` and
+``flops`` (2 × multiply-adds of convolutions and linear layers, for one image); of a block also
+``block``, ``options``, ``copies``, ``module`` and ``slot`` (its attention weight's row and column).
+Every edge carries the ``shape`` of the tensor that passes it, without the batch.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache, lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import networkx as nx
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from blocks import ReductionBlock, block_info, create_block
+from nasbench_at.networks.architecture import Architecture
+
+__all__ = [
+    "NODE_KINDS",
+    "ModuleStage",
+    "ReductionStage",
+    "Stage",
+    "annotate_graph",
+    "build_graph",
+    "build_part",
+    "count_parameters",
+    "find_node",
+    "match_parameters",
+    "validate_graph",
+    "walk_stages",
+]
+
+Graph: TypeAlias = "nx.DiGraph[str]"
+Shape: TypeAlias = tuple[int, ...]
+
+NODE_KINDS = ("input", "stem", "block", "sum", "reduction", "pool", "head")
+_CHANNELS_KEPT = ("block", "sum", "pool")
+_REQUIRED = {"block": ("channels", "block", "slot", "module")}
+
+
+class ModuleStage(NamedTuple):
+    """A robust module: its weighted sum and the blocks that enter it, in order of their slots."""
+
+    sum_node: str
+    block_nodes: tuple[str, ...]
+
+
+class ReductionStage(NamedTuple):
+    """A reduction between two modules."""
+
+    node: str
+
+
+Stage: TypeAlias = ModuleStage | ReductionStage
+
+
+def build_graph(architecture: Architecture) -> Graph:
+    """Lays an architecture out as a graph.
+
+    Args:
+        architecture: What to lay out.
+
+    Returns:
+        A directed acyclic graph, annotated as the module's docstring says. ``graph.graph`` holds
+        ``num_slots`` (columns of the attention weights), ``attention`` and the total
+        ``num_params`` (attention logits not counted).
+
+    Raises:
+        ValueError: If a block or one of its options is unknown.
+
+    Example:
+        ``graph.remove_node("module01.dense")`` and ``build_network(graph)`` give the network
+        without that block.
+    """
+    for name in {name for row in architecture.module_blocks for name in row}:
+        block_info(name)
+    graph: Graph = nx.DiGraph(num_slots=architecture.max_blocks, attention=architecture.attention)
+    channels, height, width = architecture.input_shape
+    graph.add_node("input", kind="input", channels=channels, resolution=(height, width))
+    stages = architecture.stage_channels
+    previous = _append(graph, "input", "stem", kind="stem", channels=stages[0])
+    stage = 0
+    for i, names in enumerate(architecture.module_blocks):
+        if i in architecture.reduction_points:
+            stage += 1
+            previous = _append(
+                graph, previous, f"reduction{stage}", kind="reduction", channels=stages[stage]
+            )
+        previous = _append_module(graph, previous, i, names, architecture)
+    previous = _append(graph, previous, "pool", kind="pool", channels=stages[2])
+    _append(graph, previous, "head", kind="head", channels=architecture.num_classes)
+    annotate_graph(graph)
+    return graph
+
+
+def _append(graph: Graph, previous: str, node: str, **attributes: Any) -> str:
+    graph.add_node(node, **attributes)
+    graph.add_edge(previous, node)
+    return node
+
+
+def _append_module(
+    graph: Graph, previous: str, module: int, names: tuple[str, ...], architecture: Architecture
+) -> str:
+    prefix = f"module{module + 1:02d}"
+    channels = graph.nodes[previous]["channels"]
+    total = f"{prefix}.sum"
+    graph.add_node(total, kind="sum", module=module, channels=channels)
+    seen: Counter[str] = Counter()
+    for slot, name in enumerate(names):
+        seen[name] += 1
+        suffix = f"_{seen[name]}" if seen[name] > 1 else ""
+        node = _append(
+            graph,
+            previous,
+            f"{prefix}.{name}{suffix}",
+            kind="block",
+            block=name,
+            module=module,
+            slot=slot,
+            channels=channels,
+            options=dict(architecture.block_options.get(name, {})),
+            copies=architecture.block_copies.get(name, 1),
+        )
+        graph.add_edge(node, total)
+    return total
+
+
+def annotate_graph(graph: Graph) -> None:
+    """Fills in resolutions, edge shapes, parameters and FLOPs from the nodes' own attributes."""
+    for node in nx.topological_sort(graph):
+        attributes = graph.nodes[node]
+        inputs = [graph.edges[edge]["shape"] for edge in graph.in_edges(node)]
+        shape = _output_shape(graph, node, inputs)
+        attributes["resolution"] = shape[1:] if len(shape) == 3 else ()
+        attributes["num_params"], attributes["flops"] = _cost_of(graph, node, inputs)
+        for edge in graph.out_edges(node):
+            graph.edges[edge]["shape"] = shape
+    graph.graph["num_params"] = sum(nx.get_node_attributes(graph, "num_params").values())
+
+
+def _output_shape(graph: Graph, node: str, inputs: list[Shape]) -> Shape:
+    attributes = graph.nodes[node]
+    channels: int = attributes["channels"]
+    match attributes["kind"]:
+        case "input":
+            return (channels, *attributes["resolution"])
+        case "pool":
+            return (channels, 1, 1)
+        case "head":
+            return (channels,)
+        case "reduction":
+            return (channels, *(-(-size // 2) for size in inputs[0][1:]))
+        case _:
+            return (channels, *inputs[0][1:])
+
+
+def _cost_of(graph: Graph, node: str, inputs: list[Shape]) -> tuple[int, int]:
+    attributes = graph.nodes[node]
+    if attributes["kind"] in ("input", "sum", "pool"):
+        return 0, 0
+    in_shape = inputs[0] if attributes["kind"] != "head" else inputs[0][:1]
+    return _measure(
+        attributes["kind"],
+        in_shape,
+        attributes["channels"],
+        attributes.get("block"),
+        json.dumps(attributes.get("options", {}), sort_keys=True),
+        attributes.get("copies", 1),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _measure(
+    kind: str, in_shape: Shape, channels: int, block: str | None, options: str, copies: int
+) -> tuple[int, int]:
+    """Parameters and FLOPs of one node, counted on the meta device: no memory, no arithmetic."""
+    with torch.device("meta"):
+        part = build_part(
+            kind, in_shape[0], channels, block=block, options=json.loads(options), copies=copies
+        )
+        counter = FlopCounterMode(display=False)
+        with counter:
+            part.eval()(torch.empty(1, *in_shape))
+    num_params = sum(parameter.numel() for parameter in part.parameters())
+    return num_params, counter.get_total_flops()
+
+
+def build_part(
+    kind: str,
+    in_channels: int,
+    channels: int,
+    *,
+    block: str | None = None,
+    options: dict[str, Any] | None = None,
+    copies: int = 1,
+) -> nn.Module:
+    """Builds the module of one stem, block, reduction or head.
+
+    Args:
+        kind: The node's kind.
+        in_channels: Channels of its input.
+        channels: Channels of its output.
+        block: For a block: its registered name.
+        options: For a block: its options.
+        copies: For a block: how many are stacked.
+
+    Raises:
+        ValueError: If the kind has no module, or the block cannot be built.
+    """
+    match kind:
+        case "stem":
+            return nn.Conv2d(in_channels, channels, 3, padding=1)
+        case "head":
+            return nn.Linear(in_channels, channels)
+        case "reduction":
+            return ReductionBlock(in_channels, channels)
+        case "block" if block is not None:
+            parts = [create_block(block, channels, **(options or {})) for _ in range(copies)]
+            return parts[0] if copies == 1 else nn.Sequential(*parts)
+    raise ValueError(f"a node of kind {kind!r} and block {block!r} has no module")
+
+
+def validate_graph(graph: Graph) -> None:
+    """Checks that a graph describes a network.
+
+    Raises:
+        ValueError: At the first thing wrong; the message names the node and what is allowed.
+    """
+    if not nx.is_directed_acyclic_graph(graph):
+        cycle = " -> ".join(edge[0] for edge in nx.find_cycle(graph))
+        raise ValueError(f"the graph has a cycle through {cycle}; a network must be acyclic")
+    for node, attributes in graph.nodes(data=True):
+        if attributes.get("kind") not in NODE_KINDS:
+            raise ValueError(
+                f"node {node!r} has kind {attributes.get('kind')!r}; it must be one of "
+                f"{', '.join(NODE_KINDS)}"
+            )
+        for key in _REQUIRED.get(attributes["kind"], ("channels",)):
+            if key not in attributes:
+                raise ValueError(f"node {node!r} of kind {attributes['kind']!r} needs a {key!r}")
+        if attributes["kind"] == "block":
+            block_info(attributes["block"])
+    stages = list(walk_stages(graph))
+    if not any(isinstance(stage, ModuleStage) for stage in stages):
+        raise ValueError("the graph has no module between stem and pool; it needs at least one")
+    _check_all_reached(graph, stages)
+    _check_shapes(graph)
+
+
+def walk_stages(graph: Graph) -> Iterator[Stage]:
+    """Walks the graph from stem to pool and yields its modules and reductions in order.
+
+    Raises:
+        ValueError: If the chain of modules is broken; the message names the node.
+    """
+    current = _only_successor(graph, find_node(graph, "input"), "stem")
+    while True:
+        following = sorted(graph.successors(current))
+        kinds = {graph.nodes[node]["kind"] for node in following}
+        if kinds == {"block"}:
+            stage = _read_module(graph, current, following)
+            yield stage
+            current = stage.sum_node
+        elif kinds == {"reduction"} and len(following) == 1:
+            yield ReductionStage(following[0])
+            current = following[0]
+        elif kinds == {"pool"} and len(following) == 1:
+            _only_successor(graph, following[0], "head")
+            return
+        else:
+            raise ValueError(
+                f"node {current!r} leads to {following or 'nothing'}; it must lead to the blocks "
+                "of one module, one reduction, or the pool"
+            )
+
+
+def _read_module(graph: Graph, current: str, block_nodes: list[str]) -> ModuleStage:
+    total = _only_successor(graph, block_nodes[0], "sum")
+    for node in block_nodes:
+        if _only_successor(graph, node, "sum") != total:
+            raise ValueError(
+                f"blocks {block_nodes[0]!r} and {node!r} share their input {current!r} but enter "
+                "different sums; the blocks of a module enter one"
+            )
+    for node in graph.predecessors(total):
+        if node not in block_nodes:
+            raise ValueError(
+                f"sum {total!r} also takes {node!r}, which does not start from {current!r} as the "
+                "other blocks of its module do"
+            )
+    ordered = sorted(block_nodes, key=lambda node: int(graph.nodes[node]["slot"]))
+    slots = [graph.nodes[node]["slot"] for node in ordered]
+    if len(set(slots)) < len(slots):
+        raise ValueError(f"blocks of {total!r} have slots {slots}; each needs one of its own")
+    return ModuleStage(total, tuple(ordered))
+
+
+def find_node(graph: Graph, kind: str) -> str:
+    """Returns the one node of a kind.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    found = [node for node in graph if graph.nodes[node]["kind"] == kind]
+    if len(found) != 1:
+        raise ValueError(f"the graph must have one node of kind {kind!r}, got {found or 'none'}")
+    return found[0]
+
+
+def _only_successor(graph: Graph, node: str, kind: str) -> str:
+    following = list(graph.successors(node))
+    if len(following) != 1 or graph.nodes[following[0]]["kind"] != kind:
+        raise ValueError(
+            f"node {node!r} leads to {following or 'nothing'}; it must lead to one {kind}"
+        )
+    return following[0]
+
+
+def _check_all_reached(graph: Graph, stages: list[Stage]) -> None:
+    reached = {find_node(graph, kind) for kind in ("input", "stem", "pool", "head")}
+    for stage in stages:
+        reached.update(
+            (stage.sum_node, *stage.block_nodes) if isinstance(stage, ModuleStage) else stage
+        )
+    for node in graph:
+        if node not in reached:
+            raise ValueError(f"node {node!r} is not on the way from the input to the head")
+
+
+def _check_shapes(graph: Graph) -> None:
+    shapes: dict[str, Shape] = {}
+    for node in nx.topological_sort(graph):
+        attributes = graph.nodes[node]
+        for source in graph.predecessors(node):
+            incoming = graph.nodes[source]["channels"]
+            if attributes["kind"] in _CHANNELS_KEPT and incoming != attributes["channels"]:
+                raise ValueError(
+                    f"node {node!r} has {attributes['channels']} channels but receives {incoming} "
+                    f"from {source!r}; a {attributes['kind']} keeps its channels"
+                )
+        shapes[node] = _output_shape(graph, node, [shapes[n] for n in graph.predecessors(node)])
+        for _, target, edge in graph.out_edges(node, data=True):
+            shape = tuple(edge.get("shape", shapes[node]))
+            if shape != shapes[node]:
+                raise ValueError(
+                    f"edge {node!r} -> {target!r} is marked with shape {shape} but "
+                    f"{node!r} puts out {shapes[node]}; annotate_graph renews the marks"
+                )
+
+
+def count_parameters(architecture: Architecture) -> int:
+    """Counts the parameters of a network without building it; attention logits not counted."""
+    num_params: int = build_graph(architecture).graph["num_params"]
+    return num_params
+
+
+def match_parameters(architecture: Architecture, target: int) -> Architecture:
+    """Finds the width at which an architecture comes closest to a number of parameters.
+
+    Args:
+        architecture: All but its ``init_channels`` is kept.
+        target: Number of parameters, attention logits not counted.
+
+    Returns:
+        The architecture with the width closest to the target; of two equally close, the narrower.
+
+    Raises:
+        ValueError: If even the narrowest network has more than twice as many parameters.
+
+    Reference:
+        Sec. 4.5 of the paper keeps the parameters level this way, without saying which widths.
+    """
+
+    @cache
+    def count(width: int) -> int:
+        return count_parameters(replace(architecture, init_channels=width))
+
+    narrowest = _narrowest_width(architecture)
+    if count(narrowest) > 2 * target:
+        raise ValueError(
+            f"no width meets {target} parameters: the narrowest network, {narrowest} channels "
+            f"wide, has {count(narrowest)}"
+        )
+    widest = narrowest + 1
+    while count(widest) < target:
+        widest *= 2
+    width = bisect_left(range(widest), target, lo=narrowest, key=count)
+    best = min(
+        (w for w in (width - 1, width) if w >= narrowest), key=lambda w: abs(count(w) - target)
+    )
+    return replace(architecture, init_channels=best)
+
+
+def _narrowest_width(architecture: Architecture) -> int:
+    """The smallest width at which every block can be built (some need several channels)."""
+    for width in range(1, 65):
+        try:
+            build_graph(replace(architecture, init_channels=width))
+        except ValueError as error:
+            reason = error
+        else:
+            return width
+    raise reason
