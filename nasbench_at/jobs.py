@@ -22,11 +22,12 @@ from nasbench_at.evaluation import (
     evaluate,
     standard_attacks,
 )
+from nasbench_at.files import write_atomically
 from nasbench_at.networks.ds_net import DSNet, build_network
 from nasbench_at.presets import resolve
 from nasbench_at.provenance import collect_provenance
 from nasbench_at.records import Record, read_record
-from nasbench_at.runs import RunFolder, create_run_folder, open_run_folder, write_atomically
+from nasbench_at.runs import RunFolder, create_run_folder, open_run_folder
 from nasbench_at.seeding import derive_seed
 from nasbench_at.training.checkpoints import load_weights
 from nasbench_at.training.trainer import Trainer, TrainingReporter

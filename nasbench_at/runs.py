@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nasbench_at.config import RunConfig, dump_config, load_config
+from nasbench_at.files import write_atomically
 
-__all__ = ["RunFolder", "create_run_folder", "open_run_folder", "write_atomically"]
+__all__ = ["RunFolder", "create_run_folder", "open_run_folder"]
 
 
 @dataclass(frozen=True)
@@ -114,18 +113,3 @@ def open_run_folder(path: str | Path) -> RunFolder:
     if not file.is_file():
         raise ValueError(f"{str(path)!r} is no run folder: it holds no config.yaml")
     return RunFolder(Path(path), load_config(file))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that at every instant it is the old one or the new one, whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

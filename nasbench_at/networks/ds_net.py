@@ -12,6 +12,7 @@ from nasbench_at.networks.architecture import Architecture
 from nasbench_at.networks.attention import Attention
 from nasbench_at.networks.graph import (
     ModuleStage,
+    annotate_graph,
     build_graph,
     build_part,
     find_node,
@@ -118,6 +119,7 @@ def build_network(source: Architecture | Graph) -> DSNet:
     """
     graph = build_graph(source) if isinstance(source, Architecture) else source.copy()
     validate_graph(graph)
+    annotate_graph(graph)  # an edit may have left the counts as they were
     stages = list(walk_stages(graph))
     modules = [stage for stage in stages if isinstance(stage, ModuleStage)]
     slots = [[graph.nodes[node]["slot"] for node in module.block_nodes] for module in modules]

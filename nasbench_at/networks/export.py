@@ -7,7 +7,6 @@ for people.
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from typing import Any, TypeAlias
 
 import networkx as nx
 
+from nasbench_at.files import write_atomically
 from nasbench_at.networks.architecture import AttentionSpec
 
 __all__ = ["read_graph", "write_graph"]
@@ -49,7 +49,7 @@ def write_graph(graph: Graph, path: str | Path) -> None:
             f"a graph is written as one of {', '.join(_FORMATS)}, got suffix {path.suffix!r} of "
             f"{path.name!r}"
         )
-    _replace_file(path, _FORMATS[suffix](graph))
+    write_atomically(path, _FORMATS[suffix](graph))
 
 
 def read_graph(path: str | Path) -> Graph:
@@ -73,15 +73,6 @@ def read_graph(path: str | Path) -> Graph:
         raise ValueError(f"cannot read {str(path)!r} as a graph: {error}") from error
     except KeyError as error:
         raise ValueError(f"cannot read {str(path)!r} as a graph: it lacks {error}") from error
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)  # noqa: PTH105 - Path.replace would hide which way it goes
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _json_bytes(graph: Graph) -> bytes:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from nasbench_at.runs import write_atomically
+from nasbench_at.files import write_atomically
 
 __all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from nasbench_at.attacks import attack_mode
 from nasbench_at.data import DataSet
+from nasbench_at.files import write_atomically
 from nasbench_at.networks.ds_net import DSNet
 from nasbench_at.provenance import collect_provenance
 from nasbench_at.records import Record, read_record
-from nasbench_at.runs import RunFolder, write_atomically
+from nasbench_at.runs import RunFolder
 from nasbench_at.seeding import derive_seed, make_generator
 from nasbench_at.training.checkpoints import load_checkpoint, save_checkpoint, save_weights
 from nasbench_at.training.methods import create_method, training_attack

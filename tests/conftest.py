@@ -1,0 +1,53 @@
+"""Shared by all tests: one thread, one seed, the arrays of the authors' code, small networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import blocks.registry
+from nasbench_at.networks.architecture import Architecture
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, blocks.BlockInfo]:
+    """A copy of the block registry, so that what a test registers ends with it."""
+    registry = dict(blocks.registry._REGISTRY)
+    monkeypatch.setattr(blocks.registry, "_REGISTRY", registry)
+    return registry
+
+
+@pytest.fixture
+def tiny_architecture() -> Architecture:
+    """Three modules of the four default blocks, 4, 8 and 16 channels, images of 8x8."""
+    return Architecture(num_modules=3, init_channels=4, widen_factor=2, input_shape=(3, 8, 8))
+
+
+def _load(name: str) -> dict[str, Tensor]:
+    with np.load(FIXTURES / name) as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+@pytest.fixture(scope="session")
+def authors_blocks() -> dict[str, Tensor]:
+    """States, inputs and outputs of each of the authors' blocks."""
+    return _load("authors_blocks.npz")
+
+
+@pytest.fixture(scope="session")
+def authors_network() -> dict[str, Tensor]:
+    """State, attention weights, input and results of the authors' DS-Net with three modules."""
+    return _load("authors_dsnet_v1_tiny.npz")
