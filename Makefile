@@ -10,7 +10,7 @@ READY := $(VENV)/.installed
 
 demo: $(READY)
 	run=$$($(BIN)/nasbench-at train --config demo.yaml | tee /dev/stderr | tail -n 1) && \
-	$(BIN)/nasbench-at evaluate $$run
+	$(BIN)/nasbench-at evaluate $$run --aa-samples 100
 
 test: $(READY)
 	$(BIN)/pytest

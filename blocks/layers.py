@@ -32,14 +32,21 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def make_activation(name: str) -> nn.Module:
+def make_activation(name: str, *, norm: str = "none") -> nn.Module:
     """Builds an activation.
+
+    Args:
+        name: Which one.
+        norm: Name of the norm whose output it takes. Behind a real norm a ReLU works in place: its
+            input is a tensor of its own, which no backward pass looks at.
 
     Raises:
         ValueError: If the name is not one of ``relu``, ``silu``, ``softplus``, ``elu``, ``gelu``.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    if name == "relu" and norm != "none":
+        return nn.ReLU(inplace=True)
     return ACTIVATIONS[name]()
 
 
@@ -123,6 +130,9 @@ def conv3x3(
 class PreActivation(nn.Module):
     """norm, activation, 3×3 convolution, twice: the residual that several blocks share.
 
+    ``conv_norm_pairs`` names, here and in other modules, each convolution whose output goes into
+    one norm and nowhere else: an attack computes the two as one.
+
     Args:
         in_channels: Input channels.
         out_channels: Output channels.
@@ -139,7 +149,8 @@ class PreActivation(nn.Module):
         self.conv1 = conv3x3(in_channels, out_channels, stride=stride, bias=True)
         self.norm2 = make_norm(norm, out_channels)
         self.conv2 = conv3x3(out_channels, out_channels, bias=True)
-        self.activation = make_activation(activation)
+        self.activation = make_activation(activation, norm=norm)
+        self.conv_norm_pairs: tuple[tuple[str, str], ...] = (("conv1", "norm2"),)
 
     def activate_input(self, x: Tensor, *, updates: int = 1) -> Tensor:
         """First norm and activation; ``updates`` as in :func:`norm_with_updates`."""

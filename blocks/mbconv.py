@@ -51,8 +51,10 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""
         context = x.mean(dim=(2, 3), keepdim=True)
-        gate = self.expand(self.activation(self.reduce(context))).sigmoid()
-        gated: Tensor = x * gate
+        gate = self.expand(self.activation(self.reduce(context)))
+        # A half-precision sigmoid saturates early; the authors' mixed precision exempts it too.
+        wide = gate.float() if gate.dtype in (torch.float16, torch.bfloat16) else gate
+        gated: Tensor = x * wide.sigmoid().to(x.dtype)
         return gated
 
 
@@ -110,7 +112,8 @@ class MBConv(nn.Module):
         self.project = conv1x1(hidden, channels)
         self.norm3 = make_norm(norm, channels)
         self.norm = make_norm(norm, channels)
-        self.activation = make_activation(activation)
+        self.activation = make_activation(activation, norm=norm)
+        self.conv_norm_pairs = (("expand", "norm1"), ("depthwise", "norm2"), ("project", "norm3"))
         self.drop_rate = drop_connect
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from blocks.registry import registering_all_or_none
+
 __all__ = ["ENTRY_POINT_GROUP", "load_entry_points", "load_plugin"]
 
 ENTRY_POINT_GROUP = "nasbench_at.blocks"
@@ -35,7 +37,8 @@ def load_plugin(path: str | Path) -> None:
     # Registered before it runs, so that its classes can be pickled and deep-copied.
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with registering_all_or_none():
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise ValueError(f"plugin {str(path)!r} failed: {error}") from error

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
@@ -89,7 +90,10 @@ def register_block(
 
 
 def _read_options(name: str, build: BlockBuilder) -> dict[str, Any]:
-    channels, *rest = inspect.signature(build).parameters.values()
+    parameters = list(inspect.signature(build).parameters.values())
+    if not parameters:
+        raise TypeError(f"block {name!r}: its builder must take the number of channels")
+    channels, *rest = parameters
     for parameter in rest:
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or (
             parameter.default is inspect.Parameter.empty
@@ -99,6 +103,18 @@ def _read_options(name: str, build: BlockBuilder) -> dict[str, Any]:
                 f"with a default, but {parameter.name!r} is not"
             )
     return {parameter.name: parameter.default for parameter in rest}
+
+
+@contextmanager
+def registering_all_or_none() -> Iterator[None]:
+    """Forgets what was registered in the block if the block fails."""
+    before = dict(_REGISTRY)
+    try:
+        yield
+    except BaseException:
+        _REGISTRY.clear()
+        _REGISTRY.update(before)
+        raise
 
 
 def list_blocks() -> tuple[str, ...]:

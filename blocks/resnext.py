@@ -58,7 +58,8 @@ class ResNeXtBottleneck(nn.Module):
         self.expand = conv1x1(hidden, channels)
         self.norm3 = make_norm(norm, channels)
         self.norm = make_norm(norm, channels)
-        self.activation = make_activation(activation)
+        self.activation = make_activation(activation, norm=norm)
+        self.conv_norm_pairs = (("reduce", "norm1"), ("grouped", "norm2"), ("expand", "norm3"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""

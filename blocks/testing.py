@@ -39,17 +39,26 @@ def check_block(name: str, *, channels: int = 8, resolution: int = 6, **options:
         torch.manual_seed(0)
         block = create_block(name, channels, **options)
         x = torch.rand(4, channels, resolution, resolution)
-        for check in _CHECKS:
+
+        def _check_state_dict(block: nn.Module, x: Tensor) -> None:
+            rebuilt = create_block(name, channels, **options)
+            rebuilt.load_state_dict(block.state_dict())
+            _require(
+                torch.equal(_evaluate(rebuilt, x), _evaluate(block, x)),
+                "a state_dict loaded into a new block changes its output",
+            )
+
+        for check in (*_CHECKS, _check_state_dict):
             try:
                 check(block, x)
             except BlockCheckError as error:
                 raise BlockCheckError(f"block {name!r} ({channels} channels): {error}") from None
-        rebuilt = create_block(name, channels, **options)
-        rebuilt.load_state_dict(block.state_dict())
-        _require(
-            torch.equal(_evaluate(rebuilt, x), _evaluate(block, x)),
-            "a state_dict loaded into a new block changes its output",
-        )
+            except Exception as error:
+                what = check.__name__.removeprefix("_check_")
+                raise BlockCheckError(
+                    f"block {name!r} ({channels} channels): fails in the check of its {what}: "
+                    f"{error}"
+                ) from error
 
 
 def _require(holds: bool, complaint: str) -> None:
@@ -122,4 +131,4 @@ def _check_deepcopy(block: nn.Module, x: Tensor) -> None:
     )
 
 
-_CHECKS = (_check_shape, _check_gradients, _check_eval, _check_float64, _check_deepcopy)
+_CHECKS = (_check_shape, _check_gradients, _check_eval, _check_deepcopy, _check_float64)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nasbench_at.config import RunConfig
     from nasbench_at.evaluation import RobustnessReport, evaluate
-    from nasbench_at.jobs import evaluate_run, train
+    from nasbench_at.jobs import train
     from nasbench_at.networks.architecture import Architecture, AttentionSpec
     from nasbench_at.networks.authors import load_authors_checkpoint
     from nasbench_at.networks.ds_net import DSNet, build_network
     from nasbench_at.networks.graph import build_graph, match_parameters
     from nasbench_at.records import Benchmark, Record
+    from nasbench_at.run_evaluation import evaluate_run
 
 # Imported on first use: the command line's --help and the plain-data modules need no torch.
 _HOMES = {
@@ -27,7 +28,7 @@ _HOMES = {
     "build_graph": "networks.graph",
     "build_network": "networks.ds_net",
     "evaluate": "evaluation",
-    "evaluate_run": "jobs",
+    "evaluate_run": "run_evaluation",
     "load_authors_checkpoint": "networks.authors",
     "match_parameters": "networks.graph",
     "train": "jobs",

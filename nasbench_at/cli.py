@@ -10,23 +10,49 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from nasbench_at.config import BlockOptions, Blocks, Counts, RunConfig
+from nasbench_at.evaluation_options import EvaluationOptions
+from nasbench_at.runs import FolderInUseError
+from nasbench_at.training.interruption import InterruptedTraining
+
+if TYPE_CHECKING:
+    from nasbench_at.records import Record
+    from nasbench_at.run_evaluation import PreparedEvaluation
+    from nasbench_at.training.distribution import Distribution
 
 __all__ = ["main"]
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: schedulers requeue on it
 
 
 class BadInputError(Exception):
     """What the user gave cannot be worked with; the message is one line."""
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Shows warnings as lines on stderr, without the source that raised them."""
+    import warnings
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        if issubclass(category, UserWarning):
+            sys.stderr.write(f"nasbench-at: warning: {message}\n")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager
@@ -154,7 +180,10 @@ def run_graph(words: Sequence[str]) -> int:
         validate_graph(graph)
         annotate_graph(graph)
         if arguments.out is not None:
-            write_graph(graph, arguments.out)
+            try:
+                write_graph(graph, arguments.out)
+            except OSError as error:
+                raise ValueError(f"cannot write {str(arguments.out)!r}: {error.strerror}") from None
     flops = sum(attributes["flops"] for _, attributes in graph.nodes(data=True))
     stdout.print(
         f"{len(graph)} nodes, {graph.graph['num_params']:,} parameters, {flops:,} FLOPs "
@@ -173,12 +202,22 @@ class TrainArguments(RunConfig):
     """Arguments of ``nasbench-at train``: the configuration, where to write, where to compute.
 
     Attributes:
-        runs_dir: The run's folder is created in here.
+        seeds: Train once with each of these seeds, instead of ``seed``.
+        runs_dir: The runs' folders are created in here.
+        data_root: Where the data set's files lie.
         device: auto, cpu, cuda or cuda:N.
+        checkpoint_minutes: Time between checkpoints within an epoch.
+        dry_run: Train nothing: show the model, its memory and how long it would take.
+        print_sbatch: Train nothing: print a SLURM script that runs this command.
     """
 
+    seeds: tuple[int, ...] = ()
     runs_dir: Path = Path("runs")
+    data_root: Path | None = None
     device: str = "auto"
+    checkpoint_minutes: float = 5.0
+    dry_run: bool = False
+    print_sbatch: bool = False
 
     def config(self) -> RunConfig:
         """Returns the configuration alone."""
@@ -198,90 +237,194 @@ def run_train(words: Sequence[str]) -> int:
             description=_summary(run_train),
             default=config,
         )
-    from nasbench_at.console import ConsoleReporter, stdout
+    if arguments.print_sbatch:
+        from nasbench_at.slurm import sbatch_script
+
+        kept = [word for word in words if word != "--print-sbatch"]
+        sys.stdout.write(sbatch_script(["train", *kept]))
+        return 0
+    if arguments.dry_run:
+        return _show_estimate(arguments)
+    from nasbench_at.console import show_seeds
+    from nasbench_at.devices import select_device
+    from nasbench_at.training.distribution import distributed
+
+    with ExitStack() as ranks:
+        with bad_input():
+            device = select_device(arguments.device)
+            distribution = ranks.enter_context(distributed(device))
+        records = [
+            _train_one(arguments, replace(arguments.config(), seed=seed), distribution)
+            for seed in arguments.seeds or (arguments.seed,)
+        ]
+        if len(records) > 1 and distribution.is_main:
+            show_seeds(records)
+    return 0
+
+
+def _train_one(arguments: TrainArguments, config: RunConfig, distribution: Distribution) -> Record:
+    from nasbench_at.console import ConsoleReporter, show_training
     from nasbench_at.jobs import prepare_training
 
-    with bad_input():
+    with bad_input(), one_line_warnings():
         trainer = prepare_training(
-            arguments.config(), runs_dir=arguments.runs_dir, device=arguments.device
+            config,
+            runs_dir=arguments.runs_dir,
+            data_root=arguments.data_root,
+            device=arguments.device,
+            checkpoint_minutes=arguments.checkpoint_minutes,
+            distribution=distribution,
         )
-    reporter = ConsoleReporter()
+    reporter = ConsoleReporter(silent=not distribution.is_main)
     try:
         record = trainer.run(reporter)
     finally:
         reporter.stop()
-    selected = record.training["selected"]
-    stdout.print(
-        f"{record.num_params:,} parameters, {record.training['epochs']} epochs; selected epoch "
-        f"{selected['epoch']}: natural {selected['validation_natural']:.1%}, robust "
-        f"{selected['validation_robust']:.1%} on {selected['num_samples']} validation images",
-        highlight=False,
-        soft_wrap=True,
-    )
-    stdout.print(str(trainer.folder.path), highlight=False, soft_wrap=True)
+    if distribution.is_main:
+        show_training(record, trainer.folder.path)
+    return record
+
+
+def _show_estimate(arguments: TrainArguments) -> int:
+    from nasbench_at.console import show_estimate
+    from nasbench_at.jobs import estimate
+
+    with bad_input():
+        show_estimate(
+            estimate(arguments.config(), data_root=arguments.data_root, device=arguments.device)
+        )
     return 0
 
 
 @dataclass(frozen=True)
-class EvaluateArguments:
+class EvaluateArguments(EvaluationOptions):
     """Arguments of ``nasbench-at evaluate``.
 
     Attributes:
-        run: The run's folder.
-        attacks: Some of fgsm, pgd (20 steps), cw (margin loss, 30 steps) and aa (AutoAttack).
-        eps: L-infinity radius in pixel scale [0, 1]; the run's own by default.
-        step_size: Step of pgd and cw; eps / 4 by default.
-        aa_samples: Let AutoAttack see only the first so many test images.
-        seed: Seed of random starts.
+        run: The run's folder; none with --model.
+        model: A model of your own, module:factory; factory() returns a torch.nn.Module that takes
+            images in [0, 1].
+        weights: Its weights: a safetensors file, or a state_dict written by torch.save.
+        data: Data set to evaluate it on.
+        out: Where to write its record; by default evaluations/FACTORY-HASH/record.json.
+        figure: Where to draw the curve of several --eps (pdf, png or svg); by default
+            robustness_curve.pdf beside the record.
+        data_root: Where the data set's files lie.
         device: auto, cpu, cuda or cuda:N.
     """
 
-    run: tyro.conf.Positional[Path]
-    attacks: tuple[str, ...] = ("fgsm", "pgd", "cw", "aa")
-    eps: float | None = None
-    step_size: float | None = None
-    aa_samples: int | None = None
-    seed: int = 0
+    run: tyro.conf.Positional[Path | None] = None
+    model: str | None = None
+    weights: Path | None = None
+    data: str | None = None
+    out: Path | None = None
+    figure: Path | None = None
+    data_root: Path | None = None
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.run is None) == (self.model is None):
+            given = "neither" if self.run is None else "both"
+            raise ValueError(f"evaluate needs a run's folder or --model, got {given}")
+        if self.model is not None and self.data is None:
+            raise ValueError("--model needs --data, got none")
+        for name in ("weights", "data", "out"):
+            value = getattr(self, name)
+            if self.run is not None and value is not None:
+                raise ValueError(f"--{name} goes with --model, got {str(value)!r} with a run")
+        if self.figure is not None and len(self.eps) < 2:
+            raise ValueError(f"--figure goes with several --eps, got {len(self.eps)}")
+        if self.figure is not None and self.figure.suffix not in FIGURE_SUFFIXES:
+            allowed = ", ".join(FIGURE_SUFFIXES)
+            raise ValueError(f"--figure must end in {allowed}, got {str(self.figure)!r}")
+
+    def options(self) -> EvaluationOptions:
+        """Returns attacks and settings alone."""
+        return EvaluationOptions(
+            **{f.name: getattr(self, f.name) for f in fields(EvaluationOptions)}
+        )
 
 
 def run_evaluate(words: Sequence[str]) -> int:
-    """Attack a trained run on the test images and write the results to its record."""
+    """Attack a trained run, or a model of your own, on the test images."""
     from nasbench_at.flags import parse_flags
 
     with bad_input():
         arguments = parse_flags(
             EvaluateArguments, words, command="evaluate", description=_summary(run_evaluate)
         )
-    from nasbench_at.console import evaluation_table, stderr, stdout
-    from nasbench_at.jobs import prepare_evaluation
+    from nasbench_at.console import show_evaluation, show_result, stdout
+
+    with one_line_warnings():
+        with bad_input():
+            evaluation = _prepare_evaluation(arguments)
+        record = evaluation.run(show_result)
+    show_evaluation(record)
+    if len(evaluation.attacks) > 1:
+        from analysis.robustness_curve import compute_robustness_curve, write_robustness_curve
+
+        figure = arguments.figure or evaluation.path.with_name("robustness_curve.pdf")
+        with bad_input():
+            write_robustness_curve(compute_robustness_curve(record), figure)
+        stdout.print(f"curve drawn to {figure}", highlight=False, soft_wrap=True)
+    # The last line is what scripts go on with: the run's folder, or a model's record.
+    stdout.print(str(arguments.run or evaluation.path), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _prepare_evaluation(arguments: EvaluateArguments) -> PreparedEvaluation:
+    from nasbench_at.run_evaluation import prepare_evaluation, prepare_model_evaluation
+
+    if arguments.run is not None:
+        return prepare_evaluation(
+            arguments.run,
+            arguments.options(),
+            device=arguments.device,
+            data_root=arguments.data_root,
+        )
+    assert arguments.model is not None  # checked with the other arguments
+    assert arguments.data is not None
+    return prepare_model_evaluation(
+        arguments.model,
+        arguments.options(),
+        data=arguments.data,
+        weights=arguments.weights,
+        data_root=arguments.data_root,
+        out=arguments.out,
+        device=arguments.device,
+    )
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Arguments of ``nasbench-at compare``.
+
+    Attributes:
+        first: An evaluated run's folder, or the record of a model of your own.
+        second: The other one.
+        attack: The row to compare: natural, fgsm, pgd, cw, aa, worst_case, ...
+    """
+
+    first: tyro.conf.Positional[Path]
+    second: tyro.conf.Positional[Path]
+    attack: str = "pgd"
+
+
+def run_compare(words: Sequence[str]) -> int:
+    """Compare two evaluated runs image by image: McNemar's exact test."""
+    from nasbench_at.flags import parse_flags
 
     with bad_input():
-        evaluation = prepare_evaluation(
-            arguments.run,
-            arguments.attacks,
-            eps=arguments.eps,
-            step_size=arguments.step_size,
-            aa_samples=arguments.aa_samples,
-            seed=arguments.seed,
-            device=arguments.device,
+        arguments = parse_flags(
+            CompareArguments, words, command="compare", description=_summary(run_compare)
         )
-    record = evaluation.run(
-        on_result=lambda name, result: stderr.print(
-            f"{name}: {result.num_correct}/{result.num_samples} correct after "
-            f"{result.seconds:.1f} s",
-            highlight=False,
-        )
-    )
-    stdout.print(evaluation_table(record))
-    for check in record.evaluation["checks"]:  # type: ignore[index]
-        mark = "passed" if check["passed"] else "[bold red]WARNING[/bold red]"
-        stdout.print(
-            f"trust check {check['name']}: {mark}: {check['detail']}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    stdout.print(str(arguments.run), highlight=False, soft_wrap=True)
+    from nasbench_at.comparison import compare_runs
+    from nasbench_at.console import show_comparison
+
+    with bad_input():
+        comparison = compare_runs(arguments.first, arguments.second, attack=arguments.attack)
+    show_comparison(comparison, str(arguments.first), str(arguments.second), arguments.attack)
     return 0
 
 
@@ -292,12 +435,33 @@ COMMANDS: dict[str, Command] = {
     "graph": run_graph,
     "train": run_train,
     "evaluate": run_evaluate,
+    "compare": run_compare,
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+    except (BadInputError, FolderInUseError) as error:
+        code = _complain(error, EXIT_BAD_INPUT)
+    except SystemExit as stop:  # from the flags' parser: 0 after --help, else 2
+        code = stop.code if isinstance(stop.code, int) else EXIT_BAD_INPUT
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except InterruptedTraining as stopped:
+        code = _complain(f"{stopped}; the same command goes on", EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        code = _complain("interrupted; the same command goes on", EXIT_INTERRUPTED)
+    except (FloatingPointError, OSError) as error:
+        code = _complain(error, EXIT_FAILED)
+    return code
+
+
+def _dispatch(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(_usage())
         return 0 if words else EXIT_BAD_INPUT
@@ -305,25 +469,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"nasbench-at {version('nasbench-at')}\n")
         return 0
     name, *rest = words
-    try:
-        if name not in COMMANDS:
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise BadInputError(f"unknown command {name!r}; {hint}known: {', '.join(COMMANDS)}")
-        return COMMANDS[name](rest)
-    except BadInputError as error:
-        sys.stderr.write(f"nasbench-at: {error}\n")
-        return EXIT_BAD_INPUT
-    except SystemExit as stop:  # from the flags' parser: 0 after --help, else 2
-        return stop.code if isinstance(stop.code, int) else EXIT_BAD_INPUT
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "nasbench-at: interrupted; the same command goes on from the last finished epoch\n"
-        )
-        return EXIT_INTERRUPTED
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise BadInputError(f"unknown command {name!r}; {hint}known: {', '.join(COMMANDS)}")
+    return COMMANDS[name](rest)
+
+
+def _complain(message: object, code: int) -> int:
+    sys.stderr.write(f"nasbench-at: {message}\n")
+    return code
 
 
 def _usage() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 AttackStart = Literal["uniform", "normal", "none"]
+Schedule = Literal["milestones", "cyclic"]
+Precision = Literal["off", "bf16", "fp16", "o1-paper"]
+OptimizerImpl = Literal["torch", "fused", "apex"]
 # Named, so that the command line can say how each is written as a flag.
 Blocks = tuple[str, ...] | tuple[tuple[str, ...], ...]
 BlockOptions = Mapping[str, Mapping[str, Any]]
@@ -49,16 +53,21 @@ Keep = tuple[tuple[int, ...], ...] | None
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """The fields of :class:`RunConfig` that a recipe fills in, all of them set."""
+    """The fields of :class:`RunConfig` that a recipe fills in, all that the method has set."""
 
     eps: float
     step_size: float
     attack_steps: int
     attack_start: AttackStart
     attack_noise: float
+    beta: float | None
+    tau_milestones: tuple[int, ...] | None
     epochs: int
     batch_size: int
+    augment: bool
     lr: float
+    lr_schedule: Schedule
+    warmup_epochs: int
     momentum: float
     weight_decay: float
     milestones: tuple[int, ...]
@@ -98,9 +107,17 @@ class RunConfig:
         attack_steps: Steps of the training attack.
         attack_start: Its start: ``uniform``, ``normal`` or ``none``.
         attack_noise: Standard deviation of the noise added at each of its steps.
+        beta: Weight of the robust term of TRADES, FAT's TRADES form and MART.
+        tau_milestones: FAT: epochs from which a fooled image takes one more step.
+        awp_gamma: Size of the adversarial weight perturbation, relative to each weight; 0 is off.
+        ema_decay: Validate and keep an exponential average of the weights; 0 is off.
         epochs: Number of epochs.
-        batch_size: Images a step.
-        lr: Initial learning rate of the blocks' SGD.
+        batch_size: Images a step, over all ranks.
+        accumulation_steps: Parts in which a rank computes its share of a batch, to save memory.
+        augment: Random crop (padding 4) and horizontal flip of the training images.
+        lr: Initial (milestones) or highest (cyclic) learning rate of the blocks' SGD.
+        lr_schedule: ``milestones`` by epoch, or ``cyclic``: a triangle over all steps.
+        warmup_epochs: Epochs in which the rate rises linearly to ``lr``.
         momentum: Its momentum.
         weight_decay: Its weight decay.
         milestones: First epochs, counted from 1, of the reduced learning rates.
@@ -108,6 +125,11 @@ class RunConfig:
         attention_lr: Learning rate of the logits' Adam.
         attention_weight_decay: Its (L2) weight decay.
         attention_betas: Its betas.
+        precision: ``off`` (float32), ``bf16``, ``fp16`` (dynamic loss scale) or ``o1-paper`` (fp16
+            without loss scale, as the authors ran apex O1).
+        optimizer_impl: ``torch``, torch's ``fused`` kernels, or NVIDIA ``apex``.
+        compile: Compile the network block by block.
+        sync_batch_norm: Share BatchNorm statistics among ranks.
         channels_last: Memory layout; channels_last is faster for all but tiny networks.
         seed: Seed of initial weights, batch order and attack noise.
     """
@@ -136,10 +158,18 @@ class RunConfig:
     attack_steps: int | None = None
     attack_start: AttackStart | None = None
     attack_noise: float | None = None
+    beta: float | None = None
+    tau_milestones: tuple[int, ...] | None = None
+    awp_gamma: float = 0.0
+    ema_decay: float = 0.0
 
     epochs: int | None = None
     batch_size: int | None = None
+    accumulation_steps: int = 1
+    augment: bool | None = None
     lr: float | None = None
+    lr_schedule: Schedule | None = None
+    warmup_epochs: int | None = None
     momentum: float | None = None
     weight_decay: float | None = None
     milestones: tuple[int, ...] | None = None
@@ -148,18 +178,39 @@ class RunConfig:
     attention_weight_decay: float | None = None
     attention_betas: tuple[float, float] | None = None
 
+    precision: Precision = "off"
+    optimizer_impl: OptimizerImpl = "torch"
+    compile: bool = False
+    sync_batch_norm: bool = False
     channels_last: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for item in fields(RunConfig):
+            is_float = str(item.type).startswith(_FLOAT_TYPES)
+            normal = _normalise(getattr(self, item.name), is_float=is_float)
+            object.__setattr__(self, item.name, normal)
         for name, (allowed, holds) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not holds(value):
                 raise ValueError(f"{name} must {allowed}, got {value!r}")
-        if len(self.milestones or ()) != len(self.milestone_factors or self.milestones or ()):
+        if None not in (self.milestones, self.milestone_factors) and (
+            len(self.milestones or ()) != len(self.milestone_factors or ())
+        ):
             raise ValueError(
                 f"milestones {self.milestones} and milestone_factors {self.milestone_factors} must "
                 "be equally many"
+            )
+        for name, methods in _METHOD_OPTIONS.items():
+            if getattr(self, name) is not None and self.method in _PAPER_METHODS - methods:
+                raise ValueError(
+                    f"{name} goes with method {' or '.join(sorted(methods))}, got it with "
+                    f"{self.method!r}"
+                )
+        if self.awp_gamma and self.accumulation_steps > 1:
+            raise ValueError(
+                f"awp_gamma needs a batch in one piece, got accumulation_steps "
+                f"{self.accumulation_steps}"
             )
         # What holds of the network holds of every input shape, so it is checked at once.
         self.architecture(input_shape=(1, 8, 8), num_classes=2)
@@ -197,7 +248,9 @@ class RunConfig:
             ValueError: If a field is still unset.
         """
         values = {f.name: getattr(self, f.name) for f in fields(Hyperparameters)}
-        unset = [name for name, value in values.items() if value is None]
+        unset = [
+            name for name, value in values.items() if value is None and name not in _METHOD_OPTIONS
+        ]
         if unset:
             raise ValueError(
                 f"{', '.join(unset)} must be set; nasbench_at.presets.resolve fills them in"
@@ -216,9 +269,29 @@ class RunConfig:
         del identity["seed"]
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return f"{self.data}-{self.method}-{digest}-s{self.seed}"
+        # A data set may be a path or a function: its last word, in letters that folders take.
+        data = re.sub(r"[^A-Za-z0-9_]+", "-", Path(self.data).stem).strip("-")
+        return f"{data}-{self.method}-{digest}-s{self.seed}"
 
 
+_FLOAT_TYPES = ("float", "tuple[float", "Parameters", "Weights")
+
+
+def _normalise(value: Any, *, is_float: bool) -> Any:
+    """Gives equal configurations equal fields: 6 and 6.0, a list and a tuple are the same run."""
+    if isinstance(value, list | tuple):
+        return tuple(_normalise(entry, is_float=is_float) for entry in value)
+    if isinstance(value, Mapping):
+        return {name: _normalise(entry, is_float=is_float) for name, entry in value.items()}
+    return float(value) if is_float and isinstance(value, int) else value
+
+
+_PAPER_METHODS = frozenset({"st", "at", "trades", "mart", "fat", "fat_trades", "fast_at"})
+# A user's own method may read any of them.
+_METHOD_OPTIONS: Mapping[str, frozenset[str]] = {
+    "beta": frozenset({"trades", "mart", "fat_trades"}),
+    "tau_milestones": frozenset({"fat", "fat_trades"}),
+}
 _RANGES: Mapping[str, tuple[str, Any]] = {
     "validation_fraction": ("lie in (0, 1)", lambda v: 0 < v < 1),
     "eps": ("lie in [0, 1] (pixel scale; divide by 255)", lambda v: 0 <= v <= 1),
@@ -228,6 +301,12 @@ _RANGES: Mapping[str, tuple[str, Any]] = {
     "attack_noise": ("be at least 0", lambda v: v >= 0),
     "epochs": ("be at least 1", lambda v: v >= 1),
     "batch_size": ("be at least 2 (BatchNorm needs two images)", lambda v: v >= 2),
+    "beta": ("be at least 0", lambda v: v >= 0),
+    "tau_milestones": ("be in order", lambda v: list(v) == sorted(v)),
+    "awp_gamma": ("be at least 0", lambda v: v >= 0),
+    "ema_decay": ("lie in [0, 1)", lambda v: 0 <= v < 1),
+    "accumulation_steps": ("be at least 1", lambda v: v >= 1),
+    "warmup_epochs": ("be at least 0", lambda v: v >= 0),
     "lr": ("be positive", lambda v: v > 0),
     "momentum": ("lie in [0, 1)", lambda v: 0 <= v < 1),
     "weight_decay": ("be at least 0", lambda v: v >= 0),

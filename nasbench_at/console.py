@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,11 +14,39 @@ from rich.table import Table
 
 from nasbench_at.records import Record
 
-__all__ = ["ConsoleReporter", "evaluation_table", "stderr", "stdout"]
+if TYPE_CHECKING:
+    from nasbench_at.comparison import PairedComparison
+    from nasbench_at.evaluation import AttackResult
+    from nasbench_at.jobs import Estimate
+
+__all__ = [
+    "ConsoleReporter",
+    "evaluation_table",
+    "show_comparison",
+    "show_estimate",
+    "show_evaluation",
+    "show_result",
+    "show_seeds",
+    "show_training",
+    "stderr",
+    "stdout",
+]
+
+STANDARD_PARTS = 4
+"""Attacks of AutoAttack's standard version."""
+
+
+class _PipeConsole(Console):
+    """A console that leaves a closed pipe to the command line, instead of exiting with 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises what the command line answers with exit code 0."""
+        raise BrokenPipeError
+
 
 # Piped output has no width of its own; 80 columns would cut the tables.
-stdout = Console(width=None if sys.stdout.isatty() else 140)
-stderr = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+stdout = _PipeConsole(width=None if sys.stdout.isatty() else 140)
+stderr = _PipeConsole(stderr=True, width=None if sys.stderr.isatty() else 140)
 
 
 class ConsoleReporter:
@@ -24,7 +55,7 @@ class ConsoleReporter:
     Where the output is no terminal, a line an epoch is printed instead.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -33,17 +64,20 @@ class ConsoleReporter:
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[status]}"),
             console=stderr,
+            disable=silent,
         )
+        self._silent = silent
         self._num_epochs = 0
 
     def start(self, num_epochs: int, num_steps: int, num_done: int) -> None:
         """Shows the bar at the steps already done."""
         self._num_epochs = num_epochs
+        epoch = min(num_done // num_steps + 1, num_epochs)
         self._task = self._progress.add_task(
             "",
             total=num_epochs * num_steps,
-            completed=num_done * num_steps,
-            epoch=f"{min(num_done + 1, num_epochs)}/{num_epochs}",
+            completed=num_done,
+            epoch=f"{epoch}/{num_epochs}",
             status="",
         )
         if stderr.is_terminal:
@@ -62,49 +96,138 @@ class ConsoleReporter:
         )
         following = min(epoch + 1, self._num_epochs)
         self._progress.update(self._task, epoch=f"{following}/{self._num_epochs}", status=status)
-        if not stderr.is_terminal:
+        if not (stderr.is_terminal or self._silent):
             left = self._progress.tasks[self._task].time_remaining or 0
-            stderr.print(
+            _say(
+                stderr,
                 f"epoch {epoch}/{self._num_epochs}  {status}  (about {left / 60:.1f} min left)",
-                highlight=False,
             )
         elif epoch == self._num_epochs:
-            self._progress.stop()
+            self.stop()
 
     def stop(self) -> None:
         """Gives the terminal back, also after an interruption."""
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+
+def show_training(record: Record, path: Path) -> None:
+    """Prints what a finished training selected, and on a line of its own the run's folder."""
+    selected = record.training["selected"]
+    ended = f" ({record.training['stopped']})" if record.training["stopped"] else ""
+    _say(
+        stdout,
+        f"{record.num_params:,} parameters, {record.training['epochs']} epochs{ended}; selected "
+        f"epoch {selected['epoch']}: natural {selected['validation_natural']:.1%}, robust "
+        f"{selected['validation_robust']:.1%} on {selected['num_samples']} validation images",
+    )
+    _say(stdout, str(path))
+
+
+def show_seeds(records: Sequence[Record]) -> None:
+    """Prints mean and standard deviation over seeds of the selected epochs' accuracies."""
+    for name in ("natural", "robust"):
+        values = [record.training["selected"][f"validation_{name}"] for record in records]
+        _say(
+            stdout,
+            f"validation {name} accuracy over {len(values)} seeds: {mean(values):.2%} "
+            f"± {stdev(values):.2%}",
+        )
+
+
+def show_estimate(estimate: Estimate) -> None:
+    """Prints what a run would cost."""
+    _say(
+        stdout,
+        f"{estimate.num_params:,} parameters, {estimate.num_train:,} training images, "
+        f"{estimate.num_steps} steps an epoch\n"
+        f"{estimate.seconds_per_step:.3f} s a step, about {estimate.seconds / 3600:.2f} h of "
+        f"training without validation\n"
+        f"peak memory {estimate.memory_mib:,.0f} MiB",
+    )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def evaluation_table(record: Record) -> Table:
-    """Returns a run's evaluation as a table: settings, counts, accuracy and interval."""
-    assert record.evaluation is not None
-    table = Table(title=f"{record.run_id}: accuracy on {record.evaluation['data']}")
+    """Returns an evaluation as a table: settings, counts, accuracy and interval."""
+    evaluation = record.evaluation
+    assert evaluation is not None
+    table = Table(title=f"{record.run_id}: accuracy on {evaluation['data']}")
     for column in ("attack", "settings"):
         table.add_column(column)
     for column in ("correct", "accuracy", "95 % interval", "seconds"):
         table.add_column(column, justify="right")
-    for name, result in record.evaluation["results"].items():
-        low, high = result["interval"]
-        table.add_row(
-            name,
-            _describe(result["settings"]),
-            f"{result['num_correct']}/{result['num_samples']}",
-            f"{result['accuracy']:.2%}",
-            f"{low:.1%} to {high:.1%}",
-            f"{result['seconds']:.1f}",
-        )
+    for name, result in evaluation["results"].items():
+        _add_row(table, name, result)
+    for point in evaluation.get("curve", ()):
+        if point["eps"] == evaluation["eps"]:
+            continue
+        table.add_section()
+        for name, result in point["results"].items():
+            if name != "natural" and "/" not in name:
+                _add_row(table, f"{name} at eps {point['eps']:g}", result)
     return table
 
 
-def _describe(settings: dict[str, Any]) -> str:
+def _add_row(table: Table, name: str, result: Mapping[str, Any]) -> None:
+    low, high = result["interval"]
+    table.add_row(
+        name,
+        _describe(result["settings"]),
+        f"{result['num_correct']}/{result['num_samples']}",
+        f"{result['accuracy']:.2%}",
+        f"{low:.1%} to {high:.1%}",
+        f"{result['seconds']:.1f}",
+    )
+
+
+def _describe(settings: Mapping[str, Any]) -> str:
     if "attacks" in settings and "version" not in settings:
         return "no attack of " + ", ".join(settings["attacks"])
-    if "version" in settings:
-        return f"eps {settings['eps']:g}, {settings['version']}, seed {settings['seed']}"
     if not settings:
         return "none"
+    norm = "" if settings["norm"] == "Linf" else f"{settings['norm']} "
+    if "version" in settings:
+        what = settings["version"]
+        if what == "custom" or len(settings["attacks"]) < STANDARD_PARTS:
+            what = " + ".join(settings["attacks"])
+        return f"{norm}eps {settings['eps']:g}, {what}, seed {settings['seed']}"
     return (
-        f"eps {settings['eps']:g}, {settings['steps']} steps of {settings['step_size']:.4g}, "
-        f"{settings['start']} start, {settings['restarts']} restart(s)"
+        f"{norm}eps {settings['eps']:g}, {settings['steps']} steps of "
+        f"{settings['step_size']:.4g}, {settings['start']} start, {settings['restarts']} "
+        f"restart(s), {settings['verdict']} iterate"
+    )
+
+
+def show_evaluation(record: Record) -> None:
+    """Prints the table and the trust checks, a failed one as a warning."""
+    stdout.print(evaluation_table(record))
+    assert record.evaluation is not None
+    for check in record.evaluation["checks"]:
+        mark = "passed" if check["passed"] else "[bold red]WARNING[/bold red]"
+        _say(stdout, f"trust check {check['name']}: {mark}: {check['detail']}")
+
+
+def show_result(name: str, result: AttackResult) -> None:
+    """Prints a row to stderr as soon as it is known."""
+    _say(
+        stderr,
+        f"{name}: {result.num_correct}/{result.num_samples} correct after {result.seconds:.1f} s",
+    )
+
+
+def show_comparison(comparison: PairedComparison, first: str, second: str, attack: str) -> None:
+    """Prints two networks' accuracies, their difference and McNemar's test."""
+    one, other = comparison.accuracies
+    low, high = comparison.interval
+    _say(
+        stdout,
+        f"{attack} accuracy on {comparison.num_samples} images: {one:.2%} ({first}), {other:.2%} "
+        f"({second})\n"
+        f"difference {comparison.difference:+.2%}, 95 % interval {low:+.2%} to {high:+.2%}\n"
+        f"right by the first alone {comparison.num_first_only}, by the second alone "
+        f"{comparison.num_second_only}; McNemar's exact test: p = {comparison.p_value:.3g}",
     )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+import os
 
-__all__ = ["select_device"]
+import torch
+from torch import nn
+
+__all__ = ["fit_threads", "select_device"]
+
+SMALL_NETWORK = 1_000_000
+"""Parameters below which a second thread costs more than it brings."""
 
 
 def select_device(name: str) -> torch.device:
@@ -34,3 +40,18 @@ def select_device(name: str) -> torch.device:
             )
         torch.backends.cudnn.benchmark = True
     return device
+
+
+def fit_threads(network: nn.Module) -> None:
+    """Lets a small network on the CPU compute with one thread.
+
+    Its operations are too short to be shared: more threads mostly wait for each other, and on a
+    busy machine slow it down many times. ``OMP_NUM_THREADS``, if set, is left alone.
+
+    Args:
+        network: The network that is about to compute.
+    """
+    num_params = sum(parameter.numel() for parameter in network.parameters())
+    on_cpu = all(parameter.device.type == "cpu" for parameter in network.parameters())
+    if on_cpu and num_params < SMALL_NETWORK and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)

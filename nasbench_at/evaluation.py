@@ -6,37 +6,38 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nasbench_at.attacks import (
-    FGSM,
     Attack,
     AutoAttack,
+    AutoAttackResult,
     CheckResult,
-    LinfPGD,
-    MarginPGD,
     attack_mode,
     check_inputs,
     run_checks,
 )
 from nasbench_at.attacks.gradient import GradientAttack
 from nasbench_at.data import LabelledImages
+from nasbench_at.evaluation_files import ProgressFile
 from nasbench_at.seeding import make_generator
+from nasbench_at.standard_attacks import ATTACK_NAMES, standard_attacks
 
 __all__ = [
     "ATTACK_NAMES",
     "AttackResult",
     "RobustnessReport",
-    "check_aa_samples",
+    "check_model",
+    "count_aa_samples",
     "evaluate",
     "standard_attacks",
     "wilson_interval",
 ]
 
-ATTACK_NAMES = ("fgsm", "pgd", "cw", "aa")
 NUM_CHECKED = 100
 """Images on which the trust checks run: they cost about eleven attacks."""
 
@@ -77,18 +78,22 @@ class RobustnessReport:
     """What an evaluation found.
 
     Attributes:
-        results: By attack name: ``natural``, then the attacks as run. ``aa`` is AutoAttack's worst
-            case; ``worst_case`` counts the images that no attack fooled, where all attacks saw the
-            same images.
-        outcomes: By the same names, and ``aa/<attack>`` for AutoAttack's parts: whether each image
-            is still classified correctly, shape ``(num_samples,)``.
+        results: By attack name: ``natural``, then the attacks as run. AutoAttack's parts, such as
+            ``aa/apgd-ce``, count the images still correct after it and the parts before it; ``aa``
+            is their worst case. ``worst_case`` counts the images that no attack fooled, among
+            those that all attacks saw.
+        outcomes: By the same names: whether each image is still classified correctly, shape
+            ``(num_samples,)``.
+        aa_subset: Indices of the images that AutoAttack saw, in order; None if it saw all. The
+            rows of AutoAttack and ``worst_case`` are of these images.
         checks: Signs that the numbers cannot be trusted, looked for with the first iterative
             attack; empty if there was none.
-        seed: Seed of all random starts.
+        seed: Seed of all random starts and of AutoAttack's subset.
     """
 
     results: Mapping[str, AttackResult]
     outcomes: Mapping[str, Tensor]
+    aa_subset: Tensor | None
     checks: Sequence[CheckResult]
     seed: int
 
@@ -98,6 +103,7 @@ class RobustnessReport:
             "results": {name: result.to_dict() for name, result in self.results.items()},
             "checks": [asdict(check) for check in self.checks],
             "seed": self.seed,
+            "aa_samples": None if self.aa_subset is None else len(self.aa_subset),
         }
 
 
@@ -119,34 +125,6 @@ def wilson_interval(num_correct: int, num_samples: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def standard_attacks(
-    names: Sequence[str], *, eps: float, step_size: float | None = None, seed: int = 0
-) -> dict[str, Attack]:
-    """Returns the paper's attacks (Sec. 4.1) by name.
-
-    Args:
-        names: Some of ``fgsm`` (step eps from the image), ``pgd`` (20 steps), ``cw`` (margin loss,
-            confidence 50, 30 steps) and ``aa`` (AutoAttack, standard).
-        eps: L∞ radius in pixel scale [0, 1].
-        step_size: Step of ``pgd`` and ``cw``; the default eps / 4 is 0.00775 at 0.031, as in the
-            authors' code (the paper rounds it to 0.008).
-        seed: Seed of AutoAttack.
-
-    Raises:
-        ValueError: If a name is unknown or a value out of range.
-    """
-    attacks: dict[str, Callable[[], Attack]] = {
-        "fgsm": lambda: FGSM(eps),
-        "pgd": lambda: LinfPGD(eps, step_size=step_size, steps=20),
-        "cw": lambda: MarginPGD(eps, step_size=step_size, steps=30, confidence=50.0),
-        "aa": lambda: AutoAttack(eps, seed=seed),
-    }
-    for name in names:
-        if name not in attacks:
-            raise ValueError(f"attack must be one of {', '.join(attacks)}, got {name!r}")
-    return {name: attacks[name]() for name in names}
-
-
 def evaluate(
     model: nn.Module,
     data: LabelledImages,
@@ -154,7 +132,8 @@ def evaluate(
     *,
     batch_size: int = 256,
     seed: int = 0,
-    aa_samples: int | None = None,
+    aa_samples: int | str | None = None,
+    progress_dir: str | Path | None = None,
     on_result: Callable[[str, AttackResult], None] | None = None,
 ) -> RobustnessReport:
     """Measures natural accuracy and accuracy under attacks, in float32 and eval mode.
@@ -164,8 +143,10 @@ def evaluate(
         data: Images and labels on the model's device.
         attacks: What to run, by the name of its row, such as :func:`standard_attacks` returns.
         batch_size: Images at a time; AutoAttack has its own.
-        seed: Seed of random starts.
-        aa_samples: Let AutoAttack see only the first so many images.
+        seed: Seed of random starts and of AutoAttack's subset.
+        aa_samples: Let AutoAttack see a random part of the images, see :func:`count_aa_samples`.
+        progress_dir: Keep AutoAttack's verdicts in files there after each batch, and go on from
+            them. The files stay; whoever has the report removes them.
         on_result: Called with each row as soon as it is known.
 
     Returns:
@@ -174,69 +155,152 @@ def evaluate(
     Raises:
         ValueError: If images or labels are not usable, or ``aa_samples`` out of range.
     """
-    check_aa_samples(aa_samples, data)
-    _check_data(model, data)
-    results: dict[str, AttackResult] = {}
-    outcomes: dict[str, Tensor] = {}
-
-    def add(name: str, correct: Tensor, settings: Mapping[str, Any], seconds: float) -> None:
-        outcomes[name] = correct.cpu()
-        results[name] = AttackResult(len(correct), int(correct.sum()), settings, seconds)
-        if on_result is not None:
-            on_result(name, results[name])
-
-    start = time.perf_counter()
-    correct = torch.cat([_correct(model, x, y) for x, y in data.batches(batch_size)])
-    add("natural", correct, {}, time.perf_counter() - start)
+    count = count_aa_samples(aa_samples, len(data))
+    check_model(model, data)
+    evaluation = _Evaluation(model, data, batch_size, seed, progress_dir, on_result)
+    if count is not None and count < len(data):
+        evaluation.aa_subset = _draw_subset(len(data), count, seed)
+    evaluation.add_natural()
     for name, attack in attacks.items():
-        start = time.perf_counter()
         if isinstance(attack, AutoAttack):
-            part = data if aa_samples is None else data.first(aa_samples)
-            verdict = attack.run(model, *part.take(torch.arange(len(part))))
-            outcomes.update(
-                {f"aa/{step}": robust.cpu() for step, robust in verdict.robust_after.items()}
-            )
-            correct = verdict.robust
+            evaluation.add_autoattack(name, attack)
         else:
-            correct = _under_attack(model, data, attack, name, batch_size=batch_size, seed=seed)
-        add(name, correct, attack.settings(), time.perf_counter() - start)
-    rows = [outcomes[name] for name in results]
-    if len(rows) > 1 and len({len(row) for row in rows}) == 1:
-        add("worst_case", torch.stack(rows).all(dim=0), {"attacks": list(attacks)}, 0.0)
+            evaluation.add_attack(name, attack)
+    evaluation.add_worst_case(attacks)
     checks = _check_trust(model, data, attacks)
-    return RobustnessReport(results, outcomes, checks, seed)
+    return RobustnessReport(
+        evaluation.results, evaluation.outcomes, evaluation.aa_subset, checks, seed
+    )
 
 
-def check_aa_samples(aa_samples: int | None, data: LabelledImages) -> None:
-    """Raises a ValueError if AutoAttack cannot be given so many of the images."""
-    if aa_samples is not None and not 1 <= aa_samples <= len(data):
-        raise ValueError(f"aa_samples must lie in 1..{len(data)}, got {aa_samples}")
+def count_aa_samples(aa_samples: int | str | None, num_images: int) -> int | None:
+    """Returns how many images AutoAttack is to see.
+
+    Args:
+        aa_samples: A count, a percentage such as ``"12.5%"``, or None for all.
+        num_images: How many there are.
+
+    Returns:
+        The count; None for None.
+
+    Raises:
+        ValueError: If it is neither, or not between one image and all.
+    """
+    if aa_samples is None:
+        return None
+    text, is_share = str(aa_samples).removesuffix("%"), str(aa_samples).endswith("%")
+    try:
+        value = float(text) if is_share else int(text)
+    except ValueError:
+        raise ValueError(
+            f"aa_samples must be a count or a percentage such as 12.5%, got {aa_samples!r}"
+        ) from None
+    if is_share and not 0 < value <= 100:
+        raise ValueError(f"aa_samples must lie in 0%..100% and not be 0%, got {aa_samples}")
+    count = max(1, round(num_images * value / 100)) if is_share else int(value)
+    if not 1 <= count <= num_images:
+        raise ValueError(f"aa_samples must lie in 1..{num_images}, got {aa_samples}")
+    return count
 
 
-def _check_data(model: nn.Module, data: LabelledImages) -> None:
-    """Checks the labels once; images of uint8 cannot leave [0, 1]."""
+def check_model(model: nn.Module, data: LabelledImages) -> None:
+    """Raises a ValueError if the model and the data do not go together.
+
+    One image goes through the model. Images of uint8 cannot leave [0, 1].
+    """
     if len(data) == 0:
         raise ValueError("there are no images to evaluate")
     x, _ = data.take(torch.arange(1))
     with attack_mode(model), torch.no_grad():
-        num_classes = int(model(x).shape[1])
+        logits = model(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model must return logits (N, C), got {got} for one image")
+    num_classes = int(logits.shape[1])
     check_inputs(x.expand(len(data), *x.shape[1:]), data.labels, num_classes=num_classes)
 
 
-def _under_attack(
-    model: nn.Module,
-    data: LabelledImages,
-    attack: Attack,
-    name: str,
-    *,
-    batch_size: int,
-    seed: int,
-) -> Tensor:
-    correct = []
-    for i, (x, y) in enumerate(data.batches(batch_size)):
-        generator = make_generator(seed, "evaluation", name, i, device=x.device)
-        correct.append(_correct(model, attack(model, x, y, generator=generator), y))
-    return torch.cat(correct)
+def _draw_subset(num_images: int, count: int, seed: int) -> Tensor:
+    """A random part of the images; not the first ones, since some test sets are sorted."""
+    generator = make_generator(seed, "autoattack subset")
+    return torch.randperm(num_images, generator=generator)[:count].sort().values
+
+
+class _Evaluation:
+    """Rows as they come in."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: LabelledImages,
+        batch_size: int,
+        seed: int,
+        progress_dir: str | Path | None,
+        on_result: Callable[[str, AttackResult], None] | None,
+    ) -> None:
+        self.results: dict[str, AttackResult] = {}
+        self.outcomes: dict[str, Tensor] = {}
+        self.aa_subset: Tensor | None = None
+        self._model, self._data = model, data
+        self._batch_size, self._seed = batch_size, seed
+        self._progress_dir, self._on_result = progress_dir, on_result
+
+    def _add(self, name: str, correct: Tensor, settings: Mapping[str, Any], seconds: float) -> None:
+        self.outcomes[name] = correct.cpu()
+        self.results[name] = AttackResult(len(correct), int(correct.sum()), settings, seconds)
+        if self._on_result is not None:
+            self._on_result(name, self.results[name])
+
+    def add_natural(self) -> None:
+        start = time.perf_counter()
+        batches = self._data.batches(self._batch_size)
+        correct = torch.cat([_correct(self._model, x, y) for x, y in batches])
+        self._add("natural", correct, {}, time.perf_counter() - start)
+
+    def add_attack(self, name: str, attack: Attack) -> None:
+        start = time.perf_counter()
+        correct = []
+        for i, (x, y) in enumerate(self._data.batches(self._batch_size)):
+            generator = make_generator(self._seed, "evaluation", name, i, device=x.device)
+            x_adv = attack(self._model, x, y, generator=generator)
+            correct.append(_correct(self._model, x_adv, y))
+        self._add(name, torch.cat(correct), attack.settings(), time.perf_counter() - start)
+
+    def add_autoattack(self, name: str, attack: AutoAttack) -> None:
+        result = self._run_autoattack(name, attack)
+        parts = list(result.robust_after)
+        if len(parts) > 1:
+            for i, part in enumerate(parts):
+                settings = {**attack.settings(), "attacks": parts[: i + 1]}
+                robust = result.robust_after[part]
+                self._add(f"{name}/{part}", robust, settings, result.seconds[part])
+        self._add(name, result.robust, attack.settings(), sum(result.seconds.values()))
+
+    def _run_autoattack(self, name: str, attack: AutoAttack) -> AutoAttackResult:
+        everything = torch.arange(len(self._data))
+        indices = everything if self.aa_subset is None else self.aa_subset
+        x, y = self._data.take(indices)
+        if self._progress_dir is None:
+            return attack.run(self._model, x, y)
+        progress = ProgressFile.of(
+            Path(self._progress_dir),
+            name,
+            settings=attack.settings(),
+            model=self._model,
+            images=x,
+            labels=y,
+        )
+        return attack.run(self._model, x, y, resume=progress.load(x), on_batch_done=progress.save)
+
+    def add_worst_case(self, attacks: Mapping[str, Attack]) -> None:
+        if not attacks:
+            return
+        rows = list(self.outcomes.values())
+        num_shared = min(map(len, rows))
+        if self.aa_subset is not None and num_shared < len(self._data):
+            rows = [row if len(row) == num_shared else row[self.aa_subset] for row in rows]
+        correct = torch.stack(rows).all(dim=0)
+        self._add("worst_case", correct, {"attacks": list(attacks)}, 0.0)
 
 
 def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -119,8 +119,37 @@ def _read_pairs(words: Sequence[str], *, depth: int) -> dict[str, Any]:
         target = result
         for key in keys[:-1]:
             target = target.setdefault(key, {})
-        target[keys[-1]] = yaml.safe_load(value)
+        target[keys[-1]] = _read_value(value)
     return result
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"cannot be read as a value: {text}") from None
+
+
+def _read_numbers(kind: type[int] | type[float]) -> Callable[[Sequence[str]], dict[str, Any]]:
+    """Reads ``a=1`` words into a dictionary of numbers."""
+
+    def read(words: Sequence[str]) -> dict[str, Any]:
+        return {
+            name: _to_number(value, kind) for name, value in _read_pairs(words, depth=1).items()
+        }
+
+    return read
+
+
+def _to_number(value: Any, kind: type[int] | type[float]) -> int | float:
+    try:
+        number = kind(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or float(number) != float(value):
+        whole = "a whole number" if kind is int else "a number"
+        raise ValueError(f"must be {whole}, got {value}")
+    return number
 
 
 def _write_pairs(value: Mapping[str, Any]) -> list[str]:
@@ -142,9 +171,15 @@ def _write_blocks(value: Blocks) -> list[str]:
     return [row if isinstance(row, str) else ",".join(row) + "," * (len(row) == 1) for row in value]
 
 
-def _read_rows(words: Sequence[str]) -> tuple[tuple[float, ...], ...]:
-    """Comma-separated numbers, a word a module."""
-    return tuple(tuple(yaml.safe_load(f"[{word}]")) for word in words)
+def _read_rows(kind: type[int] | type[float]) -> Callable[[Sequence[str]], Any]:
+    """Reads comma-separated numbers, a word a module."""
+
+    def read(words: Sequence[str]) -> tuple[tuple[int | float, ...], ...]:
+        return tuple(
+            tuple(_to_number(entry, kind) for entry in word.split(",") if entry) for word in words
+        )
+
+    return read
 
 
 def _write_rows(value: Weights) -> list[str]:
@@ -172,7 +207,7 @@ def _rule(
 
 _rule(Blocks, "NAME ... | NAME,NAME ...", _read_blocks, _write_blocks)
 _rule(BlockOptions, "NAME.OPTION=VALUE ...", lambda w: _read_pairs(w, depth=2), _write_pairs)
-_rule(Counts, "NAME=COUNT ...", lambda w: _read_pairs(w, depth=1), _write_pairs)
-_rule(Parameters, "NAME=VALUE ...", lambda w: _read_pairs(w, depth=1), _write_pairs)
-_rule(Weights, "W,W,... ...", _read_rows, _write_rows)
-_rule(Keep, "COLUMN,COLUMN,... ...", _read_rows, _write_rows)
+_rule(Counts, "NAME=COUNT ...", _read_numbers(int), _write_pairs)
+_rule(Parameters, "NAME=VALUE ...", _read_numbers(float), _write_pairs)
+_rule(Weights, "W,W,... ...", _read_rows(float), _write_rows)
+_rule(Keep, "COLUMN,COLUMN,... ...", _read_rows(int), _write_rows)

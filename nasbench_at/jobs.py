@@ -1,42 +1,37 @@
-"""The jobs that work on a run's folder: train a configuration, evaluate what it became."""
+"""Training jobs: from a configuration to a trained run in its folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from torch import nn
 
 from blocks import load_entry_points, load_plugin
-from nasbench_at.attacks import Attack
 from nasbench_at.config import RunConfig
-from nasbench_at.data import DataSet, LabelledImages, load_data
-from nasbench_at.devices import select_device
-from nasbench_at.evaluation import (
-    ATTACK_NAMES,
-    AttackResult,
-    check_aa_samples,
-    evaluate,
-    standard_attacks,
-)
-from nasbench_at.files import write_atomically
+from nasbench_at.data import DataSet, load_data
+from nasbench_at.devices import fit_threads, select_device
 from nasbench_at.networks.ds_net import DSNet, build_network
 from nasbench_at.presets import resolve
-from nasbench_at.provenance import collect_provenance
-from nasbench_at.records import Record, read_record
-from nasbench_at.runs import RunFolder, create_run_folder, open_run_folder
-from nasbench_at.seeding import derive_seed
-from nasbench_at.training.checkpoints import load_weights
+from nasbench_at.records import Record
+from nasbench_at.runs import create_run_folder
+from nasbench_at.seeding import derive_seed, make_generator
+from nasbench_at.training.compilation import compile_blocks
+from nasbench_at.training.distribution import Distribution, distributed
+from nasbench_at.training.optimizers import check_optimizer_impl
+from nasbench_at.training.precision import check_precision
+from nasbench_at.training.step import TrainingStep
 from nasbench_at.training.trainer import Trainer, TrainingReporter
 
 __all__ = [
-    "RunEvaluation",
-    "evaluate_run",
-    "load_run",
-    "prepare_evaluation",
+    "Estimate",
+    "create_network",
+    "estimate",
+    "load_config_data",
     "prepare_training",
     "train",
 ]
@@ -46,7 +41,9 @@ def train(
     config: RunConfig,
     *,
     runs_dir: str | Path = "runs",
+    data_root: str | Path | None = None,
     device: str = "auto",
+    checkpoint_minutes: float = 5.0,
     reporter: TrainingReporter | None = None,
 ) -> Record:
     """Trains a configuration with its seed, or goes on where it was interrupted.
@@ -54,7 +51,9 @@ def train(
     Args:
         config: Unset fields are filled in from the recipe.
         runs_dir: The run's folder is created in here.
+        data_root: Where the data set's files lie.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        checkpoint_minutes: Time between checkpoints within an epoch.
         reporter: Is told how it goes.
 
     Returns:
@@ -62,29 +61,75 @@ def train(
 
     Raises:
         ValueError: If the configuration, the device or the folder is not usable.
-        FloatingPointError: If the loss is no longer finite; the last checkpoint is kept.
+        InterruptedTraining: After SIGTERM or SIGINT, the state being saved.
+        FloatingPointError: If loss or weights are no longer finite; the last good state is kept.
     """
-    return prepare_training(config, runs_dir=runs_dir, device=device).run(reporter)
+    with distributed(select_device(device)) as distribution:
+        trainer = prepare_training(
+            config,
+            runs_dir=runs_dir,
+            data_root=data_root,
+            device=device,
+            checkpoint_minutes=checkpoint_minutes,
+            distribution=distribution,
+        )
+        return trainer.run(reporter)
 
 
 def prepare_training(
-    config: RunConfig, *, runs_dir: str | Path = "runs", device: str = "auto"
+    config: RunConfig,
+    *,
+    runs_dir: str | Path = "runs",
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    checkpoint_minutes: float = 5.0,
+    distribution: Distribution | None = None,
 ) -> Trainer:
     """Checks everything that can be wrong before the first step; arguments as in :func:`train`.
 
     Raises:
         ValueError: If the configuration, the device or the folder is not usable.
     """
+    distribution = distribution or Distribution()
     config = resolve(config)
-    chosen = select_device(device)
-    data = load_config_data(config, chosen)
-    network = create_network(config, data, chosen)
-    trainer = Trainer(create_run_folder(runs_dir, config), data, network, chosen)
+    data, training_step = _prepare_step(config, data_root, device, distribution)
+    if distribution.is_main:
+        create_run_folder(runs_dir, config)
+    distribution.barrier()
+    folder = create_run_folder(runs_dir, config)
+    trainer = Trainer(folder, data, training_step, checkpoint_minutes=checkpoint_minutes)
     trainer.resume()
     return trainer
 
 
-def load_config_data(config: RunConfig, device: torch.device) -> DataSet:
+def _prepare_step(
+    config: RunConfig,
+    data_root: str | Path | None,
+    device: str,
+    distribution: Distribution,
+) -> tuple[DataSet, TrainingStep]:
+    chosen = select_device(device)
+    if chosen.type == "cuda" and distribution.world_size > 1:
+        chosen = torch.device("cuda", distribution.local_rank)
+    check_precision(config.precision, chosen)
+    check_optimizer_impl(config.optimizer_impl, chosen)
+    data = load_config_data(config, chosen, data_root)
+    values = config.hyperparameters()
+    if values.batch_size > len(data.train):
+        raise ValueError(
+            f"batch_size must be at most the number of training images, {len(data.train)}, got "
+            f"{values.batch_size}"
+        )
+    training_step = TrainingStep(create_network(config, data, chosen), config, distribution)
+    if config.compile:
+        x, _ = data.train.take(torch.arange(min(values.batch_size, 8), device=chosen))
+        compile_blocks(training_step.network, x)
+    return data, training_step
+
+
+def load_config_data(
+    config: RunConfig, device: torch.device, data_root: str | Path | None = None
+) -> DataSet:
     """Loads a configuration's data set onto a device.
 
     Raises:
@@ -92,6 +137,7 @@ def load_config_data(config: RunConfig, device: torch.device) -> DataSet:
     """
     return load_data(
         config.data,
+        root=None if data_root is None else Path(data_root),
         validation_fraction=config.validation_fraction,
         split_seed=config.split_seed,
         device=device,
@@ -112,126 +158,83 @@ def create_network(config: RunConfig, data: DataSet, device: torch.device) -> DS
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "network"))
         network = build_network(architecture)
+    fit_threads(network)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     return network.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
-def evaluate_run(
-    path: str | Path,
-    names: Sequence[str] = ATTACK_NAMES,
-    *,
-    eps: float | None = None,
-    step_size: float | None = None,
-    aa_samples: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    on_result: Callable[[str, AttackResult], None] | None = None,
-) -> Record:
-    """Evaluates a run's selected weights on the test images and writes its record.
-
-    Args:
-        path: The run's folder.
-        names: Attacks, see :func:`nasbench_at.evaluation.standard_attacks`.
-        eps: L∞ radius; the run's own by default.
-        step_size: Step of PGD and C&W; eps / 4 by default.
-        aa_samples: Let AutoAttack see only the first so many test images.
-        seed: Seed of random starts.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        on_result: Called with each row as soon as it is known.
-
-    Returns:
-        The run's record with this evaluation in place of an earlier one.
-
-    Raises:
-        ValueError: If the folder, its weights or an argument is not usable.
-    """
-    evaluation = prepare_evaluation(
-        path,
-        names,
-        eps=eps,
-        step_size=step_size,
-        aa_samples=aa_samples,
-        seed=seed,
-        device=device,
-    )
-    return evaluation.run(on_result)
-
-
-def prepare_evaluation(
-    path: str | Path,
-    names: Sequence[str] = ATTACK_NAMES,
-    *,
-    eps: float | None = None,
-    step_size: float | None = None,
-    aa_samples: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-) -> RunEvaluation:
-    """Checks everything that can be wrong before the first attack; as :func:`evaluate_run`.
-
-    Raises:
-        ValueError: If the folder, its weights or an argument is not usable.
-    """
-    folder = open_run_folder(path)
-    record = read_record(folder.record)
-    radius = folder.config.eps if eps is None else eps
-    assert radius is not None  # a run's folder holds a resolved configuration
-    attacks = standard_attacks(names, eps=radius, step_size=step_size, seed=seed)
-    model, images = load_run(folder, device)
-    check_aa_samples(aa_samples, images)
-    return RunEvaluation(folder, record, model, images, attacks, aa_samples, seed)
-
-
-def load_run(folder: RunFolder, device: str = "auto") -> tuple[nn.Module, LabelledImages]:
-    """Loads a run's selected network, in eval mode, and its test images.
-
-    Args:
-        folder: The run's folder.
-        device: Where to put both.
-
-    Raises:
-        ValueError: If the weights are missing, damaged or of another architecture.
-    """
-    chosen = select_device(device)
-    data = load_config_data(folder.config, chosen)
-    network = create_network(folder.config, data, chosen)
-    load_weights(folder.best, network)
-    return network.eval(), data.test
-
-
 @dataclass(frozen=True)
-class RunEvaluation:
-    """A run, loaded and about to be attacked; made by :func:`prepare_evaluation`."""
+class Estimate:
+    """What a run will cost, from a few steps of it.
 
-    folder: RunFolder
-    record: Record
-    model: nn.Module
-    images: LabelledImages
-    attacks: Mapping[str, Attack]
-    aa_samples: int | None
-    seed: int
+    Attributes:
+        num_params: Parameters, attention logits among them.
+        num_train: Training images.
+        num_steps: Steps an epoch.
+        seconds_per_step: Median of the timed steps.
+        seconds: All epochs' training steps; validation comes on top.
+        memory_mib: Highest memory seen: the GPU's, or the process's.
+    """
 
-    def run(self, on_result: Callable[[str, AttackResult], None] | None = None) -> Record:
-        """Attacks, then writes the per-sample outcomes and the record.
+    num_params: int
+    num_train: int
+    num_steps: int
+    seconds_per_step: float
+    seconds: float
+    memory_mib: float
 
-        Args:
-            on_result: Called with each row as soon as it is known.
-        """
-        report = evaluate(
-            self.model,
-            self.images,
-            self.attacks,
-            seed=self.seed,
-            aa_samples=self.aa_samples,
-            on_result=on_result,
-        )
-        config = self.folder.config
-        evaluation = {
-            **report.to_dict(),
-            "data": f"{config.data}/test",
-            "provenance": collect_provenance(self.images.labels.device, config.plugins),
-        }
-        write_atomically(self.folder.outcomes, safetensors.torch.save(dict(report.outcomes)))
-        record = replace(self.record, evaluation=evaluation)
-        write_atomically(self.folder.record, record.to_json().encode())
-        return record
+
+def estimate(
+    config: RunConfig,
+    *,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    num_timed: int = 3,
+) -> Estimate:
+    """Takes a few steps of a run, which are thrown away, and extrapolates; writes nothing.
+
+    Args:
+        config: Unset fields are filled in from the recipe.
+        data_root: Where the data set's files lie.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        num_timed: Steps to time, after one that warms up.
+
+    Raises:
+        ValueError: If the configuration or the device is not usable.
+    """
+    config = resolve(config)
+    values = config.hyperparameters()
+    data, training_step = _prepare_step(config, data_root, device, Distribution())
+    x, y = data.train.take(torch.arange(values.batch_size, device=data.train.labels.device))
+    noise = make_generator(config.seed, "estimate", device=x.device)
+
+    def step() -> None:
+        training_step(x, y, noise, num_images=len(y))
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+
+    step()
+    seconds = sorted(_time(step) for _ in range(num_timed))[num_timed // 2]
+    num_steps = data.train.num_batches(values.batch_size)
+    return Estimate(
+        num_params=sum(p.numel() for p in training_step.network.parameters()),
+        num_train=len(data.train),
+        num_steps=num_steps,
+        seconds_per_step=seconds,
+        seconds=seconds * num_steps * values.epochs,
+        memory_mib=_peak_memory_mib(x.device),
+    )
+
+
+def _time(function: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    # Kibibytes on Linux, bytes on macOS.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,29 +1,35 @@
 """The recipes: hyper-parameters by data set, method and source, as data.
 
-``paper`` is what Sec. 4.1 prints, ``authors`` what the authors' code (d12306/dsnet) does. Where a
-data set has no recipe of its own, the values below were chosen for it here.
+``paper`` is what Sec. 4.1 prints, ``authors`` what the authors' code (d12306/dsnet) does. Methods
+that the paper does not train with have their own papers' values under both names. A data set
+without a recipe takes CIFAR-10's, with its own values of :data:`DATA_VALUES` in their place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from nasbench_at.config import Hyperparameters, RunConfig
 from nasbench_at.networks.architecture import Recipe
 
-__all__ = ["find_preset", "resolve"]
+__all__ = ["DATA_VALUES", "find_preset", "resolve"]
 
-
-_CIFAR10_AT = Hyperparameters(
+_AT = Hyperparameters(
     eps=0.031,
     step_size=0.007,
     attack_steps=10,
     attack_start="uniform",
     attack_noise=0.0,
+    beta=None,
+    tau_milestones=None,
     epochs=120,
     batch_size=128,
+    augment=True,
     lr=0.1,
+    lr_schedule="milestones",
+    warmup_epochs=0,
     momentum=0.9,
     weight_decay=5e-4,
     milestones=(60, 90),
@@ -32,37 +38,125 @@ _CIFAR10_AT = Hyperparameters(
     attention_weight_decay=1e-3,
     attention_betas=(0.9, 0.999),
 )
+# Started at 0.001 N(0, 1) from the image, as in the TRADES and MART papers' code.
+_TRADES = replace(
+    _AT, attack_start="normal", beta=6.0, epochs=85, milestones=(75,), milestone_factors=(0.1,)
+)
+_MART = replace(
+    _AT, attack_start="normal", beta=6.0, epochs=90, milestones=(60,), milestone_factors=(0.1,)
+)
+# Zhang et al., "Attacks Which Do Not Kill Training Make Adversarial Learning Stronger", ICML 2020.
+_FAT = replace(
+    _AT,
+    attack_noise=0.001,
+    tau_milestones=(51, 91),
+    weight_decay=2e-4,
+    milestones=(60, 90, 110),
+    milestone_factors=(0.1, 0.01, 0.005),
+)
+_FAT_TRADES = replace(_TRADES, tau_milestones=(31, 51, 71), weight_decay=2e-4)
+# Wong et al., "Fast is better than free", ICLR 2020.
+_FAST_AT = replace(
+    _AT,
+    eps=8 / 255,
+    step_size=10 / 255,
+    attack_steps=1,
+    epochs=15,
+    lr=0.2,
+    lr_schedule="cyclic",
+    milestones=(),
+    milestone_factors=(),
+)
+
+_AUTHORS: Mapping[str, Any] = {"attention_betas": (0.5, 0.999)}
+_SVHN_WARMUP: Mapping[str, Any] = {"step_size": 0.0031, "warmup_epochs": 5}
 
 _PRESETS: Mapping[tuple[str, str, Recipe], Hyperparameters] = {
-    ("cifar10", "at", "paper"): _CIFAR10_AT,
+    ("cifar10", "st", "paper"): _AT,
+    ("cifar10", "at", "paper"): _AT,
+    ("cifar10", "trades", "paper"): _TRADES,
+    ("cifar10", "mart", "paper"): _MART,
+    ("cifar10", "fat", "paper"): _FAT,
+    ("cifar10", "fat_trades", "paper"): _FAT_TRADES,
+    ("cifar10", "fast_at", "paper"): _FAST_AT,
+    ("cifar10", "st", "authors"): replace(_AT, **_AUTHORS),
     ("cifar10", "at", "authors"): replace(
-        _CIFAR10_AT,
+        _AT,
         attack_noise=0.001,
         milestones=(60, 90, 110),
         milestone_factors=(0.1, 0.01, 0.005),
-        attention_betas=(0.5, 0.999),
+        **_AUTHORS,
+    ),
+    ("cifar10", "trades", "authors"): replace(
+        _TRADES, attack_noise=0.001, milestones=(75, 90), milestone_factors=(0.1, 0.01), **_AUTHORS
+    ),
+    ("cifar10", "mart", "authors"): replace(
+        _MART,
+        attack_start="uniform",
+        milestones=(60, 90),
+        milestone_factors=(0.1, 0.01),
+        **_AUTHORS,
+    ),
+    ("cifar10", "fat", "authors"): replace(_FAT, **_AUTHORS),
+    ("cifar10", "fat_trades", "authors"): replace(_FAT_TRADES, **_AUTHORS),
+    ("cifar10", "fast_at", "authors"): replace(_FAST_AT, **_AUTHORS),
+    # "Reduced by 20" epochs, the epochs of the decays too.
+    ("svhn", "at", "paper"): replace(_AT, step_size=0.003, epochs=100, milestones=(40, 70)),
+    ("svhn", "trades", "paper"): replace(_TRADES, step_size=0.003, epochs=65, milestones=(55,)),
+    ("svhn", "mart", "paper"): replace(_MART, step_size=0.003, epochs=70, milestones=(40,)),
+    ("svhn", "at", "authors"): replace(
+        _AT,
+        attack_noise=0.001,
+        epochs=100,
+        milestones=(40, 70, 90),
+        milestone_factors=(0.1, 0.01, 0.005),
+        **_SVHN_WARMUP,
+        **_AUTHORS,
+    ),
+    ("svhn", "trades", "authors"): replace(
+        _TRADES,
+        attack_noise=0.001,
+        epochs=65,
+        milestones=(55, 70),
+        milestone_factors=(0.1, 0.01),
+        **_SVHN_WARMUP,
+        **_AUTHORS,
+    ),
+    ("svhn", "mart", "authors"): replace(
+        _MART,
+        attack_start="uniform",
+        epochs=70,
+        milestones=(40, 70),
+        milestone_factors=(0.1, 0.01),
+        **_SVHN_WARMUP,
+        **_AUTHORS,
     ),
 }
-# Data sets without a recipe in the paper take CIFAR-10's, with these values in their place.
-_DATA_VALUES: Mapping[str, Mapping[str, float | int]] = {
-    "digits": {"eps": 0.1, "step_size": 0.025, "epochs": 20},
+
+DATA_VALUES: Mapping[str, Mapping[str, Any]] = {
+    "cifar10": {},
+    "cifar100": {},
+    "svhn": {},
+    "digits": {"eps": 0.1, "epochs": 20, "batch_size": 64, "augment": False},
+    "fashion_mnist": {"eps": 0.1, "epochs": 40, "augment": False},
 }
+"""Values chosen here for data sets that the paper does not use.
+
+Data that is not known here is not augmented: a mirrored or shifted image may mean something else.
+"""
 
 
 def find_preset(data: str, method: str, recipe: Recipe) -> Hyperparameters:
     """Returns the recipe for a data set and a method.
 
-    Raises:
-        ValueError: If there is none for this method.
+    A method of the user's own takes those of ``at``.
     """
-    preset = _PRESETS.get((data, method, recipe)) or _PRESETS.get(("cifar10", method, recipe))
-    if preset is None:
-        methods = sorted({known for _, known, _ in _PRESETS})
-        raise ValueError(f"no recipe for method {method!r}; known: {', '.join(methods)}")
-    values = _DATA_VALUES.get(data, {})
-    epochs = int(values.get("epochs", preset.epochs))
-    milestones = _scale_milestones(preset.milestones, preset.epochs, epochs)
-    return replace(preset, **values, milestones=milestones)  # type: ignore[arg-type]
+    preset = (
+        _PRESETS.get((data, method, recipe))
+        or _PRESETS.get(("cifar10", method, recipe))
+        or _PRESETS["cifar10", "at", recipe]
+    )
+    return _adapt(preset, DATA_VALUES.get(data, {"augment": False}))
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -75,21 +169,18 @@ def resolve(config: RunConfig) -> RunConfig:
         config: A configuration, possibly with unset fields.
 
     Returns:
-        The configuration without unset training fields; itself if there were none.
-
-    Raises:
-        ValueError: If there is no recipe for the method.
+        The configuration without unset fields but those that the method does not have.
     """
     preset = find_preset(config.data, config.method, config.recipe)
-    if config.eps not in (None, 0, preset.eps):
-        preset = replace(preset, step_size=preset.step_size * config.eps / preset.eps)
-    if config.epochs is not None:
-        milestones = _scale_milestones(preset.milestones, preset.epochs, config.epochs)
-        preset = replace(preset, milestones=milestones)
+    asked = {
+        name: value
+        for name in ("eps", "epochs")
+        if (value := getattr(config, name)) is not None and value > 0
+    }
+    preset = _adapt(preset, asked)
     if config.milestones is not None and config.milestone_factors is None:
-        preset = replace(
-            preset, milestone_factors=tuple(0.1 ** (i + 1) for i in range(len(config.milestones)))
-        )
+        factors = tuple(0.1 ** (i + 1) for i in range(len(config.milestones)))
+        preset = replace(preset, milestone_factors=factors)
     unset = {
         field.name: getattr(preset, field.name)
         for field in fields(preset)
@@ -99,10 +190,23 @@ def resolve(config: RunConfig) -> RunConfig:
     return replace(config, attention_init=init, **unset)
 
 
-def _scale_milestones(milestones: tuple[int, ...], epochs: int, new_epochs: int) -> tuple[int, ...]:
-    """Keeps each rate's share of the epochs; the first epoch always runs at the full rate."""
-    if new_epochs == epochs:
-        return milestones
+def _adapt(preset: Hyperparameters, values: Mapping[str, Any]) -> Hyperparameters:
+    """Puts values in a recipe's place; what is measured in them moves along."""
+    adapted = replace(preset, **values)
+    if adapted.eps != preset.eps:
+        adapted = replace(adapted, step_size=preset.step_size * adapted.eps / preset.eps)
+    if adapted.epochs != preset.epochs:
+        taus = preset.tau_milestones
+        adapted = replace(
+            adapted,
+            milestones=_scale(preset.milestones, preset.epochs, adapted.epochs),
+            tau_milestones=None if taus is None else _scale(taus, preset.epochs, adapted.epochs),
+        )
+    return adapted
+
+
+def _scale(milestones: tuple[int, ...], epochs: int, new_epochs: int) -> tuple[int, ...]:
+    """Keeps each milestone's share of the epochs; the first epoch always comes before them."""
     return tuple(
         max(2, 1 + round((milestone - 1) * new_epochs / epochs)) for milestone in milestones
     )

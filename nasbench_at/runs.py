@@ -13,7 +13,11 @@ from typing import Any
 from nasbench_at.config import RunConfig, dump_config, load_config
 from nasbench_at.files import write_atomically
 
-__all__ = ["RunFolder", "create_run_folder", "open_run_folder"]
+__all__ = ["FolderInUseError", "RunFolder", "create_run_folder", "open_run_folder"]
+
+
+class FolderInUseError(ValueError):
+    """Another process works in the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +63,23 @@ class RunFolder:
         write_atomically(self.metrics, "".join(lines).encode())
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, hold: bool = True) -> Iterator[None]:
         """Holds the folder for this process until the block ends or the process dies.
 
+        Args:
+            hold: False for the ranks that another process holds the folder for.
+
         Raises:
-            ValueError: If another process holds it.
+            FolderInUseError: If another process holds it.
         """
+        if not hold:
+            yield
+            return
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ValueError(
+                raise FolderInUseError(
                     f"run folder {str(self.path)!r} is in use by another process"
                 ) from None
             yield

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from .autoattack import AutoAttack, AutoAttackResult
 from .checks import CheckResult, run_checks
-from .gradient import GradientAttack, input_gradient
+from .early_stop import EarlyStopPGD
+from .gradient import GradientAttack, Verdict, input_gradient
 from .guard import attack_mode
 from .inputs import check_inputs
 from .norms import L2, LINF, Norm
@@ -34,12 +35,14 @@ __all__ = [
     "AutoAttack",
     "AutoAttackResult",
     "CheckResult",
+    "EarlyStopPGD",
     "GradientAttack",
     "KLObjective",
     "LinfPGD",
     "MarginPGD",
     "Norm",
     "Objective",
+    "Verdict",
     "attack_mode",
     "check_inputs",
     "cross_entropy_objective",

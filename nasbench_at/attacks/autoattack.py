@@ -28,17 +28,20 @@ ATTACKS: dict[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
     "rand": ("apgd-ce", "apgd-dlr"),
 }
+PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
+NEEDS_FOUR_CLASSES = frozenset({"apgd-dlr", "apgd-t"})
 STANDARD_QUERIES = 5000
 
 
 @dataclass(frozen=True)
 class AutoAttackResult:
-    """What AutoAttack found, after all of its attacks or after the first few.
+    """What AutoAttack found, after all of its attacks or after the first few batches of some.
 
     Attributes:
         x_adv: images, like the clean ones; a sample that no attack fooled is the clean image.
         correct: whether the clean image is classified correctly.
         robust_after: attack -> whether the sample is still correct after it and all before it.
+        num_batches: attack -> how many batches of samples it has attacked.
         seconds: attack -> time it took.
         settings: the attack's settings.
 
@@ -49,6 +52,7 @@ class AutoAttackResult:
     x_adv: Tensor
     correct: Tensor
     robust_after: dict[str, Tensor]
+    num_batches: dict[str, int]
     seconds: dict[str, float]
     settings: dict[str, JsonValue]
 
@@ -71,8 +75,12 @@ class AutoAttack:
         seed: seed of each attack on each batch.
         batch_size: how many images are attacked at a time.
         version: `standard`, or `rand` for models with random output.
-        square_queries: queries of Square; anything but 5000 is no longer the published attack,
-            and the settings then call the version `custom`.
+        square_queries: queries of Square, 5000 in the published attack.
+        attacks: run these of `apgd-ce`, `apgd-dlr`, `apgd-t`, `fab-t` and `square`, in this order;
+            all of the version by default.
+
+    With other queries or attacks it is no longer the published ensemble, and the settings call the
+    version `custom`.
 
     Raises:
         ValueError: if a value is out of range.
@@ -88,6 +96,7 @@ class AutoAttack:
     batch_size: int = 256
     version: Version = "standard"
     square_queries: int = STANDARD_QUERIES
+    attacks: tuple[str, ...] = ()
     name: ClassVar[str] = "aa"
 
     def __post_init__(self) -> None:
@@ -105,15 +114,18 @@ class AutoAttack:
         ):
             if count < 1:
                 raise ValueError(f"{field} must be at least 1, got {count!r}")
-
-    @property
-    def attacks(self) -> tuple[str, ...]:
-        """Names of the attacks, in the order in which they run."""
-        return ATTACKS[self.version]
+        for attack in self.attacks:
+            if attack not in PARTS:
+                raise ValueError(f"attacks must be some of {', '.join(PARTS)}, got {attack!r}")
+        if len(set(self.attacks)) < len(self.attacks):
+            raise ValueError(f"attacks must be different, got {', '.join(self.attacks)}")
+        object.__setattr__(self, "attacks", tuple(self.attacks) or ATTACKS[self.version])
 
     def settings(self) -> dict[str, JsonValue]:
         """Return all that decides the result besides model and data."""
-        is_published = self.square_queries == STANDARD_QUERIES
+        is_published = (
+            self.square_queries == STANDARD_QUERIES and self.attacks == ATTACKS[self.version]
+        )
         return {
             "name": self.name,
             "norm": self.norm,
@@ -148,18 +160,21 @@ class AutoAttack:
         y: Tensor,
         *,
         resume: AutoAttackResult | None = None,
-        on_attack_done: Callable[[AutoAttackResult], None] | None = None,
+        on_batch_done: Callable[[AutoAttackResult], None] | None = None,
     ) -> AutoAttackResult:
         """Run the attacks one by one, each on the samples that are still classified correctly.
+
+        A result so far can be resumed from any batch of any attack, with the same outcome as
+        without the interruption: each attack is seeded anew on each batch.
 
         Args:
             model: maps images to logits.
             x: images in [0, 1].
             y: true classes.
-            resume: the result of an interrupted run on the same data; its attacks are not
+            resume: the result of an interrupted run on the same data; its batches are not
                 repeated.
-            on_attack_done: is given the result so far after each attack, for a checkpoint or a
-                progress bar.
+            on_batch_done: is given the result so far after each batch of each attack, for a
+                checkpoint or a progress bar.
 
         Shapes:
             x: (N, C, H, W), float32. y: (N,), int64.
@@ -182,10 +197,11 @@ class AutoAttack:
             result = resume or self._begin(model, x, y)
             runners = self._runners(model, x.device, num_classes)
             for name in self.attacks:
-                if name not in result.robust_after:
-                    result = self._attack(model, x, y, result, name, runners[name])
-                    if on_attack_done is not None:
-                        on_attack_done(result)
+                result, batches = self._begin_attack(result, name)
+                for rows in batches:
+                    result = self._attack(model, x, y, result, name, rows, runners[name])
+                    if on_batch_done is not None:
+                        on_batch_done(result)
         return result
 
     def _check(self, model: nn.Module, x: Tensor, y: Tensor) -> int:
@@ -200,7 +216,7 @@ class AutoAttack:
             size = "x".join(map(str, x.shape[2:]))
             raise ValueError(f"Square under L2 needs images of at least 5x5, got {size}")
         num_classes = int(model(x[:1]).shape[1])
-        if num_classes < 4:
+        if num_classes < 4 and NEEDS_FOUR_CLASSES & set(self.attacks):
             raise ValueError(
                 f"AutoAttack needs at least 4 classes for its DLR loss, got {num_classes}"
             )
@@ -210,7 +226,25 @@ class AutoAttack:
     def _begin(self, model: nn.Module, x: Tensor, y: Tensor) -> AutoAttackResult:
         batches = zip(torch.split(x, self.batch_size), torch.split(y, self.batch_size), strict=True)
         correct = torch.cat([_is_correct(model, images, labels) for images, labels in batches])
-        return AutoAttackResult(x.detach().clone(), correct, {}, {}, self.settings())
+        return AutoAttackResult(x.detach().clone(), correct, {}, {}, {}, self.settings())
+
+    def _begin_attack(
+        self, result: AutoAttackResult, name: str
+    ) -> tuple[AutoAttackResult, tuple[Tensor, ...]]:
+        """Return `result` with an entry for the attack, and the attack's batches still to do."""
+        position = self.attacks.index(name)
+        before = result.robust_after[self.attacks[position - 1]] if position else result.correct
+        if name not in result.robust_after:
+            result = replace(
+                result,
+                robust_after={**result.robust_after, name: before},
+                num_batches={**result.num_batches, name: 0},
+                seconds={**result.seconds, name: 0.0},
+            )
+        # Nobody left: a split would give one empty batch.
+        rows = before.nonzero().squeeze(1)
+        batches = torch.split(rows, self.batch_size) if len(rows) else ()
+        return result, batches[result.num_batches[name] :]
 
     def _attack(
         self,
@@ -219,25 +253,25 @@ class AutoAttack:
         y: Tensor,
         result: AutoAttackResult,
         name: str,
+        rows: Tensor,
         run_attack: RunAttack,
     ) -> AutoAttackResult:
-        """Return `result` after one more attack."""
+        """Return `result` after one more batch."""
         start = time.perf_counter()
-        x_adv, robust = result.x_adv.clone(), result.robust.clone()
-        for rows in torch.split(robust.nonzero().squeeze(1), self.batch_size):
-            if len(rows) == 0:  # nobody is left: an empty split is one empty batch
-                break
-            labels = y[rows]
-            # pyautoattack flattens by `view`, which a channels_last image does not allow.
-            candidate = run_attack(x[rows].contiguous(), labels)
-            fooled = ~_is_correct(model, candidate, labels)
-            x_adv[rows[fooled]] = candidate[fooled]
-            robust[rows[fooled]] = False
+        x_adv, robust = result.x_adv.clone(), result.robust_after[name].clone()
+        labels = y[rows]
+        # pyautoattack flattens by `view`, which a channels_last image does not allow.
+        candidate = run_attack(x[rows].contiguous(), labels)
+        fooled = ~_is_correct(model, candidate, labels)
+        x_adv[rows[fooled]] = candidate[fooled]
+        robust[rows[fooled]] = False
+        seconds = result.seconds[name] + time.perf_counter() - start
         return replace(
             result,
             x_adv=x_adv,
             robust_after={**result.robust_after, name: robust},
-            seconds={**result.seconds, name: time.perf_counter() - start},
+            num_batches={**result.num_batches, name: result.num_batches[name] + 1},
+            seconds={**result.seconds, name: seconds},
         )
 
     def _runners(

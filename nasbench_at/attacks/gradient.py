@@ -17,17 +17,37 @@ from .objectives import Objective, cross_entropy_objective, describe, restrict
 from .protocol import JsonValue
 
 Start: TypeAlias = Literal["uniform", "normal", "none"]
+Verdict: TypeAlias = Literal["last", "any"]
 
 NORMAL_START_SCALE = 0.001
 
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, objective: Objective) -> Tensor:
     """Return the gradient of each sample's objective with respect to its own pixels, like `x`."""
+    return gradient_and_verdict(model, x, y, objective)[0]
+
+
+def gradient_and_verdict(
+    model: nn.Module, x: Tensor, y: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient, and which samples are misclassified, (N,), from the same forward."""
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
-        total = objective(model(leaf), y).sum()
+        logits = model(leaf)
+        total = objective(logits, y).sum()
     (gradient,) = torch.autograd.grad(total, leaf)
-    return gradient
+    return gradient, logits.detach().argmax(dim=1) != y
+
+
+def start_points(start: Start, norm: Norm, x: Tensor, eps: float, generator: Generator) -> Tensor:
+    """Return where an attack on the images `x` starts, shaped like `x`."""
+    match start:
+        case "uniform":
+            return norm.uniform(x, eps, generator)
+        case "normal":
+            return x + NORMAL_START_SCALE * gaussian_like(x, generator)
+        case "none":
+            return x
 
 
 @dataclass(frozen=True)
@@ -35,8 +55,14 @@ class GradientAttack:
     """Projected gradient ascent within a norm ball; `FGSM`, `LinfPGD`, ... are its named forms.
 
     A call repeats `steps` times: step of length `step_size` in the direction of steepest ascent,
-    plus `noise` times N(0, 1), project onto the ball around the clean image, clip to [0, 1]. The
-    last iterate counts.
+    plus `noise` times N(0, 1), project onto the ball around the clean image, clip to [0, 1].
+
+    With the verdict `last`, the last iterate counts, as in the papers' tables, and no sample leaves
+    the loop: one that was fooled half-way may end up right again. With `any`, a sample that fools
+    the model at the start or after any step keeps that image and leaves the loop. It is the
+    stronger attack and the faster one: the verdicts are those of looking at every iterate of all
+    samples (but for rounding, which may depend on the size of a batch), and the gradients of
+    samples already fooled are not computed. The host then waits for the device once a step.
 
     With several `restarts`, later ones attack only the samples that are not fooled yet. A sample
     keeps the first perturbation that fools it, else the one with the highest objective. Random
@@ -53,12 +79,14 @@ class GradientAttack:
             the image, not clipped (as TRADES has it); `none` is the image itself.
         noise: the authors' omega, at least 0.
         restarts: number of runs, at least 1.
+        verdict: `last` or `any`, which iterates count.
         objective: what is maximised; may be replaced in a call.
         mode: the model's mode during the attack, see `attack_mode`. In `train` mode the samples of
             a batch influence each other through its statistics.
 
     Raises:
-        ValueError: if a value is out of these ranges.
+        ValueError: if a value is out of these ranges, or `any` is asked for in `train` mode, where
+            a sample that leaves would change the others.
 
     Reference:
         Madry et al. 2018, Eq. (4). The noise is of the authors' code (d12306/dsnet).
@@ -73,6 +101,7 @@ class GradientAttack:
     start: Start = "uniform"
     noise: float = 0.0
     restarts: int = 1
+    verdict: Verdict = "last"
     objective: Objective = cross_entropy_objective
     mode: Mode = "eval"
 
@@ -86,10 +115,16 @@ class GradientAttack:
                 raise ValueError(f"{name} must be at least 1, got {count!r}")
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"noise must be finite and at least 0, got {self.noise!r}")
-        for name, value, kinds in (("start", self.start, Start), ("mode", self.mode, Mode)):
+        for name, value, kinds in (
+            ("start", self.start, Start),
+            ("verdict", self.verdict, Verdict),
+            ("mode", self.mode, Mode),
+        ):
             if value not in get_args(kinds):
                 allowed = ", ".join(get_args(kinds))
                 raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+        if self.verdict == "any" and self.mode == "train":
+            raise ValueError("verdict 'any' must not go with mode 'train', got both")
 
     def settings(self) -> dict[str, JsonValue]:
         """Return all that decides the result besides model, data and generator."""
@@ -102,6 +137,7 @@ class GradientAttack:
             "start": self.start,
             "noise": self.noise,
             "restarts": self.restarts,
+            "verdict": self.verdict,
             "mode": self.mode,
             **describe(self.objective),
         }
@@ -123,7 +159,7 @@ class GradientAttack:
         """Return adversarial images.
 
         The model and the global random state are as before afterwards. Within a run of the loop
-        the host never waits for the device.
+        the host never waits for the device, unless the verdict is `any`.
 
         Args:
             model: maps images to logits.
@@ -145,7 +181,7 @@ class GradientAttack:
         check_inputs(x, y, check_values=x.is_cpu)
         generator = generator or torch.Generator(x.device).manual_seed(0)
         objective = objective or self.objective
-        with attack_mode(model, self.mode):
+        with attack_mode(model, self.mode, fix_norms=True):
             x_adv = self._ascend(model, x, y, objective=objective, generator=generator)
             if self.restarts > 1:
                 self._restart(model, x, y, x_adv, objective=objective, generator=generator)
@@ -162,13 +198,17 @@ class GradientAttack:
         rows: Tensor | None = None,
     ) -> Tensor:
         """Run the loop once, on the samples `rows` of the batch or on all of them."""
+        if self.verdict == "any":
+            return self._ascend_until_fooled(
+                model, x, y, objective=objective, generator=generator, rows=rows
+            )
 
         def select(batch: Tensor) -> Tensor:
             return batch if rows is None else batch[rows]
 
         objective = objective if rows is None else restrict(objective, rows)
         centre, target = select(x.detach()), select(y)
-        x_adv = select(self._start(x.detach(), generator))
+        x_adv = select(start_points(self.start, self.norm, x.detach(), self.eps, generator))
         for _ in range(self.steps):
             gradient = input_gradient(model, x_adv, target, objective)
             x_adv = x_adv + self.step_size * self.norm.ascend(gradient)
@@ -177,14 +217,35 @@ class GradientAttack:
             x_adv = self.norm.project(x_adv, centre, self.eps)
         return x_adv
 
-    def _start(self, x: Tensor, generator: Generator) -> Tensor:
-        match self.start:
-            case "uniform":
-                return self.norm.uniform(x, self.eps, generator)
-            case "normal":
-                return x + NORMAL_START_SCALE * gaussian_like(x, generator)
-            case "none":
-                return x
+    def _ascend_until_fooled(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        objective: Objective,
+        generator: Generator,
+        rows: Tensor | None,
+    ) -> Tensor:
+        """Run the loop once; a sample leaves it with the first image that fools the model."""
+        clean = x.detach()
+        x_adv = start_points(self.start, self.norm, clean, self.eps, generator).clone()
+        active = torch.arange(len(x), device=x.device) if rows is None else rows
+        for step in range(self.steps):
+            noise = self.noise * gaussian_like(x, generator) if self.noise else None
+            gradient, fooled = gradient_and_verdict(
+                model, x_adv[active], y[active], restrict(objective, active)
+            )
+            if step == 0 and self.start == "normal":
+                fooled.fill_(False)  # the start is not clipped, so it may be no valid image
+            active, gradient = active[~fooled], gradient[~fooled]
+            if len(active) == 0:
+                break
+            stepped = x_adv[active] + self.step_size * self.norm.ascend(gradient)
+            if noise is not None:
+                stepped = stepped + noise[active]
+            x_adv[active] = self.norm.project(stepped, clean[active], self.eps)
+        return x_adv if rows is None else x_adv[rows]
 
     def _restart(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from .gradient import GradientAttack, Start
+from .gradient import GradientAttack, Start, Verdict
 from .guard import Mode
 from .norms import L2, LINF
 from .objectives import Objective, cross_entropy_objective, margin_objective
@@ -58,6 +58,7 @@ class LinfPGD(GradientAttack):
         start: Start = "uniform",
         noise: float = 0.0,
         restarts: int = 1,
+        verdict: Verdict = "last",
         objective: Objective = cross_entropy_objective,
         mode: Mode = "eval",
     ) -> None:
@@ -70,6 +71,7 @@ class LinfPGD(GradientAttack):
             start=start,
             noise=noise,
             restarts=restarts,
+            verdict=verdict,
             objective=objective,
             mode=mode,
         )
@@ -91,6 +93,7 @@ class L2PGD(GradientAttack):
         start: Start = "uniform",
         noise: float = 0.0,
         restarts: int = 1,
+        verdict: Verdict = "last",
         objective: Objective = cross_entropy_objective,
         mode: Mode = "eval",
     ) -> None:
@@ -103,6 +106,7 @@ class L2PGD(GradientAttack):
             start=start,
             noise=noise,
             restarts=restarts,
+            verdict=verdict,
             objective=objective,
             mode=mode,
         )
@@ -127,6 +131,7 @@ class MarginPGD(GradientAttack):
         start: Start = "uniform",
         noise: float = 0.0,
         restarts: int = 1,
+        verdict: Verdict = "last",
         confidence: float = 50.0,
         mode: Mode = "eval",
     ) -> None:
@@ -139,6 +144,7 @@ class MarginPGD(GradientAttack):
             start=start,
             noise=noise,
             restarts=restarts,
+            verdict=verdict,
             objective=partial(margin_objective, confidence=confidence),
             mode=mode,
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -41,6 +42,19 @@ INIT_PARAMETERS: Mapping[Recipe, Mapping[AttentionInit, Mapping[str, float]]] = 
     },
 }
 """Distributions of the initial logits: as printed in Sec. 4.4, and as in the authors' code."""
+
+_PARAMETER_RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    "scale": ("be finite", lambda v: True),
+    "mean": ("be finite", lambda v: True),
+    "std": ("be at least 0", lambda v: v >= 0),
+    "low": ("be finite", lambda v: True),
+    "high": ("be finite", lambda v: True),
+    "rate": ("be positive", lambda v: v > 0),
+    "p": ("lie in (0, 1)", lambda v: 0 < v < 1),
+}
+
+TRAINED_BLOCKS = ("residual", "mbconv", "dense", "ada_rk")
+"""The columns of the logits that the authors ship, for each of 15 modules."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +95,39 @@ class AttentionSpec:
                 "attention weights go with init 'given', and only with it; got init "
                 f"{self.init!r} and weights {self.weights!r}"
             )
-        object.__setattr__(self, "parameters", dict(self.parameters))
+        # 1 and 1.0 are one specification, so they must be one text and one hash.
+        numbers = {name: float(value) for name, value in self.parameters.items()}
+        object.__setattr__(self, "parameters", numbers)
+        self._check_parameters()
         if self.weights is not None:
-            object.__setattr__(self, "weights", tuple(map(tuple, self.weights)))
+            rows = tuple(tuple(float(weight) for weight in row) for row in self.weights)
+            object.__setattr__(self, "weights", rows)
             self._check_weights()
         if self.keep is not None:
             object.__setattr__(self, "keep", tuple(tuple(sorted(set(row))) for row in self.keep))
 
+    def _check_parameters(self) -> None:
+        values = self.resolved_parameters()
+        for name, value in values.items():
+            allowed, holds = _PARAMETER_RANGES[name]
+            if not (math.isfinite(value) and holds(value)):
+                raise ValueError(
+                    f"{name} of attention init {self.init!r} must {allowed}, got {value!r}"
+                )
+        if values.get("low", 0.0) > values.get("high", 0.0):
+            raise ValueError(f"low must be at most high, got {values['low']} and {values['high']}")
+
     def _check_weights(self) -> None:
         assert self.weights is not None
         for i, row in enumerate(self.weights):
-            if min(row, default=-1.0) < 0 or abs(sum(row) - 1) > 1e-4:
+            # Written so that a nan is refused too.
+            if not (min(row, default=-1.0) >= 0 and abs(sum(row) - 1) <= 1e-4):
                 raise ValueError(
                     f"attention weights of module {i} must be at least 0 and sum to 1, got {row}"
                 )
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(asdict(self), sort_keys=True))
 
     def resolved_parameters(self) -> dict[str, float]:
         """Returns the parameters of the initial distribution, overrides applied."""
@@ -159,6 +192,8 @@ class Architecture:
 
     def _normalise(self) -> None:
         """Gives equal networks equal fields, whatever sequence and mapping types came in."""
+        if isinstance(self.blocks, str):
+            raise ValueError(f"blocks must be a tuple of names, got the text {self.blocks!r}")
         blocks = tuple(row if isinstance(row, str) else tuple(row) for row in self.blocks)
         if blocks and all(row == blocks[0] and not isinstance(row, str) for row in blocks):
             # One set for all modules is written once, if there is one for each of them.
@@ -187,6 +222,7 @@ class Architecture:
         for i, row in enumerate(self.module_blocks):
             if not row:
                 raise ValueError(f"module {i} has an empty block set; it needs at least one block")
+        self._check_attention()
         used = {name for row in self.module_blocks for name in row}
         for what, names in (("options", self.block_options), ("copies", self.block_copies)):
             for name in names:
@@ -194,6 +230,25 @@ class Architecture:
         for name, count in self.block_copies.items():
             if count < 1:
                 raise ValueError(f"block_copies of {name!r} must be at least 1, got {count}")
+
+    def _check_attention(self) -> None:
+        """Checks what fixed matrices must have in common with the blocks."""
+        if self.attention.init == "trained":
+            for i, row in enumerate(self.module_blocks):
+                if row != TRAINED_BLOCKS or self.num_modules != 15:
+                    raise ValueError(
+                        "attention init 'trained' is for 15 modules of "
+                        f"{', '.join(TRAINED_BLOCKS)}; got {self.num_modules} modules, module {i} "
+                        f"of {', '.join(row)}"
+                    )
+        for i, (row, weights) in enumerate(
+            zip(self.module_blocks, self.attention.weights or (), strict=False)
+        ):
+            if any(weight > 0 for weight in weights[len(row) :]):
+                raise ValueError(
+                    f"attention weights of module {i} weigh more than its {len(row)} blocks: "
+                    f"{weights}"
+                )
 
     @property
     def module_blocks(self) -> tuple[tuple[str, ...], ...]:
@@ -230,14 +285,14 @@ class Architecture:
         Raises:
             ValueError: If a key is unknown or a value not allowed.
         """
-        for key in data:
-            _require_choice("key of an architecture", key, tuple(f.name for f in fields(cls)))
+        _require_keys("an architecture", data, cls)
         values = dict(data)
         if "blocks" in values:
             values["blocks"] = tuple(
                 row if isinstance(row, str) else tuple(row) for row in values["blocks"]
             )
         if "attention" in values:
+            _require_keys("an attention", values["attention"], AttentionSpec)
             values["attention"] = AttentionSpec(**values["attention"])
         return cls(**values)
 
@@ -252,6 +307,11 @@ class Architecture:
 
     def __hash__(self) -> int:
         return hash(self.to_json())
+
+
+def _require_keys(what: str, data: Mapping[str, Any], kind: type) -> None:
+    for key in data:
+        _require_choice(f"key of {what}", key, tuple(f.name for f in fields(kind)))
 
 
 def _require_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -109,6 +109,8 @@ _LAYOUTS: Mapping[str, _Layout] = {
     "residual": _Layout("n3.weight", _PRE_ACTIVATION, ("residual",)),
 }
 
+_OUTSIDE_BLOCKS = ("conv.weight", "conv.bias", "fc.weight", "fc.bias")
+
 StateDict = dict[str, Tensor]
 
 
@@ -144,7 +146,13 @@ def load_authors_checkpoint(
     flat = _split_entries(state)
     architecture = _read_architecture(state, flat, logits, resolution)
     network = build_network(architecture)
-    network.load_state_dict(_convert(state, flat, network, logits))
+    try:
+        fit = network.load_state_dict(_convert(state, flat, network, logits), strict=False)
+    except RuntimeError as error:  # shapes
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the checkpoint does not fit a DS-Net: {reason}") from None
+    if fit.missing_keys:
+        raise ValueError(f"the checkpoint is missing what becomes {fit.missing_keys[0]!r}")
     return network.eval()
 
 
@@ -177,10 +185,12 @@ def _read_state(source: str | Path | Mapping[str, Any]) -> StateDict:
             content = torch.load(source, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError(f"cannot read {str(source)!r} as a checkpoint: {error}") from error
+        if not isinstance(content, Mapping):
+            raise ValueError(f"{str(source)!r} holds a {type(content).__name__}, no checkpoint")
     state = dict(content.get("state_dict", content))
-    for key in ("conv.weight", "fc.weight"):
+    for key in _OUTSIDE_BLOCKS:
         if key not in state:
-            raise ValueError(f"no checkpoint of the authors' code: it lacks the entry {key!r}")
+            raise ValueError(f"no checkpoint of the authors' code: {key!r} is missing")
     return state
 
 
@@ -190,7 +200,7 @@ def _split_entries(state: StateDict) -> list[_Entry]:
         match = re.fullmatch(r"blocks\.(\d+)\.(.+)", key)
         if match:
             by_index[int(match[1])][match[2]] = value
-        elif key not in ("conv.weight", "conv.bias", "fc.weight", "fc.bias"):
+        elif key not in _OUTSIDE_BLOCKS:
             raise ValueError(f"no entry of the authors' code: {key!r}")
     return [_read_entry(index, by_index[index]) for index in sorted(by_index)]
 
@@ -211,11 +221,16 @@ def _read_architecture(
     state: StateDict, flat: Sequence[_Entry], logits: Tensor | None, resolution: tuple[int, int]
 ) -> Architecture:
     names = [entry.kind for entry in flat if entry.kind != "reduction"]
+    if logits is None and len(set(names)) == 1:
+        raise ValueError(
+            f"all blocks are {names[0]!r}: how many make a module is not in the checkpoint; pass "
+            "the logits"
+        )
     num_blocks = _smallest_period(names) if logits is None else logits.shape[1]
     if not names or len(names) % num_blocks:
         raise ValueError(f"{len(names)} blocks do not make modules of {num_blocks} blocks")
     widths = [state["conv.weight"].shape[0]]
-    widths += [len(e.copies[0]["n3.weight"]) for e in flat if e.kind == "reduction"]
+    widths += [len(e.copies[0]["downsample.0.weight"]) for e in flat if e.kind == "reduction"]
     if len(widths) != 3 or widths[1] % widths[0] or widths[2] != 2 * widths[1]:
         raise ValueError(f"the stages of a DS-Net are C, kC and 2kC wide, got {widths}")
     return Architecture(

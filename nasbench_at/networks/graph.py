@@ -48,7 +48,10 @@ Shape: TypeAlias = tuple[int, ...]
 
 NODE_KINDS = ("input", "stem", "block", "sum", "reduction", "pool", "head")
 _CHANNELS_KEPT = ("block", "sum", "pool")
-_REQUIRED = {"block": ("channels", "block", "slot", "module")}
+_REQUIRED = {
+    "input": ("channels", "resolution"),
+    "block": ("channels", "block", "slot", "module"),
+}
 
 
 class ModuleStage(NamedTuple):

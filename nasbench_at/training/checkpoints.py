@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -15,34 +16,65 @@ from torch import nn
 
 from nasbench_at.files import write_atomically
 
-__all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
+__all__ = [
+    "CheckpointError",
+    "load_checkpoint",
+    "load_weights",
+    "save_checkpoint",
+    "save_weights",
+]
+
+_DIGEST_SIZE = hashlib.sha256().digest_size
+
+
+class CheckpointError(ValueError):
+    """A checkpoint's file is damaged."""
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a state of tensors, numbers, strings and containers of these, whole or not at all."""
+    """Writes a state of tensors, numbers, strings and containers of these, whole or not at all.
+
+    The checkpoint that was there is kept beside it under :func:`previous_path`.
+    """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    write_atomically(path, buffer.getvalue())
+    content = buffer.getvalue()
+    new = path.with_name(f"{path.name}.new")
+    write_atomically(new, content + hashlib.sha256(content).digest())
+    if path.exists():
+        path.replace(previous_path(path))
+    new.replace(path)
+
+
+def previous_path(path: Path) -> Path:
+    """Returns where the checkpoint before the last one lies."""
+    return path.with_name(f"previous-{path.name}")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a state onto the CPU; nothing but data is unpickled.
 
     Raises:
-        ValueError: If the file is damaged.
+        CheckpointError: If the file cannot be read or is damaged.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a damaged file can make torch raise anything
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"checkpoint {str(path)!r} is damaged: {reason}") from None
+        content = path.read_bytes()
+        body, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
+        if hashlib.sha256(body).digest() != digest:
+            raise CheckpointError(f"checkpoint {str(path)!r} is damaged: its checksum is wrong")
+        state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot read checkpoint {str(path)!r}: {error.strerror}") from None
     return state
 
 
 def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, Any]) -> None:
-    """Writes a model's state_dict as safetensors, with metadata as JSON in its header."""
+    """Writes a model's state_dict as safetensors, with metadata as JSON in its header.
+
+    The metadata are one entry: several would be written in an order that changes from run to run.
+    """
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    header = {key: json.dumps(value) for key, value in metadata.items()}
+    header = {"nasbench_at": json.dumps(metadata, sort_keys=True)}
     write_atomically(path, safetensors.torch.save(tensors, header))
 
 

@@ -62,12 +62,15 @@ def mart_loss(
         ICLR 2020, Eq. (12).
     """
     adversarial = adversarial_logits.softmax(dim=1)
-    natural = natural_logits.softmax(dim=1)
+    natural = natural_logits.log_softmax(dim=1)
     is_target = F.one_hot(target, adversarial.shape[1]).bool()
     largest_wrong = adversarial.masked_fill(is_target, -1.0).amax(dim=1)
     boosted = F.cross_entropy(adversarial_logits, target) - (
         (1.0001 - largest_wrong + 1e-12).log().mean()
     )
-    divergence = F.kl_div((adversarial + 1e-12).log(), natural, reduction="none").sum(dim=1)
-    true_probability = natural.gather(1, target.unsqueeze(1)).squeeze(1)
+    # From log-probabilities: where a probability is 0, p log p has a gradient all the same.
+    divergence = F.kl_div(
+        (adversarial + 1e-12).log(), natural, reduction="none", log_target=True
+    ).sum(dim=1)
+    true_probability = natural.gather(1, target.unsqueeze(1)).squeeze(1).exp()
     return boosted + beta * (divergence * (1.0000001 - true_probability)).mean()

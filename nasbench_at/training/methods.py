@@ -1,25 +1,36 @@
-"""Ways of training: each pairs an inner attack with a loss."""
+"""Ways of training: each pairs an inner attack with a loss.
+
+A user's own method is a class with the three members of :class:`Method`, made from the run's
+hyper-parameters by a function that :func:`register_method` registers, in a file named by
+``--plugins``.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from nasbench_at.attacks import LinfPGD
+from nasbench_at.attacks import EarlyStopPGD, KLObjective, LinfPGD, attack_mode
 from nasbench_at.config import Hyperparameters
+from nasbench_at.training.losses import mart_loss, trades_loss
 
 __all__ = [
     "AdversarialTraining",
     "LossAndLogits",
+    "Mart",
     "Method",
+    "StandardTraining",
+    "Trades",
     "create_method",
     "list_methods",
     "register_method",
+    "training_attack",
 ]
 
 
@@ -33,6 +44,9 @@ class LossAndLogits(NamedTuple):
 class Method(Protocol):
     """How a batch becomes a loss; called once a step in this order: perturb, loss."""
 
+    def start_epoch(self, epoch: int) -> Method:
+        """Returns the method as it is in an epoch, counted from 1."""
+
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         """Returns the images to train on; leaves the model as it was.
 
@@ -44,7 +58,7 @@ class Method(Protocol):
         """
 
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> LossAndLogits:
-        """Runs the model in training mode and returns what to minimise.
+        """Runs the model, which is in training mode, and returns what to minimise.
 
         Args:
             model: The network as wrapped for training.
@@ -105,18 +119,66 @@ def training_attack(hyperparameters: Hyperparameters) -> LinfPGD:
     )
 
 
-@dataclass(frozen=True)
-class AdversarialTraining:
-    """Cross entropy on PGD's images, Eqs. (1) and (6) of the paper.
+def early_stop_attack(hyperparameters: Hyperparameters) -> EarlyStopPGD:
+    """Returns FAT's inner attack as it is in the first epoch."""
+    return EarlyStopPGD(
+        hyperparameters.eps,
+        step_size=hyperparameters.step_size,
+        steps=hyperparameters.attack_steps,
+        start=hyperparameters.attack_start,
+        noise=hyperparameters.attack_noise,
+    )
 
-    Reference:
-        Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
+
+def natural_objective(model: nn.Module, x: Tensor) -> KLObjective:
+    """Returns TRADES' inner objective: the divergence from the model's output on clean images.
+
+    The natural logits are those of eval mode, as in the official code, and are computed here once
+    for all steps of the attack.
     """
+    with attack_mode(model), torch.no_grad():
+        return KLObjective(model(x))
 
-    attack: LinfPGD
+
+class StandardTraining:
+    """Cross entropy on the clean images."""
+
+    def start_epoch(self, epoch: int) -> StandardTraining:
+        """Returns itself: all epochs are alike."""
+        return self
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
-        """Returns PGD's images."""
+        """Returns the clean images."""
+        return x
+
+    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> LossAndLogits:
+        """Returns the cross entropy on them."""
+        logits: Tensor = model(x)
+        return LossAndLogits(F.cross_entropy(logits, y), logits)
+
+
+@dataclass(frozen=True)
+class AdversarialTraining:
+    """Cross entropy on the images of an attack, Eqs. (1) and (6) of the DS-Net paper.
+
+    With PGD it is Madry et al. (ICLR 2018), with one step in training mode Fast AT (Wong et al.,
+    ICLR 2020), with :class:`EarlyStopPGD` FAT (Zhang et al., ICML 2020). Fast AT's official code
+    lets the attack's forward pass update the BatchNorm statistics; here no attack does.
+
+    Attributes:
+        attack: The inner attack.
+        tau_milestones: FAT: epochs from which a fooled image takes one more step.
+    """
+
+    attack: LinfPGD | EarlyStopPGD
+    tau_milestones: tuple[int, ...] = ()
+
+    def start_epoch(self, epoch: int) -> AdversarialTraining:
+        """Returns the method with the attack of an epoch."""
+        return replace(self, attack=attack_of_epoch(self.attack, self.tau_milestones, epoch))
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+        """Returns the attack's images."""
         return self.attack(model, x, y, generator=generator)
 
     def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> LossAndLogits:
@@ -125,6 +187,120 @@ class AdversarialTraining:
         return LossAndLogits(F.cross_entropy(logits, y), logits)
 
 
+@dataclass(frozen=True)
+class Trades:
+    """TRADES, Eqs. (3) and (4) of the DS-Net paper; with an early-stopping attack, FAT for TRADES.
+
+    The model sees the adversarial images first, then the clean ones, as in the DS-Net authors'
+    code; the official code runs the clean ones a second time before.
+
+    Attributes:
+        attack: The inner attack; it maximises the divergence from the natural logits.
+        beta: Weight of the robust term.
+        tau_milestones: As in :class:`AdversarialTraining`.
+    """
+
+    attack: LinfPGD | EarlyStopPGD
+    beta: float
+    tau_milestones: tuple[int, ...] = ()
+
+    def start_epoch(self, epoch: int) -> Trades:
+        """Returns the method with the attack of an epoch."""
+        return replace(self, attack=attack_of_epoch(self.attack, self.tau_milestones, epoch))
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+        """Returns images whose logits are far from the natural ones."""
+        objective = natural_objective(model, x)
+        return self.attack(model, x, y, generator=generator, objective=objective)
+
+    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> LossAndLogits:
+        """Returns the TRADES loss."""
+        adversarial: Tensor = model(x_adv)
+        natural: Tensor = model(x)
+        return LossAndLogits(trades_loss(natural, adversarial, y, beta=self.beta), adversarial)
+
+
+@dataclass(frozen=True)
+class Mart:
+    """MART (Wang et al., ICLR 2020) on PGD's images, adversarial images first.
+
+    Attributes:
+        attack: The inner attack, on the cross entropy.
+        beta: Weight of the robust term.
+    """
+
+    attack: LinfPGD
+    beta: float
+
+    def start_epoch(self, epoch: int) -> Mart:
+        """Returns itself: all epochs are alike."""
+        return self
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+        """Returns the attack's images."""
+        return self.attack(model, x, y, generator=generator)
+
+    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> LossAndLogits:
+        """Returns the MART loss."""
+        adversarial: Tensor = model(x_adv)
+        natural: Tensor = model(x)
+        return LossAndLogits(mart_loss(natural, adversarial, y, beta=self.beta), adversarial)
+
+
+def attack_of_epoch(
+    attack: LinfPGD | EarlyStopPGD, tau_milestones: tuple[int, ...], epoch: int
+) -> LinfPGD | EarlyStopPGD:
+    """Returns FAT's attack with the tau of an epoch, and any other attack as it is."""
+    if isinstance(attack, EarlyStopPGD):
+        return replace(attack, tau=sum(epoch >= milestone for milestone in tau_milestones))
+    return attack
+
+
+@register_method("st")
+def _standard_training(hyperparameters: Hyperparameters) -> Method:
+    return StandardTraining()
+
+
 @register_method("at")
 def _adversarial_training(hyperparameters: Hyperparameters) -> Method:
     return AdversarialTraining(training_attack(hyperparameters))
+
+
+@register_method("trades")
+def _trades(hyperparameters: Hyperparameters) -> Method:
+    return Trades(training_attack(hyperparameters), _beta(hyperparameters))
+
+
+@register_method("mart")
+def _mart(hyperparameters: Hyperparameters) -> Method:
+    return Mart(training_attack(hyperparameters), _beta(hyperparameters))
+
+
+@register_method("fat")
+def _fat(hyperparameters: Hyperparameters) -> Method:
+    taus = hyperparameters.tau_milestones or ()
+    return AdversarialTraining(early_stop_attack(hyperparameters), taus)
+
+
+@register_method("fat_trades")
+def _fat_trades(hyperparameters: Hyperparameters) -> Method:
+    taus = hyperparameters.tau_milestones or ()
+    return Trades(early_stop_attack(hyperparameters), _beta(hyperparameters), taus)
+
+
+@register_method("fast_at")
+def _fast_at(hyperparameters: Hyperparameters) -> Method:
+    attack = LinfPGD(
+        hyperparameters.eps,
+        step_size=hyperparameters.step_size,
+        steps=hyperparameters.attack_steps,
+        start=hyperparameters.attack_start,
+        mode="train",
+    )
+    return AdversarialTraining(attack)
+
+
+def _beta(hyperparameters: Hyperparameters) -> float:
+    if hyperparameters.beta is None:
+        raise ValueError("beta must be set for this method, got None")
+    return hyperparameters.beta

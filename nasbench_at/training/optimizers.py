@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import nn
 
-from nasbench_at.config import Hyperparameters
-from nasbench_at.training.schedules import milestone_rate
+from nasbench_at.config import Hyperparameters, OptimizerImpl
 
-__all__ = ["Optimizers"]
+__all__ = ["Optimizers", "check_optimizer_impl", "find_apex"]
+
+APEX_HINT = (
+    "NVIDIA apex is not on PyPI: build it from its repository (github.com/NVIDIA/apex) with "
+    "APEX_CUDA_EXT=1, or use --optimizer-impl fused"
+)
 
 
 @dataclass(frozen=True)
@@ -24,54 +31,60 @@ class Optimizers:
     Attributes:
         blocks: SGD on every parameter but the logits.
         attention: Adam on the logits; None if they are fixed or the network has none.
-        hyperparameters: Rates, decays and schedule.
     """
 
-    blocks: torch.optim.SGD
-    attention: torch.optim.Adam | None
-    hyperparameters: Hyperparameters
+    blocks: torch.optim.Optimizer
+    attention: torch.optim.Optimizer | None
 
     @classmethod
-    def create(cls, network: nn.Module, hyperparameters: Hyperparameters) -> Optimizers:
+    def create(
+        cls, network: nn.Module, hyperparameters: Hyperparameters, impl: OptimizerImpl = "torch"
+    ) -> Optimizers:
         """Builds the optimizers of a network.
 
         Args:
             network: One with ``block_parameters`` and ``attention_parameters`` if it has attention
                 weights.
-            hyperparameters: Rates, decays and schedule.
+            hyperparameters: Rates and decays.
+            impl: torch's own, its fused kernels, or apex's.
+
+        Raises:
+            ValueError: If apex is asked for and not there.
         """
+        sgd, adam = _classes(impl)
+        values = hyperparameters
         logits = [p for p in _parameters(network, "attention_parameters", ()) if p.requires_grad]
         attention = None
         if logits:
-            attention = torch.optim.Adam(
+            attention = adam(
                 logits,
-                lr=hyperparameters.attention_lr,
-                betas=hyperparameters.attention_betas,
-                weight_decay=hyperparameters.attention_weight_decay,
+                lr=values.attention_lr,
+                betas=values.attention_betas,
+                weight_decay=values.attention_weight_decay,
             )
-        blocks = torch.optim.SGD(
+        blocks = sgd(
             list(_parameters(network, "block_parameters", network.parameters())),
-            lr=hyperparameters.lr,
-            momentum=hyperparameters.momentum,
-            weight_decay=hyperparameters.weight_decay,
+            lr=values.lr,
+            momentum=values.momentum,
+            weight_decay=values.weight_decay,
         )
-        return cls(blocks, attention, hyperparameters)
+        return cls(blocks, attention)
 
-    def set_epoch(self, epoch: int) -> float:
-        """Sets and returns the blocks' learning rate of an epoch, counted from 1."""
-        values = self.hyperparameters
-        rate = milestone_rate(epoch, values.lr, values.milestones, values.milestone_factors)
+    def set_rate(self, rate: float) -> None:
+        """Sets the blocks' learning rate."""
         for group in self.blocks.param_groups:
             group["lr"] = rate
-        return rate
 
-    def step(self, loss: torch.Tensor) -> None:
-        """Takes one step of every optimizer down the gradient of a loss."""
+    def zero_grad(self) -> None:
+        """Drops all gradients."""
         for optimizer in self:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        """Takes one step of every optimizer, down gradients of a loss scaled by ``scaler``."""
         for optimizer in self:
-            optimizer.step()
+            scaler.step(optimizer)
+        scaler.update()
 
     def __iter__(self) -> Iterator[torch.optim.Optimizer]:
         yield self.blocks
@@ -86,6 +99,60 @@ class Optimizers:
         """Restores the states that :meth:`state_dict` returned."""
         for optimizer, state in zip(self, states, strict=True):
             optimizer.load_state_dict(state)
+
+
+def find_apex() -> Any:
+    """Returns NVIDIA's ``apex.optimizers``.
+
+    Raises:
+        ValueError: If apex is absent, is the unrelated package of that name on PyPI, or lacks the
+            fused optimizers; the message says what to install.
+    """
+    if importlib.util.find_spec("apex") is None:
+        raise ValueError(f"apex is not installed. {APEX_HINT}")
+    try:
+        optimizers = importlib.import_module("apex.optimizers")
+    except ImportError:
+        optimizers = None
+    if not (hasattr(optimizers, "FusedSGD") and hasattr(optimizers, "FusedAdam")):
+        try:
+            found = f"apex {version('apex')}"
+        except PackageNotFoundError:
+            found = "a module named apex"
+        raise ValueError(
+            f"{found} is installed, which is not NVIDIA's (PyPI's apex is an unrelated web "
+            f"toolkit). {APEX_HINT}"
+        )
+    return optimizers
+
+
+def check_optimizer_impl(impl: OptimizerImpl, device: torch.device) -> None:
+    """Checks that an implementation is there and works on a device.
+
+    Raises:
+        ValueError: If not.
+    """
+    if impl == "apex":
+        find_apex()
+        if device.type != "cuda":
+            raise ValueError(f"optimizer_impl 'apex' needs a GPU, got device {device.type!r}")
+
+
+def _classes(impl: OptimizerImpl) -> tuple[Any, Any]:
+    if impl == "apex":
+        apex = find_apex()
+        # Plain Adam adds the decay to the gradient; FusedAdam does so with adam_w_mode off.
+        return apex.FusedSGD, _with(apex.FusedAdam, adam_w_mode=False)
+    if impl == "fused":
+        return _with(torch.optim.SGD, fused=True), _with(torch.optim.Adam, fused=True)
+    return torch.optim.SGD, torch.optim.Adam
+
+
+def _with(optimizer: Any, **options: Any) -> Any:
+    def build(parameters: list[nn.Parameter], **values: Any) -> Any:
+        return optimizer(parameters, **values, **options)
+
+    return build
 
 
 def _parameters(

@@ -1,10 +1,29 @@
-"""Learning rates by epoch."""
+"""Learning rates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["milestone_rate"]
+from nasbench_at.config import Hyperparameters
+
+__all__ = ["cyclic_rate", "learning_rate", "milestone_rate"]
+
+
+def learning_rate(hyperparameters: Hyperparameters, epoch: int, step: int, num_steps: int) -> float:
+    """Returns the learning rate of a step.
+
+    Args:
+        hyperparameters: Schedule, highest rate, milestones, warm-up.
+        epoch: Counted from 1.
+        step: Counted from 0 within the epoch.
+        num_steps: Steps in an epoch.
+    """
+    values = hyperparameters
+    if values.lr_schedule == "cyclic":
+        return cyclic_rate((epoch - 1) * num_steps + step, values.epochs * num_steps, values.lr)
+    if epoch <= values.warmup_epochs:
+        return values.lr * epoch / values.warmup_epochs
+    return milestone_rate(epoch, values.lr, values.milestones, values.milestone_factors)
 
 
 def milestone_rate(
@@ -26,3 +45,15 @@ def milestone_rate(
         if epoch >= milestone:
             rate = lr * factor
     return rate
+
+
+def cyclic_rate(step: int, total_steps: int, lr: float) -> float:
+    """Returns the rate of a triangle 0, ``lr``, 0 over all steps.
+
+    The first step already moves: the rate is taken at the step's end.
+
+    Reference:
+        Wong et al., "Fast is better than free", ICLR 2020.
+    """
+    share = (step + 1) / (total_steps + 1)
+    return lr * (1 - abs(2 * share - 1))

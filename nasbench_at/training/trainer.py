@@ -1,34 +1,45 @@
-"""The training loop: attack, loss, step; validate, keep the best, checkpoint."""
+"""The life of a run: epochs, validation, the best weights, checkpoints, resumption."""
 
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from nasbench_at.attacks import attack_mode
-from nasbench_at.data import DataSet
+from nasbench_at.attacks import LinfPGD, attack_mode
+from nasbench_at.config import RunConfig
+from nasbench_at.data import Augmentation, DataSet
 from nasbench_at.files import write_atomically
-from nasbench_at.networks.ds_net import DSNet
 from nasbench_at.provenance import collect_provenance
 from nasbench_at.records import Record, read_record
 from nasbench_at.runs import RunFolder
 from nasbench_at.seeding import derive_seed, make_generator
-from nasbench_at.training.checkpoints import load_checkpoint, save_checkpoint, save_weights
-from nasbench_at.training.methods import create_method, training_attack
-from nasbench_at.training.optimizers import Optimizers
+from nasbench_at.training.checkpoints import (
+    CheckpointError,
+    load_checkpoint,
+    previous_path,
+    save_checkpoint,
+    save_weights,
+)
+from nasbench_at.training.interruption import InterruptedTraining, StopRequest, stop_on_signals
+from nasbench_at.training.schedules import learning_rate
+from nasbench_at.training.step import TrainingStep
 
-__all__ = ["NoReport", "Trainer", "TrainingReporter"]
+__all__ = ["NoReport", "Trainer", "TrainingReporter", "count_correct", "validation_attack"]
+
+CATASTROPHIC_DROP = 0.2
+"""Fast AT stops when robust accuracy falls by so much from one epoch to the next."""
 
 
 class TrainingReporter(Protocol):
     """Is told how training goes, to show it."""
 
     def start(self, num_epochs: int, num_steps: int, num_done: int) -> None:
-        """Training begins with epoch ``num_done + 1`` of ``num_epochs``, of ``num_steps`` each."""
+        """Training begins after ``num_done`` of ``num_epochs * num_steps`` steps."""
 
     def step(self) -> None:
         """A step was taken."""
@@ -52,59 +63,102 @@ class NoReport:
 
 @dataclass
 class _Progress:
-    """What has been reached; with weights and optimizers, all that a resumed run needs."""
+    """What has been reached; with weights and optimizers, all that a resumed run needs.
+
+    Attributes:
+        epoch: Epochs finished.
+        step: Steps taken in the epoch after them.
+        totals: Summed loss, correct predictions and images of these steps.
+        history: A line of metrics for each finished epoch.
+        best: The selected epoch and its accuracies.
+        seconds: Time spent so far.
+        stopped: Why training ended before its last epoch.
+    """
 
     epoch: int = 0
+    step: int = 0
+    totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    stopped: str | None = None
 
 
 class Trainer:
     """Trains one network in one run folder.
 
+    Every random number is derived from the seed, the epoch and the step, so a resumed run repeats
+    the bits of one that was never interrupted, on the CPU.
+
     Args:
         folder: Where everything is written; holds the resolved configuration.
         data: The data set on the device.
-        network: The network on the device.
-        device: Where to compute.
-
-    Raises:
-        ValueError: If the method is unknown or a hyper-parameter unset.
+        training_step: The network and all that changes it.
+        checkpoint_minutes: Time between checkpoints within an epoch.
     """
 
     def __init__(
-        self, folder: RunFolder, data: DataSet, network: DSNet, device: torch.device
+        self,
+        folder: RunFolder,
+        data: DataSet,
+        training_step: TrainingStep,
+        *,
+        checkpoint_minutes: float = 5.0,
     ) -> None:
         self.folder = folder
         self.config = folder.config
         self.hyperparameters = folder.config.hyperparameters()
         self.data = data
-        self.network = network
-        self.device = device
-        self.method = create_method(self.config.method, self.hyperparameters)
-        self.optimizers = Optimizers.create(network, self.hyperparameters)
-        self.validation_attack = training_attack(self.hyperparameters)
+        self.training_step = training_step
+        self.distribution = training_step.distribution
+        self.device = data.train.labels.device
+        self.validation_attack = validation_attack(folder.config)
+        self.augmentation = Augmentation() if self.hyperparameters.augment else None
+        self.checkpoint_seconds = 60 * checkpoint_minutes
         self.progress = _Progress()
+        self.num_steps = data.train.num_batches(
+            self.hyperparameters.batch_size, self.distribution.world_size
+        )
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is trained."""
+        return self.training_step.network
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no epoch is left."""
+        reached_end = self.progress.epoch == self.hyperparameters.epochs
+        return reached_end or self.progress.stopped is not None
 
     def resume(self) -> None:
-        """Restores the state at the end of the last finished epoch, if there is one.
+        """Restores the last checkpoint; a damaged one falls back to the one before, and warns.
 
         Raises:
-            ValueError: If the checkpoint is damaged or of another network.
+            ValueError: If no checkpoint can be read, or they are of another network.
         """
-        if not self.folder.checkpoint.exists():
+        last = self.folder.checkpoint
+        candidates = [path for path in (last, previous_path(last)) if path.exists()]
+        for i, path in enumerate(candidates):
+            try:
+                state = load_checkpoint(path)
+            except CheckpointError as error:
+                if i + 1 == len(candidates):
+                    raise
+                warnings.warn(f"{error}; going on from the one before", stacklevel=2)
+                continue
+            self._restore(state, str(path))
             return
-        state = load_checkpoint(self.folder.checkpoint)
+
+    def _restore(self, state: dict[str, Any], name: str) -> None:
         try:
-            self.network.load_state_dict(state["network"])
-            self.optimizers.load_state_dict(state["optimizers"])
+            self.training_step.load_state_dict(state["training_step"])
             self.progress = _Progress(**state["progress"])
+            if not self.distribution.is_main:  # they are of all ranks together
+                self.progress.totals = [0.0, 0.0, 0.0]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"checkpoint {str(self.folder.checkpoint)!r} is of another network: {reason}"
-            ) from None
+            raise ValueError(f"checkpoint {name!r} is of another network: {reason}") from None
 
     def run(self, reporter: TrainingReporter | None = None) -> Record:
         """Trains the epochs that are left and writes the record.
@@ -113,131 +167,226 @@ class Trainer:
             reporter: Is told how it goes.
 
         Raises:
-            ValueError: If another process works in the folder.
-            FloatingPointError: If the loss is no longer finite.
+            FolderInUseError: If another process works in the folder.
+            InterruptedTraining: After SIGTERM or SIGINT, the state being saved.
+            FloatingPointError: If loss or weights are no longer finite.
         """
         reporter = reporter or NoReport()
-        num_epochs = self.hyperparameters.epochs
-        with self.folder.locked(), torch.random.fork_rng():
-            if self.progress.epoch == num_epochs and self.folder.record.exists():
+        with (
+            self.folder.locked(self.distribution.is_main),
+            torch.random.fork_rng(),
+            stop_on_signals() as stop,
+        ):
+            if self.is_finished and self.folder.record.exists():
                 return read_record(self.folder.record)
-            self.folder.write_metrics(self.progress.history)
-            num_steps = self.data.train.num_batches(self.hyperparameters.batch_size)
-            reporter.start(num_epochs, num_steps, self.progress.epoch)
-            for epoch in range(self.progress.epoch + 1, num_epochs + 1):
-                self._run_epoch(epoch, reporter)
+            if self.distribution.is_main:
+                self.folder.write_metrics(self.progress.history)
+            reporter.start(
+                self.hyperparameters.epochs,
+                self.num_steps,
+                self.progress.epoch * self.num_steps + self.progress.step,
+            )
+            while not self.is_finished:
+                self._run_epoch(reporter, stop)
             return self._write_record()
 
-    def _run_epoch(self, epoch: int, reporter: TrainingReporter) -> None:
-        start = time.perf_counter()
-        rate = self.optimizers.set_epoch(epoch)
-        loss, accuracy = self._train_epoch(epoch, reporter)
-        if not torch.isfinite(torch.tensor(loss)):
-            raise FloatingPointError(
-                f"the loss of epoch {epoch} is {loss}; the state at the end of epoch {epoch - 1} "
-                f"is kept in {str(self.folder.path)!r}; try a smaller --lr"
-            )
+    def _run_epoch(self, reporter: TrainingReporter, stop: StopRequest) -> None:
+        start = time.monotonic()
+        loss, accuracy = self._train_epoch(reporter, stop)
         natural, robust = self._validate()
+        progress = self.progress
         row = {
-            "epoch": epoch,
-            "lr": rate,
+            "epoch": progress.epoch + 1,
+            "lr": self._rate(self.num_steps - 1),
             "train_loss": loss,
             "train_accuracy": accuracy,
             "validation_natural": natural,
             "validation_robust": robust,
-            "attention": self.network.attention.weights().tolist(),
+            **_attention_of(self.training_step.evaluated),
         }
-        self.progress.epoch = epoch
-        self.progress.history.append(row)
+        progress.stopped = self._catastrophe(row)
+        progress.epoch, progress.step, progress.totals = row["epoch"], 0, [0.0, 0.0, 0.0]
+        progress.history.append(row)
         self._keep_best(row)
-        self.progress.seconds += time.perf_counter() - start
-        # The checkpoint comes last but one: what it does not know yet is done again after a kill.
+        progress.seconds += time.monotonic() - start
+        # After the best weights, before the metrics: what a kill leaves out is written again.
         self._save_checkpoint()
-        self.folder.write_metrics(self.progress.history)
+        if self.distribution.is_main:
+            self.folder.write_metrics(progress.history)
         reporter.epoch(row)
 
-    def _train_epoch(self, epoch: int, reporter: TrainingReporter) -> tuple[float, float]:
-        """Returns mean loss and training accuracy; the host waits for the device only here."""
-        seed = self.config.seed
-        order = make_generator(seed, "order", epoch)
-        totals = torch.zeros(3, device=self.device)
-        batches = self.data.train.shuffled_batches(self.hyperparameters.batch_size, order)
-        for step, (x, y) in enumerate(batches):
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.hyperparameters, self.progress.epoch + 1, step, self.num_steps)
+
+    def _train_epoch(self, reporter: TrainingReporter, stop: StopRequest) -> tuple[float, float]:
+        """Returns mean loss and training accuracy; the host waits at its end and to save only."""
+        seed, epoch, first = self.config.seed, self.progress.epoch + 1, self.progress.step
+        method = self.training_step.method
+        self.training_step.method = method.start_epoch(epoch)
+        totals = torch.tensor(self.progress.totals, dtype=torch.float64, device=self.device)
+        bad_step = torch.tensor(-1, device=self.device)
+        saved = time.monotonic()
+
+        def crops(step: int) -> torch.Generator:
+            return make_generator(seed, "augmentation", epoch, step, device=self.device)
+
+        batches = self.data.train.shuffled_batches(
+            self.hyperparameters.batch_size,
+            make_generator(seed, "order", epoch),
+            skip=first,
+            shard=self.distribution.shard,
+            augmentation=self.augmentation,
+            augmentation_generator=None if self.augmentation is None else crops,
+        )
+        for step, (x, y) in enumerate(batches, start=first):
+            self.training_step.optimizers.set_rate(self._rate(step))
             # Drop-connect draws from the global generator; the attack from one of its own.
-            torch.manual_seed(derive_seed(seed, "step", epoch, step))
-            noise = make_generator(seed, "attack", epoch, step, device=self.device)
-            totals += self._step(x, y, noise)
+            torch.manual_seed(derive_seed(seed, "step", epoch, step, self.distribution.rank))
+            rank = self.distribution.rank
+            noise = make_generator(seed, "attack", epoch, step, rank, device=self.device)
+            totals += self.training_step(x, y, noise, num_images=self._num_images(step))
+            bad_step = torch.where((bad_step < 0) & ~totals[0].isfinite(), step, bad_step)
             reporter.step()
-        loss, num_correct, num_seen = totals.tolist()
+            if step + 1 == self.num_steps:
+                break
+            # Ranks are signalled, and look at the clock, at different steps.
+            is_due, is_stopped = self.distribution.agree(
+                time.monotonic() - saved >= self.checkpoint_seconds, stop.signal_name is not None
+            )
+            if is_due or is_stopped:
+                self._save_within_epoch(step + 1, totals, bad_step, time.monotonic() - saved)
+                saved = time.monotonic()
+            if is_stopped:
+                raise InterruptedTraining(
+                    f"{stop.signal_name or 'another rank'}: stopped in epoch {epoch} after step "
+                    f"{step + 1} of {self.num_steps}"
+                )
+        self._check_finite(bad_step, epoch)
+        loss, num_correct, num_seen = self.distribution.sum(totals).tolist()
         return loss / num_seen, num_correct / num_seen
 
-    def _step(self, x: Tensor, y: Tensor, noise: torch.Generator) -> Tensor:
-        """Takes one step; returns summed loss, correct predictions and images, on the device."""
-        x_adv = self.method.perturb(self.network, x, y, noise)
-        self.network.train()
-        loss, logits = self.method.loss(self.network, x, x_adv, y)
-        self.optimizers.step(loss)
-        num_correct = (logits.detach().argmax(dim=1) == y).sum()
-        return torch.stack((loss.detach() * len(y), num_correct, torch.full_like(loss, len(y))))
+    def _num_images(self, step: int) -> int:
+        """Images of all ranks in a step."""
+        batch_size = self.hyperparameters.batch_size
+        return min(batch_size, len(self.data.train) - step * batch_size)
 
-    def _validate(self) -> tuple[float, float]:
-        """Returns natural and robust accuracy on the held-out images."""
-        noise = make_generator(self.config.seed, "validation", device=self.device)
-        num_natural = torch.zeros((), device=self.device, dtype=torch.int64)
-        num_robust = torch.zeros_like(num_natural)
-        for x, y in self.data.validation.batches(self.hyperparameters.batch_size):
-            num_natural += count_correct(self.network, x, y)
-            x_adv = self.validation_attack(self.network, x, y, generator=noise)
-            num_robust += count_correct(self.network, x_adv, y)
-        num_images = len(self.data.validation)
-        return int(num_natural) / num_images, int(num_robust) / num_images
+    def _save_within_epoch(
+        self, step: int, totals: Tensor, bad_step: Tensor, seconds: float
+    ) -> None:
+        self._check_finite(bad_step, self.progress.epoch + 1)
+        self.progress.step = step
+        self.progress.totals = self.distribution.sum(totals.clone()).tolist()
+        self.progress.seconds += seconds
+        self._save_checkpoint()
 
-    def _keep_best(self, row: dict[str, Any]) -> None:
-        best = self.progress.best
-        score = (row["validation_robust"], row["validation_natural"])
-        if best and score <= (best["validation_robust"], best["validation_natural"]):
+    def _check_finite(self, bad_step: Tensor, epoch: int) -> None:
+        first = int(bad_step)
+        if first >= 0:
+            reason = f"the loss is not finite from step {first + 1} of epoch {epoch} on"
+        elif not all(bool(p.isfinite().all()) for p in self.network.parameters()):
+            reason = f"a weight is not finite in epoch {epoch}"
+        else:
             return
-        self.progress.best = {
-            key: row[key] for key in ("epoch", "validation_natural", "validation_robust")
-        }
-        metadata = {"config": self.config.to_dict(), "epoch": row["epoch"]}
-        save_weights(self.folder.best, self.network, metadata)
-
-    def _save_checkpoint(self) -> None:
-        save_checkpoint(
-            self.folder.checkpoint,
-            {
-                "network": self.network.state_dict(),
-                "optimizers": self.optimizers.state_dict(),
-                "progress": vars(self.progress),
-            },
+        raise FloatingPointError(
+            f"{reason}; the last good state is kept in {str(self.folder.path)!r}; try a smaller "
+            "--lr"
         )
 
+    def _validate(self) -> tuple[float, float]:
+        """Returns natural and robust accuracy on the held-out images, of all ranks."""
+        network = self.training_step.evaluated
+        counts = torch.zeros(2, dtype=torch.int64, device=self.device)
+        batches = self.data.validation.batches(self.hyperparameters.batch_size)
+        for i, (x, y) in enumerate(batches):
+            if i % self.distribution.world_size == self.distribution.rank:
+                noise = make_generator(self.config.seed, "validation", i, device=self.device)
+                x_adv = self.validation_attack(network, x, y, generator=noise)
+                counts += torch.stack(
+                    (count_correct(network, x, y), count_correct(network, x_adv, y))
+                )
+        natural, robust = self.distribution.sum(counts).tolist()
+        return natural / len(self.data.validation), robust / len(self.data.validation)
+
+    def _catastrophe(self, row: dict[str, Any]) -> str | None:
+        """Says whether Fast AT has lost its robustness from one epoch to the next.
+
+        The official code compares accuracies on a training batch; here it is the held-out images.
+        """
+        history = self.progress.history
+        if self.config.method != "fast_at" or not history:
+            return None
+        drop = history[-1]["validation_robust"] - row["validation_robust"]
+        if drop <= CATASTROPHIC_DROP:
+            return None
+        return (
+            f"catastrophic overfitting: robust accuracy fell by {drop:.1%} in epoch {row['epoch']}"
+        )
+
+    def _keep_best(self, row: dict[str, Any]) -> None:
+        first, second = "validation_robust", "validation_natural"
+        if self.config.method == "st":
+            first, second = second, first
+        best = self.progress.best
+        if best and (row[first], row[second]) <= (best[first], best[second]):
+            return
+        self.progress.best = {key: row[key] for key in ("epoch", first, second)}
+        if self.distribution.is_main:
+            metadata = {"config": self.config.to_dict(), "epoch": row["epoch"]}
+            save_weights(self.folder.best, self.training_step.evaluated, metadata)
+
+    def _save_checkpoint(self) -> None:
+        if self.distribution.is_main:
+            state = {
+                "training_step": self.training_step.state_dict(),
+                "progress": vars(self.progress),
+            }
+            save_checkpoint(self.folder.checkpoint, state)
+
     def _write_record(self) -> Record:
+        config, progress = self.config, self.progress
         record = Record(
-            run_id=self.config.run_id,
-            config=self.config.to_dict(),
-            architecture=self.config.architecture(
-                self.data.image_shape, self.data.num_classes
-            ).hash,
-            num_params=self.network.graph.graph["num_params"],
+            run_id=config.run_id,
+            config=config.to_dict(),
+            architecture=config.architecture(self.data.image_shape, self.data.num_classes).hash,
+            num_params=sum(
+                parameter.numel()
+                for name, parameter in self.network.named_parameters()
+                if name != "attention.logits"
+            ),
             provenance={
-                **collect_provenance(self.device, self.config.plugins),
+                **collect_provenance(self.device, config.plugins),
+                "precision": config.precision,
+                "num_ranks": self.distribution.world_size,
                 "data_fingerprint": self.data.fingerprint,
-                "train_seconds": self.progress.seconds,
+                "train_seconds": progress.seconds,
             },
             training={
-                "epochs": self.progress.epoch,
+                "epochs": progress.epoch,
+                "stopped": progress.stopped,
                 "num_train": len(self.data.train),
                 "selected": {
-                    **self.progress.best,
+                    **progress.best,
                     "num_samples": len(self.data.validation),
                     "attack": self.validation_attack.settings(),
                 },
             },
         )
-        write_atomically(self.folder.record, record.to_json().encode())
+        if self.distribution.is_main:
+            write_atomically(self.folder.record, record.to_json().encode())
+        self.distribution.barrier()
         return record
+
+
+def validation_attack(config: RunConfig) -> LinfPGD:
+    """Returns the attack that measures robustness while training: PGD on the cross entropy.
+
+    With the training attack's steps, but at least ten: a one-step attack would not notice that a
+    network has learned to fool it.
+    """
+    values = config.hyperparameters()
+    if values.attack_steps >= 10:
+        return LinfPGD(values.eps, step_size=values.step_size, steps=values.attack_steps)
+    return LinfPGD(values.eps, steps=10)
 
 
 def count_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -245,3 +394,8 @@ def count_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with attack_mode(model), torch.no_grad():
         num_correct: Tensor = (model(x).argmax(dim=1) == y).sum()
     return num_correct
+
+
+def _attention_of(network: nn.Module) -> dict[str, Any]:
+    attention = getattr(network, "attention", None)
+    return {} if attention is None else {"attention": attention.weights().tolist()}

@@ -15,8 +15,8 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 from nasbench_at.networks import drawing
 from nasbench_at.networks.architecture import Architecture
 from nasbench_at.networks.drawing import draw_graph, render
-from nasbench_at.networks.layout import Box, GraphLayout, layout_graph
 from nasbench_at.networks.graph import build_graph
+from nasbench_at.networks.layout import Box, GraphLayout, layout_graph
 
 ALL_BLOCKS = ("residual", "mbconv", "dense", "ada_rk", "resnext", "dla_tree")
 EPS = 1e-6

@@ -1,0 +1,174 @@
+"""Accuracy against the radius of the attack, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from nasbench_at.files import write_atomically
+from nasbench_at.networks.drawing import render
+from nasbench_at.records import Record
+
+__all__ = [
+    "CURVE_FORMATS",
+    "CurveLine",
+    "RobustnessCurve",
+    "compute_robustness_curve",
+    "draw_robustness_curve",
+    "write_robustness_curve",
+]
+
+CURVE_FORMATS = ("pdf", "png", "svg")
+
+_LABELS = {
+    "fgsm": "FGSM",
+    "pgd": "PGD-20",
+    "cw": "C&W-30",
+    "aa": "AutoAttack",
+    "worst_case": "worst case",
+}
+# Okabe and Ito's colours: told apart by colour-blind readers; markers for print in grey.
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_INK, _GRID = "#222222", "#E3E6EA"
+
+
+@dataclass(frozen=True)
+class CurveLine:
+    """One attack's accuracies.
+
+    Attributes:
+        attack: Name of the row.
+        eps: Radii in order, from 0, where the accuracy is the natural one.
+        accuracy: Accuracies in [0, 1].
+        low: Lower ends of their 95 % intervals.
+        high: Upper ends.
+        num_samples: Images at each radius.
+    """
+
+    attack: str
+    eps: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    num_samples: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RobustnessCurve:
+    """Accuracies of one network by attack and radius.
+
+    Attributes:
+        title: The record's name.
+        data: What it was evaluated on.
+        norm: Threat model.
+        lines: One an attack.
+    """
+
+    title: str
+    data: str
+    norm: str
+    lines: tuple[CurveLine, ...]
+
+
+def compute_robustness_curve(record: Record) -> RobustnessCurve:
+    """Collects the accuracies of a record that was evaluated at several radii.
+
+    AutoAttack's parts are left out. The worst case is too where there is one attack only.
+
+    Raises:
+        ValueError: If the record holds no curve.
+    """
+    evaluation: Mapping[str, Any] = record.evaluation or {}
+    points: Sequence[Mapping[str, Any]] = evaluation.get("curve", ())
+    if not points:
+        raise ValueError(f"run {record.run_id!r} was not evaluated at several eps")
+    attacks = [name for name in points[0]["results"] if name != "natural" and "/" not in name]
+    if len(attacks) == 2:
+        attacks.remove("worst_case")
+    lines = tuple(_compute_line(points, attack) for attack in attacks)
+    return RobustnessCurve(record.run_id, evaluation["data"], evaluation["norm"], lines)
+
+
+def _compute_line(points: Sequence[Mapping[str, Any]], attack: str) -> CurveLine:
+    by_eps = {point["eps"]: point["results"][attack] for point in points}
+    by_eps.setdefault(0.0, points[0]["results"]["natural"])
+    radii = sorted(by_eps)
+    rows = [by_eps[eps] for eps in radii]
+    low, high = np.array([row["interval"] for row in rows], dtype=np.float64).T
+    return CurveLine(
+        attack=attack,
+        eps=np.array(radii, dtype=np.float64),
+        accuracy=np.array([row["accuracy"] for row in rows], dtype=np.float64),
+        low=low,
+        high=high,
+        num_samples=np.array([row["num_samples"] for row in rows], dtype=np.int64),
+    )
+
+
+def draw_robustness_curve(curve: RobustnessCurve) -> Figure:
+    """Draws a curve: a line an attack, its 95 % intervals as a band.
+
+    Returns:
+        A figure of its own canvas, which no global state refers to.
+    """
+    figure = Figure(figsize=(5.2, 3.6), dpi=200, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for i, line in enumerate(curve.lines):
+        color, marker = _COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)]
+        axes.fill_between(line.eps, line.low, line.high, color=color, alpha=0.12, linewidth=0)
+        axes.plot(
+            line.eps,
+            line.accuracy,
+            color=color,
+            marker=marker,
+            markersize=4.5,
+            linewidth=1.6,
+            label=_LABELS.get(line.attack, line.attack),
+        )
+    _style(axes, curve)
+    return figure
+
+
+def _style(axes: Axes, curve: RobustnessCurve) -> None:
+    unit = "of the pixel range" if curve.norm == "Linf" else "Euclidean"
+    symbol = "$L_\\infty$" if curve.norm == "Linf" else "$L_2$"
+    axes.set_xlabel(f"{symbol} radius ε ({unit})", color=_INK)
+    counts = sorted({int(n) for line in curve.lines for n in line.num_samples})
+    axes.set_ylabel("accuracy, 95 % interval", color=_INK)
+    images = " or ".join(f"{count:,}" for count in counts)
+    axes.set_title(f"{curve.title} on {curve.data}, {images} images", fontsize=8, color=_INK)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def write_robustness_curve(curve: RobustnessCurve, path: str | Path) -> None:
+    """Draws a curve into a file; the suffix decides: pdf, png or svg.
+
+    Raises:
+        ValueError: If the suffix is another one, or the file cannot be written.
+    """
+    path = Path(path)
+    file_format = path.suffix.removeprefix(".")
+    if file_format not in CURVE_FORMATS:
+        raise ValueError(f"figure must end in {', '.join(CURVE_FORMATS)}, got {str(path)!r}")
+    content = render(draw_robustness_curve(curve), file_format)
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise ValueError(f"cannot write figure {str(path)!r}: {error.strerror}") from None

@@ -1,0 +1,131 @@
+"""PGD-20 evaluation of a half-robust DS-Net-4: ours against a plain loop. Run from the checkout.
+
+python benchmarks/pgd_evaluation.py
+
+The plain loop attacks all images to the end; ours drops an image as soon as it is fooled. The
+network is not trained: the radius is chosen so that half of the images survive. Verdicts are
+compared with those of looking at every iterate of the plain loop, which is not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.plain import plain_attack_step, plain_network
+from benchmarks.timing import time_in_turn
+from nasbench_at import Architecture, build_network
+from nasbench_at.attacks import LINF, LinfPGD
+
+STEPS = 20
+
+
+def make_attack(eps: float) -> LinfPGD:
+    """Our PGD-20, which counts any iterate and therefore drops fooled images."""
+    return LinfPGD(eps, step_size=eps / 4, steps=STEPS, verdict="any")
+
+
+@torch.no_grad()
+def predict(network: nn.Module, x: Tensor) -> Tensor:
+    """Returns the predicted classes, ``(N,)``."""
+    logits: Tensor = network(x)
+    return logits.argmax(dim=1)
+
+
+def plain_evaluation(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """Returns which images the last iterate does not fool, as the authors' evaluation does."""
+    x_adv = LINF.uniform(x, eps, torch.Generator().manual_seed(0))
+    for _ in range(STEPS):
+        x_adv = plain_attack_step(network, x, x_adv, y, eps=eps, step_size=eps / 4)
+    return predict(network, x_adv) == y
+
+
+def plain_survivors(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """Returns which images no iterate fools; none of them is dropped."""
+    x_adv = LINF.uniform(x, eps, torch.Generator().manual_seed(0))
+    survives = predict(network, x_adv) == y
+    for _ in range(STEPS):
+        x_adv = plain_attack_step(network, x, x_adv, y, eps=eps, step_size=eps / 4)
+        survives &= predict(network, x_adv) == y
+    return survives
+
+
+def our_survivors(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """Returns which images survive the attack that drops the fooled ones."""
+    x_adv = make_attack(eps)(network, x, y, generator=torch.Generator().manual_seed(0))
+    return predict(network, x_adv) == y
+
+
+def half_robust_radius(network: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Returns a radius at which half of the images survive, by bisection of its logarithm."""
+    low, high = 1e-4, 0.1
+    for _ in range(12):
+        middle = (low * high) ** 0.5
+        num_survivors = int(our_survivors(network, x, y, middle).sum())
+        print(f"eps {middle:.2g}: {num_survivors} of {len(y)} survive", file=sys.stderr, flush=True)
+        if 2 * num_survivors == len(y):
+            break
+        low, high = (middle, high) if 2 * num_survivors > len(y) else (low, middle)
+    return middle
+
+
+def main() -> None:
+    """Prints both times, their ratio, and on how many images the verdicts agree."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--eps", type=float, help="searched for by default")
+    parser.add_argument("--num-modules", type=int, default=15)
+    parser.add_argument("--init-channels", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+
+    architecture = Architecture(
+        num_modules=arguments.num_modules, init_channels=arguments.init_channels
+    )
+    plain = plain_network(architecture)
+    x = torch.rand(arguments.batch_size, 3, 32, 32)
+    with torch.no_grad():
+        for _ in range(5):  # BatchNorm statistics of these images
+            plain.train()(x)
+        # An untrained head gives all images one class; without its mean, they differ.
+        head = [module for module in plain.modules() if isinstance(module, nn.Linear)][-1]
+        head.bias -= plain.eval()(x).mean(dim=0)
+    ours = build_network(architecture)
+    ours.load_state_dict(copy.deepcopy(plain.state_dict()))
+    ours = ours.eval().to(memory_format=torch.channels_last)
+    x_last = x.contiguous(memory_format=torch.channels_last)
+    y = predict(ours, x_last)
+
+    eps = arguments.eps or half_robust_radius(ours, x_last, y)
+    expected = plain_survivors(plain, x, y, eps)
+    found = our_survivors(ours, x_last, y, eps)
+    seconds = time_in_turn(
+        {
+            "plain": lambda: plain_evaluation(plain, x, y, eps),
+            "ours": lambda: our_survivors(ours, x_last, y, eps),
+        },
+        rounds=arguments.rounds,
+        warmup=0,
+    )
+    size = sum(parameter.numel() for parameter in ours.parameters())
+    print(f"DS-Net of four blocks, {size:,} parameters, {arguments.threads} threads")
+    print(f"PGD-{STEPS}         batch {len(y)}, eps {eps:.2g}")
+    print(f"survivors          {int(found.sum())} of {len(y)}")
+    print(f"same verdicts      {int((found == expected).sum())} of {len(y)}")
+    print(f"plain loop         {seconds['plain']:.2f} s")
+    print(f"ours               {seconds['ours']:.2f} s")
+    print(f"ratio              {seconds['plain'] / seconds['ours']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Evaluation of a run, or of a user's model: attacks on the test images, results in a record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from nasbench_at.attacks import Attack, Verdict
+from nasbench_at.data import LabelledImages, load_data
+from nasbench_at.devices import select_device
+from nasbench_at.evaluation import (
+    AttackResult,
+    RobustnessReport,
+    check_model,
+    count_aa_samples,
+    evaluate,
+)
+from nasbench_at.evaluation_files import (
+    hash_images,
+    hash_weights,
+    outcomes_path,
+    remove_progress,
+)
+from nasbench_at.evaluation_options import EvaluationOptions
+from nasbench_at.files import write_atomically
+from nasbench_at.jobs import create_network, load_config_data
+from nasbench_at.networks.architecture import Recipe
+from nasbench_at.provenance import collect_provenance
+from nasbench_at.records import Record, read_record
+from nasbench_at.runs import RunFolder, open_run_folder
+from nasbench_at.standard_attacks import standard_attacks
+from nasbench_at.training.checkpoints import load_weights
+from nasbench_at.user_models import load_user_model
+
+__all__ = [
+    "PreparedEvaluation",
+    "evaluate_run",
+    "load_run",
+    "prepare_evaluation",
+    "prepare_model_evaluation",
+]
+
+OnResult = Callable[[str, AttackResult], None]
+
+
+def evaluate_run(
+    path: str | Path,
+    attacks: Sequence[str] | None = None,
+    *,
+    eps: float | tuple[float, ...] | None = None,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    on_result: OnResult | None = None,
+    **options: Any,
+) -> Record:
+    """Evaluates a run's selected weights on the test images and writes its record.
+
+    Args:
+        path: The run's folder.
+        attacks: Names, see :func:`nasbench_at.evaluation.standard_attacks`; the paper's by default.
+        eps: Radius, or several; the run's own by default.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data_root: Where the data set's files lie.
+        on_result: Called with each row as soon as it is known.
+        **options: Other fields of :class:`nasbench_at.evaluation_options.EvaluationOptions`.
+
+    Returns:
+        The run's record with this evaluation in place of an earlier one.
+
+    Raises:
+        ValueError: If the folder, its weights or an argument is not usable.
+    """
+    radii = () if eps is None else eps if isinstance(eps, tuple) else (eps,)
+    names = None if attacks is None else tuple(attacks)
+    chosen = EvaluationOptions(attacks=names, eps=radii, **options)
+    return prepare_evaluation(path, chosen, device=device, data_root=data_root).run(on_result)
+
+
+def prepare_evaluation(
+    path: str | Path,
+    options: EvaluationOptions | None = None,
+    *,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+) -> PreparedEvaluation:
+    """Checks everything that can be wrong with a run's evaluation before the first attack.
+
+    Args:
+        path: The run's folder.
+        options: Attacks and settings; the run's configuration fills in the rest.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data_root: Where the data set's files lie.
+
+    Raises:
+        ValueError: If the folder, its weights or an argument is not usable.
+    """
+    options = options or EvaluationOptions()
+    folder = open_run_folder(path)
+    config = folder.config
+    record = read_record(folder.record)
+    assert config.eps is not None  # a run's folder holds a resolved configuration
+    if not options.eps and options.norm != "Linf":
+        raise ValueError(f"eps must be given with norm {options.norm}: the run's own is of Linf")
+    options = replace(
+        options,
+        eps=options.eps or (config.eps,),
+        recipe=options.recipe or config.recipe,
+        verdict=options.verdict or "last",
+    )
+    main_eps = config.eps if config.eps in options.eps else max(options.eps)
+    attacks = _attacks_by_eps(options, config.method)
+    model, images = load_run(folder, device, data_root)
+    count_aa_samples(options.aa_samples, len(images))
+    return PreparedEvaluation(
+        model=model,
+        images=images,
+        attacks=attacks,
+        options=options,
+        main_eps=main_eps,
+        data=f"{config.data}/test",
+        record=record,
+        path=folder.record,
+        lock=folder.locked,
+        plugins=config.plugins,
+    )
+
+
+def load_run(
+    folder: RunFolder, device: str = "auto", data_root: str | Path | None = None
+) -> tuple[nn.Module, LabelledImages]:
+    """Loads a run's selected network, in eval mode, and its test images.
+
+    Args:
+        folder: The run's folder.
+        device: Where to put both.
+        data_root: Where the data set's files lie.
+
+    Raises:
+        ValueError: If the weights are missing, damaged or of another architecture.
+    """
+    chosen = select_device(device)
+    data = load_config_data(folder.config, chosen, data_root)
+    network = create_network(folder.config, data, chosen)
+    load_weights(folder.best, network)
+    return network.eval(), data.test
+
+
+def prepare_model_evaluation(
+    spec: str,
+    options: EvaluationOptions,
+    *,
+    data: str,
+    weights: str | Path | None = None,
+    data_root: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> PreparedEvaluation:
+    """Checks everything that can be wrong with the evaluation of a user's model.
+
+    Args:
+        spec: ``module:factory``, see :func:`nasbench_at.user_models.load_user_model`.
+        options: Attacks and settings. ``eps`` must be set; the verdict is ``any`` by default.
+        data: Name of the data set.
+        weights: Safetensors or ``state_dict`` file.
+        data_root: Where the data set's files lie.
+        out: The record's file; by default ``evaluations/<factory>-<hash>/record.json``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ValueError: If the model, its weights, the data, an argument or the file is not usable.
+    """
+    if not options.eps:
+        raise ValueError("eps must be given with a model of your own")
+    options = replace(options, recipe=options.recipe or "paper", verdict=options.verdict or "any")
+    attacks = _attacks_by_eps(options, method="at")
+    chosen = select_device(device)
+    images = load_data(data, root=data_root, device=chosen).test
+    count_aa_samples(options.aa_samples, len(images))
+    model = load_user_model(spec, weights, device=chosen)
+    try:
+        check_model(model, images)
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        shape = tuple(images.images.shape[1:])
+        raise ValueError(f"model {spec!r} cannot take images {shape}: {reason}") from None
+    identity = [spec, hash_weights(model), hash_images(images.images, images.labels)]
+    digest = hashlib.sha256(json.dumps([*identity, asdict(options)]).encode()).hexdigest()[:8]
+    run_id = f"{spec.rpartition(':')[2]}-{digest}"
+    path = Path(out) if out is not None else Path("evaluations") / run_id / "record.json"
+    record = Record(
+        run_id=run_id,
+        config={
+            "model": spec,
+            "weights": None if weights is None else str(weights),
+            "data": data,
+        },
+        architecture=spec,
+        num_params=sum(parameter.numel() for parameter in model.parameters()),
+        provenance=collect_provenance(chosen),
+    )
+    _make_folder(path)
+    return PreparedEvaluation(
+        model=model,
+        images=images,
+        attacks=attacks,
+        options=options,
+        main_eps=max(options.eps),
+        data=f"{data}/test",
+        record=record,
+        path=path,
+    )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write to {str(path.parent)!r}: {error.strerror}") from None
+    if path.is_dir():
+        raise ValueError(f"out must be a file to write the record to, got the folder {str(path)!r}")
+
+
+def _attacks_by_eps(options: EvaluationOptions, method: str) -> dict[float, dict[str, Attack]]:
+    recipe: Recipe = options.recipe or "paper"
+    verdict: Verdict = options.verdict or "last"
+    return {
+        eps: standard_attacks(
+            options.attack_names,
+            eps=eps,
+            norm=options.norm,
+            recipe=recipe,
+            method=method,
+            step_size=options.step_size,
+            restarts=options.restarts,
+            verdict=verdict,
+            seed=options.seed,
+        )
+        for eps in options.eps
+    }
+
+
+@dataclass(frozen=True)
+class PreparedEvaluation:
+    """A model, loaded, checked and about to be attacked.
+
+    Attributes:
+        model: Images in [0, 1] to logits.
+        images: The test images.
+        attacks: What to run, by radius and name.
+        options: What was asked for, all filled in.
+        main_eps: Radius of the record's own rows; those of the others are its ``curve``.
+        data: Name of the images in the record.
+        record: The record without this evaluation.
+        path: The record's file.
+        lock: Holds the folder while the evaluation runs.
+        plugins: Files of the user that the model was built with.
+    """
+
+    model: nn.Module
+    images: LabelledImages
+    attacks: Mapping[float, Mapping[str, Attack]]
+    options: EvaluationOptions
+    main_eps: float
+    data: str
+    record: Record
+    path: Path
+    lock: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
+    plugins: tuple[str, ...] = ()
+
+    def run(self, on_result: OnResult | None = None) -> Record:
+        """Attacks, then writes the per-sample outcomes and the record.
+
+        AutoAttack's verdicts are kept in a folder beside the record until that is written: killed
+        and started again, the evaluation goes on with them.
+
+        Args:
+            on_result: Called with each row as soon as it is known.
+
+        Raises:
+            FolderInUseError: If another process works in the run's folder.
+        """
+        progress_dir = self.path.with_suffix(".progress")
+        with self.lock():
+            reports = {
+                eps: evaluate(
+                    self.model,
+                    self.images,
+                    attacks,
+                    seed=self.options.seed,
+                    aa_samples=self.options.aa_samples,
+                    progress_dir=progress_dir,
+                    on_result=on_result,
+                )
+                for eps, attacks in self.attacks.items()
+            }
+            record = replace(self.record, evaluation=self._describe(reports))
+            outcomes = safetensors.torch.save(self._collect_outcomes(reports))
+            write_atomically(outcomes_path(self.path), outcomes)
+            write_atomically(self.path, record.to_json().encode())
+            remove_progress(progress_dir)
+        return record
+
+    def _describe(self, reports: Mapping[float, RobustnessReport]) -> dict[str, Any]:
+        images = self.images
+        evaluation = {
+            **reports[self.main_eps].to_dict(),
+            "eps": self.main_eps,
+            "norm": self.options.norm,
+            "recipe": self.options.recipe,
+            "data": self.data,
+            "data_fingerprint": hash_images(images.images, images.labels),
+            "provenance": collect_provenance(images.labels.device, self.plugins),
+        }
+        if len(reports) > 1:
+            evaluation["curve"] = [
+                {"eps": eps, **reports[eps].to_dict()} for eps in sorted(reports)
+            ]
+        return evaluation
+
+    def _collect_outcomes(self, reports: Mapping[float, RobustnessReport]) -> dict[str, Tensor]:
+        """Outcomes by row; those of a curve's other radii begin with ``eps=RADIUS/``."""
+        tensors: dict[str, Tensor] = {}
+        for eps, report in reports.items():
+            prefix = "" if eps == self.main_eps else f"eps={eps:g}/"
+            tensors |= {f"{prefix}{name}": row for name, row in report.outcomes.items()}
+        subset = reports[self.main_eps].aa_subset
+        everything = torch.arange(len(self.images))
+        tensors["aa_subset"] = everything if subset is None else subset
+        return tensors

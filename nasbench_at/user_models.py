@@ -1,0 +1,78 @@
+"""A user's own network, named on the command line as ``module:factory``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+__all__ = ["load_user_model"]
+
+
+def load_user_model(
+    spec: str, weights: str | Path | None = None, *, device: torch.device | str = "cpu"
+) -> nn.Module:
+    """Builds a network, loads its weights and puts it in eval mode and float32.
+
+    Args:
+        spec: ``module:factory``; the module may lie in the current folder. ``factory()`` returns
+            an :class:`torch.nn.Module` from images in [0, 1] to logits, normalisation included.
+        weights: A ``.safetensors`` file, or a ``state_dict`` written by ``torch.save``, which is
+            read with ``weights_only=True``. None keeps what the factory made.
+        device: Where to put the network.
+
+    Raises:
+        ValueError: If the factory fails or returns something else, or the weights cannot be read
+            or are not the network's.
+    """
+    model = _build(spec)
+    if weights is not None:
+        state = _read_weights(Path(weights))
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"weights {str(weights)!r} are not those of model {spec!r}: {reason}"
+            ) from None
+    return model.to(device=device, dtype=torch.float32).eval()
+
+
+def _build(spec: str) -> nn.Module:
+    module, separator, factory = spec.partition(":")
+    if not (module and separator and factory):
+        raise ValueError(f"model must be written module:factory, got {spec!r}")
+    # The console script does not look here, where users keep such a module.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        model = getattr(importlib.import_module(module), factory)()
+    except Exception as error:  # whatever a user's code may raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"model factory {spec!r} failed: {reason}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model factory {spec!r} must return a torch.nn.Module, got {type(model).__name__}"
+        )
+    return model
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reader raises almost anything on other files
+        reason = str(error).split("\n", 1)[0]
+        raise ValueError(f"cannot read weights {str(path)!r}: {reason}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(
+            f"weights {str(path)!r} must be a plain state_dict of tensors, got "
+            f"{type(state).__name__}"
+        )
+    return dict(state)

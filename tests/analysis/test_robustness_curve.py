@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.robustness_curve import (
+    compute_robustness_curve,
+    draw_robustness_curve,
+    write_robustness_curve,
+)
+from nasbench_at.records import Record
+
+RADII = (0.01, 0.02, 0.031)
+
+
+def result(num_correct: int, num_samples: int = 100) -> dict[str, Any]:
+    accuracy = num_correct / num_samples
+    interval = [max(0, accuracy - 0.1), min(1, accuracy + 0.1)]
+    return {
+        "num_samples": num_samples,
+        "num_correct": num_correct,
+        "accuracy": accuracy,
+        "interval": interval,
+    }
+
+
+def point(eps: float, attacks: tuple[str, ...]) -> dict[str, Any]:
+    rows = {name: result(round(90 - 1000 * eps) - 5 * i) for i, name in enumerate(attacks)}
+    rows |= {"aa/apgd-ce": result(50)} if "aa" in attacks else {}
+    return {"eps": eps, "results": {"natural": result(95), **rows, "worst_case": result(40)}}
+
+
+@pytest.fixture
+def record() -> Record:
+    return make_record()
+
+
+def make_record(attacks: tuple[str, ...] = ("pgd", "aa"), radii=RADII) -> Record:
+    evaluation = {
+        "curve": [point(eps, attacks) for eps in radii],
+        "data": "stripes/test",
+        "norm": "Linf",
+    }
+    return Record("a-run", {}, "hash", 10, {}, evaluation=evaluation)
+
+
+def test_each_attack_is_a_line_from_the_natural_accuracy_on(record):
+    curve = compute_robustness_curve(record)
+    assert [line.attack for line in curve.lines] == ["pgd", "aa", "worst_case"]
+    pgd = curve.lines[0]
+    assert pgd.eps.tolist() == [0.0, *RADII]
+    np.testing.assert_allclose(pgd.accuracy, [0.95, 0.80, 0.70, 0.59])
+    np.testing.assert_allclose(pgd.low, [0.85, 0.70, 0.60, 0.49])
+    np.testing.assert_allclose(pgd.high, [1.0, 0.90, 0.80, 0.69])
+    assert pgd.num_samples.tolist() == [100] * 4
+
+
+def test_radius_0_that_was_evaluated_is_kept():
+    curve = compute_robustness_curve(make_record(radii=(0.0, 0.02)))
+    assert curve.lines[0].eps.tolist() == [0.0, 0.02]
+    assert curve.lines[0].accuracy[0] == 0.9
+
+
+def test_worst_case_of_one_attack_is_no_line_of_its_own():
+    curve = compute_robustness_curve(make_record(attacks=("pgd",)))
+    assert [line.attack for line in curve.lines] == ["pgd"]
+
+
+def test_record_without_a_curve_is_named():
+    empty = Record("a-run", {}, "hash", 10, {})
+    with pytest.raises(ValueError, match="'a-run' was not evaluated at several eps"):
+        compute_robustness_curve(empty)
+
+
+def test_figure_shows_lines_and_intervals_and_says_on_what(record):
+    (axes,) = draw_robustness_curve(compute_robustness_curve(record)).axes
+    assert [line.get_label() for line in axes.lines] == ["PGD-20", "AutoAttack", "worst case"]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.95, 0.80, 0.70, 0.59])
+    assert len(axes.collections) == 3
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(0.49)
+    assert axes.get_title() == "a-run on stripes/test, 100 images"
+    assert "ε" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("c.pdf", b"%PDF"), ("c.png", b"\x89PNG"), ("c.svg", b"<?xml")]
+)
+def test_suffix_decides_the_format_and_equal_curves_give_equal_files(name, start, record, tmp_path):
+    curve = compute_robustness_curve(record)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_robustness_curve(curve, tmp_path / folder / name)
+    content = (tmp_path / "one" / name).read_bytes()
+    assert content.startswith(start)
+    assert (tmp_path / "two" / name).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("c.doc", "must end in pdf, png, svg, got 'c.doc'"), ("none/c.pdf", "cannot write figure")],
+)
+def test_bad_path_is_named(path, message, record, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        write_robustness_curve(compute_robustness_curve(record), Path(path))
+    assert not list(tmp_path.iterdir())

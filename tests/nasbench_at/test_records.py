@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+
+from nasbench_at import Benchmark, Record
+from nasbench_at.records import SCHEMA_VERSION, read_record
+
+from .conftest import one_line
+
+
+def make_record(name="a", *, method="at", blocks=("residual", "dense"), pgd=None) -> Record:
+    results = {"natural": {"accuracy": 0.9}} | ({} if pgd is None else {"pgd": {"accuracy": pgd}})
+    return Record(
+        run_id=name,
+        config={"method": method, "blocks": list(blocks), "eps": 0.1, "seed": 0},
+        architecture="0" * 16,
+        num_params=1234,
+        provenance={"device": "cpu"},
+        training={"epochs": 2},
+        evaluation=None if pgd is None else {"results": results},
+    )
+
+
+@pytest.fixture
+def benchmark_of_three() -> Benchmark:
+    return Benchmark(
+        [
+            make_record("a", pgd=0.5),
+            make_record("b", method="trades", pgd=0.75),
+            make_record("c", blocks=("residual",)),
+        ]
+    )
+
+
+def write(folder, record, text=None):
+    path = folder / record.run_id / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(record.to_json() if text is None else text)
+    return path
+
+
+@pytest.mark.parametrize("record", [make_record(), make_record(pgd=0.25)])
+def test_json_round_trip_is_exact(record):
+    text = record.to_json()
+    assert Record.from_json(text) == record
+    assert json.loads(text)["schema_version"] == SCHEMA_VERSION
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, -1, "1", None, 1.5])
+def test_other_schema_versions_are_refused(version):
+    text = json.dumps({**json.loads(make_record().to_json()), "schema_version": version})
+    message = f"schema_version must lie in 1..{SCHEMA_VERSION}, got {version!r}; a newer one needs"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Record.from_json(text)
+
+
+def test_unknown_keys_are_refused():
+    text = json.dumps({**json.loads(make_record().to_json()), "zeta": 1, "alpha": 2})
+    with pytest.raises(ValueError, match="unknown record keys: alpha, zeta"):
+        Record.from_json(text)
+
+
+def test_accuracy_is_looked_up_by_attack():
+    assert make_record(pgd=0.25).accuracy("pgd") == 0.25
+    assert make_record(pgd=0.25).accuracy("natural") == 0.9
+
+
+@pytest.mark.parametrize(("pgd", "has"), [(None, "nothing"), (0.5, "natural, pgd")])
+def test_accuracy_under_an_attack_that_was_not_run_is_refused(pgd, has):
+    with pytest.raises(ValueError, match=f"run 'a' was not evaluated by 'aa'; it has: {has}"):
+        make_record(pgd=pgd).accuracy("aa")
+
+
+def test_record_file_is_read(tmp_path):
+    record = make_record(pgd=0.5)
+    assert read_record(write(tmp_path, record)) == record
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema_version": 1}', "\x00"])
+def test_damaged_record_file_is_named_in_one_line(text, tmp_path):
+    path = write(tmp_path, make_record(), text)
+    with pytest.raises(ValueError, match="cannot read record") as error:
+        read_record(path)
+    assert str(path) in one_line(error)
+
+
+def test_missing_record_file_is_named_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read record '.*none.json'") as error:
+        read_record(tmp_path / "none.json")
+    one_line(error)
+
+
+def test_folder_of_runs_is_loaded_in_order_and_other_files_ignored(tmp_path):
+    for name in ("c", "a", "b"):
+        write(tmp_path, make_record(name))
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    assert [record.run_id for record in Benchmark.load(tmp_path)] == ["a", "b", "c"]
+
+
+def test_damaged_record_in_a_folder_of_runs_is_named(tmp_path):
+    write(tmp_path, make_record("a"))
+    path = write(tmp_path, make_record("b"), "{")
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        Benchmark.load(tmp_path)
+
+
+def test_missing_folder_of_runs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'.*none' is no folder of runs"):
+        Benchmark.load(tmp_path / "none")
+
+
+def test_benchmark_is_a_sequence(benchmark_of_three):
+    assert len(benchmark_of_three) == 3
+    assert benchmark_of_three[0].run_id == "a"
+    assert [record.run_id for record in benchmark_of_three] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ({"method": "at"}, ["a", "c"]),
+        ({"blocks": ("residual", "dense")}, ["a", "b"]),
+        ({"blocks": ["residual", "dense"], "method": "at"}, ["a"]),
+        ({"method": "mart"}, []),
+        ({}, ["a", "b", "c"]),
+    ],
+)
+def test_query_keeps_the_records_with_these_values(benchmark_of_three, query, names):
+    assert [record.run_id for record in benchmark_of_three.query(**query)] == names
+
+
+def test_query_by_an_unknown_key_names_the_known_ones(benchmark_of_three):
+    with pytest.raises(ValueError, match="no configuration key 'epss'; known: blocks, eps, method"):
+        benchmark_of_three.query(epss=0.1)
+
+
+def test_query_of_nothing_is_nothing():
+    assert len(Benchmark([]).query(method="at")) == 0
+
+
+def test_frame_has_a_row_a_record(benchmark_of_three):
+    frame = benchmark_of_three.to_frame()
+    assert frame["run_id"].tolist() == ["a", "b", "c"]
+    assert frame["method"].tolist() == ["at", "trades", "at"]
+    assert frame["num_params"].tolist() == [1234] * 3
+    assert frame["pgd"].tolist()[:2] == [0.5, 0.75]
+    assert math.isnan(frame["pgd"][2])
+
+
+def test_frame_of_a_run_that_trains_still_has_its_configuration():
+    frame = Benchmark([replace(make_record(), training={})]).to_frame()
+    assert frame["eps"].tolist() == [0.1]
+
+
+def test_frame_of_nothing_is_empty():
+    assert len(Benchmark([]).to_frame()) == 0

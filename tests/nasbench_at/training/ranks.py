@@ -1,0 +1,112 @@
+"""One rank of a run on stripes, started by the tests: python -m ... OUT, with torchrun's variables.
+
+Trains an epoch with each of :data:`CASES` and writes what the rank saw of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import nasbench_at.training.sync_norm as sync_norm
+from nasbench_at.jobs import prepare_training
+from nasbench_at.training.checkpoints import load_checkpoint
+from nasbench_at.training.distribution import Distribution, distributed
+from nasbench_at.training.methods import LossAndLogits
+from nasbench_at.training.trainer import Trainer
+from tests.nasbench_at.conftest import tiny_config
+
+# 96 training images in batches of 20: five steps, the last of 16, which three ranks cannot share
+# equally. 64 held-out images: four batches, which three ranks cannot either.
+SHARED: dict[str, Any] = {
+    "validation_fraction": 0.4,
+    "batch_size": 20,
+    "epochs": 1,
+    "attack_start": "none",
+    "attack_noise": 0.0,
+    "block_options": {"mbconv": {"drop_connect": 0.0}},
+}
+CASES: dict[str, dict[str, Any]] = {
+    "at": {"sync_batch_norm": True},
+    # Two forward passes. From the image itself, TRADES' attack would climb rounding errors.
+    "mart": {"sync_batch_norm": True, "method": "mart"},
+    "own_statistics": {"method": "trades", "accumulation_steps": 2, "attack_start": "uniform"},
+}
+
+
+class Watched:
+    """A method that counts the exchanges of gradients, and whatever its attack starts."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.gradients = [0]
+        self.in_attacks = 0
+        self.seeds: list[int] = []
+        self._in_attack = False
+        step = trainer.training_step
+        self._method, step.method = step.method, self
+        if isinstance(step.wrapped, DistributedDataParallel):
+            step.wrapped.register_comm_hook(None, self._exchange)
+        step.optimizers.blocks.register_step_post_hook(lambda *_: self.gradients.append(0))
+
+    def _exchange(self, _, bucket):  # type: ignore[no-untyped-def]  # DDP reads annotations
+        self.gradients[-1] += 1
+        self.in_attacks += self._in_attack
+        future = torch.distributed.all_reduce(bucket.buffer(), async_op=True).get_future()
+        size = torch.distributed.get_world_size()
+        return future.then(lambda done: done.value()[0] / size)
+
+    def start_epoch(self, epoch: int) -> Watched:
+        self._method = self._method.start_epoch(epoch)
+        return self
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+        self.seeds.append(generator.initial_seed())
+        real = sync_norm.all_reduce
+
+        def counted(tensor: Tensor) -> Tensor:
+            self.in_attacks += 1
+            return real(tensor)
+
+        self._in_attack, sync_norm.all_reduce = True, counted
+        try:
+            return self._method.perturb(model, x, y, generator)
+        finally:
+            self._in_attack, sync_norm.all_reduce = False, real
+
+    def loss(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> LossAndLogits:
+        return self._method.loss(model, x, x_adv, y)
+
+
+def run_case(name: str, out: Path, distribution: Distribution) -> dict[str, Any]:
+    config = tiny_config(**SHARED | CASES[name])
+    trainer = prepare_training(config, runs_dir=out / name, device="cpu", distribution=distribution)
+    validation = [share * len(trainer.data.validation) for share in trainer._validate()]
+    watched = Watched(trainer)
+    record = trainer.run()
+    return {
+        "validation": validation,
+        "gradient_reduces": watched.gradients[:-1],
+        "in_attacks": watched.in_attacks,
+        "seeds": watched.seeds,
+        "network": load_checkpoint(trainer.folder.checkpoint)["training_step"]["network"],
+        "own_network": trainer.network.state_dict(),
+        "row": trainer.progress.history[0],
+        "num_ranks": record.provenance["num_ranks"],
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    with distributed(torch.device("cpu")) as distribution:
+        seen = {name: run_case(name, out, distribution) for name in CASES}
+        torch.save(seen, out / f"rank{distribution.rank}.pt")
+
+
+if __name__ == "__main__":
+    main()

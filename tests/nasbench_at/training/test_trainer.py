@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from nasbench_at import train
+from nasbench_at.jobs import prepare_training
+from nasbench_at.training.checkpoints import load_checkpoint, save_checkpoint
+from nasbench_at.training.methods import LossAndLogits
+from tests.nasbench_at.conftest import one_line, tiny_config
+
+
+class InterruptedRunError(Exception):
+    """Stands for whatever ends a process."""
+
+
+class Watcher:
+    """Counts what it is told; interrupts at an epoch's end, or at a step."""
+
+    def __init__(self, *, after_epoch=None, after_steps=None):
+        self.after_epoch, self.after_steps = after_epoch, after_steps
+        self.starts, self.steps, self.rows = [], 0, []
+
+    def start(self, num_epochs, num_steps, num_done):
+        self.starts.append((num_epochs, num_steps, num_done))
+
+    def step(self):
+        self.steps += 1
+        if self.steps == self.after_steps:
+            raise InterruptedRunError
+
+    def epoch(self, row):
+        self.rows.append(row)
+        if row["epoch"] == self.after_epoch:
+            raise InterruptedRunError
+
+
+def network_of(folder):
+    return load_checkpoint(folder / "last.pt")["training_step"]["network"]
+
+
+def results(folder):
+    """What must be the same bits however a run came about."""
+    network = network_of(folder)
+    with safe_open(folder / "best.safetensors", framework="pt") as file:
+        header = file.metadata()
+    best = load_file(folder / "best.safetensors")
+    return {
+        "metrics": (folder / "metrics.jsonl").read_bytes(),
+        "best": {name: tensor.tolist() for name, tensor in best.items()},
+        "header": header,
+        "network": {name: tensor.tolist() for name, tensor in network.items()},
+        "training": json.loads((folder / "record.json").read_text())["training"],
+    }
+
+
+def run_path(runs):
+    (path,) = runs.iterdir()
+    return path
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Folder of a run of three epochs that nothing disturbed."""
+    runs = tmp_path_factory.mktemp("undisturbed")
+    train(tiny_config(epochs=3), runs_dir=runs, device="cpu")
+    return run_path(runs)
+
+
+def test_run_writes_a_line_an_epoch(undisturbed):
+    history = rows(undisturbed)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    for row in history:
+        assert row["train_loss"] > 0
+        for name in ("train_accuracy", "validation_natural", "validation_robust"):
+            assert 0 <= row[name] <= 1
+        assert row["validation_robust"] <= row["validation_natural"]
+        assert [sum(weights) for weights in row["attention"]] == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+def test_training_lowers_the_loss_and_moves_the_attention(undisturbed):
+    history = rows(undisturbed)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert history[-1]["attention"] != history[0]["attention"]
+
+
+def test_rates_follow_the_milestones(undisturbed):
+    assert [row["lr"] for row in rows(undisturbed)] == pytest.approx([0.1, 0.01, 0.001])
+
+
+def test_best_weights_are_those_of_the_most_robust_epoch(undisturbed):
+    best = max(rows(undisturbed), key=lambda r: (r["validation_robust"], r["validation_natural"]))
+    selected = results(undisturbed)["training"]["selected"]
+    assert selected["epoch"] == best["epoch"]
+    assert selected["validation_robust"] == best["validation_robust"]
+    with safe_open(undisturbed / "best.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["nasbench_at"])["epoch"] == best["epoch"]
+
+
+def test_training_twice_gives_the_same_bits(undisturbed, tmp_path):
+    torch.manual_seed(77)  # nothing may depend on the global state
+    train(tiny_config(epochs=3), runs_dir=tmp_path, device="cpu")
+    assert results(run_path(tmp_path)) == results(undisturbed)
+
+
+def test_another_seed_gives_another_run(undisturbed, tmp_path):
+    train(tiny_config(epochs=3, seed=1), runs_dir=tmp_path, device="cpu")
+    assert results(run_path(tmp_path))["network"] != results(undisturbed)["network"]
+
+
+@pytest.mark.parametrize(
+    "interruption",
+    [
+        {"after_epoch": 1},
+        {"after_epoch": 2},
+        {"after_steps": 1},
+        {"after_steps": 5},
+        {"after_epoch": 3},
+    ],
+    ids=str,
+)
+def test_interrupted_run_ends_like_an_undisturbed_one(interruption, undisturbed, tmp_path):
+    config = tiny_config(epochs=3)
+    with pytest.raises(InterruptedRunError):
+        train(config, runs_dir=tmp_path, device="cpu", reporter=Watcher(**interruption))
+    torch.manual_seed(5)
+    train(config, runs_dir=tmp_path, device="cpu")
+    assert results(run_path(tmp_path)) == results(undisturbed)
+
+
+def test_resumed_run_trains_the_epochs_that_are_left(undisturbed, tmp_path):
+    config, first, second = tiny_config(epochs=3), Watcher(after_epoch=1), Watcher()
+    with pytest.raises(InterruptedRunError):
+        train(config, runs_dir=tmp_path, device="cpu", reporter=first)
+    train(config, runs_dir=tmp_path, device="cpu", reporter=second)
+    num_steps = first.steps
+    assert first.starts == [(3, num_steps, 0)]
+    assert second.starts == [(3, num_steps, num_steps)]
+    assert second.steps == 2 * num_steps
+    assert [row["epoch"] for row in second.rows] == [2, 3]
+
+
+def test_lines_of_epochs_that_the_checkpoint_does_not_know_are_dropped(undisturbed, tmp_path):
+    config = tiny_config(epochs=3)
+    with pytest.raises(InterruptedRunError):
+        train(config, runs_dir=tmp_path, device="cpu", reporter=Watcher(after_epoch=1))
+    with (run_path(tmp_path) / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2}\n{"epo')
+    train(config, runs_dir=tmp_path, device="cpu")
+    assert results(run_path(tmp_path)) == results(undisturbed)
+
+
+def test_finished_run_trains_nothing(run):
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()}
+    watcher = Watcher()
+    record = train(tiny_config(), runs_dir=run.parent, device="cpu", reporter=watcher)
+    assert record.to_json().encode() == before["record.json"][0]
+    assert (watcher.starts, watcher.steps, watcher.rows) == ([], 0, [])
+    del before[".lock"]
+    for name, (content, time) in before.items():
+        assert (run / name).read_bytes() == content
+        assert (run / name).stat().st_mtime_ns == time
+
+
+def test_run_killed_before_its_record_was_written_gets_it(run):
+    (run / "record.json").unlink()
+    watcher = Watcher()
+    record = train(tiny_config(), runs_dir=run.parent, device="cpu", reporter=watcher)
+    assert watcher.steps == 0
+    assert record.training["epochs"] == 2
+    assert (run / "record.json").exists()
+
+
+def test_global_random_states_are_untouched(tmp_path):
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    train(tiny_config(epochs=1), runs_dir=tmp_path, device="cpu")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.random.get_state()[1].tolist() == before[2]  # noqa: NPY002
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(
+    undisturbed, tmp_path, monkeypatch
+):
+    config = tiny_config(epochs=3)
+    with pytest.raises(InterruptedRunError):
+        train(config, runs_dir=tmp_path, device="cpu", reporter=Watcher(after_epoch=1))
+    folder = run_path(tmp_path)
+    before = {name: (folder / name).read_bytes() for name in ("last.pt", "best.safetensors")}
+    trainer = prepare_training(config, runs_dir=tmp_path, device="cpu")
+    method = trainer.training_step.method
+
+    class Broken:
+        perturb = staticmethod(method.perturb)
+
+        def start_epoch(self, epoch):
+            return self
+
+        @staticmethod
+        def loss(*arguments):
+            loss, logits = method.loss(*arguments)
+            return LossAndLogits(loss * float("nan"), logits)
+
+    monkeypatch.setattr(trainer.training_step, "method", Broken())
+    message = r"loss is not finite from step 1 of epoch 2 on; .* is kept in"
+    with pytest.raises(FloatingPointError, match=message) as error:
+        trainer.run()
+    assert str(folder) in one_line(error)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    train(config, runs_dir=tmp_path, device="cpu")
+    assert results(folder) == results(undisturbed)
+
+
+def truncate(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: round(share * len(content))])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_truncated_checkpoint_falls_back_to_the_one_before_and_says_so(share, run):
+    before = results(run)
+    (run / "record.json").unlink()
+    truncate(run / "last.pt", share)
+    with pytest.warns(UserWarning, match=r"last.pt' is damaged.*going on from the one before"):
+        trainer = prepare_training(tiny_config(), runs_dir=run.parent, device="cpu")
+    assert trainer.progress.epoch == 1
+    trainer.run()
+    assert results(run) == before
+
+
+def test_two_truncated_checkpoints_are_refused_and_left_as_they_are(run):
+    for name in ("last.pt", "previous-last.pt"):
+        truncate(run / name, 0.5)
+    before = {path.name: path.read_bytes() for path in run.glob("*.pt")}
+    with (
+        pytest.warns(UserWarning, match=r"'.*last.pt' is damaged"),
+        pytest.raises(ValueError, match=r"previous-last.pt' is damaged") as error,
+    ):
+        prepare_training(tiny_config(), runs_dir=run.parent, device="cpu")
+    one_line(error)
+    assert {path.name: path.read_bytes() for path in run.glob("*.pt")} == before
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"training_step": {}, "progress": {}}, {"training_step": 3}], ids=str
+)
+def test_checkpoint_of_something_else_is_refused(state, run):
+    save_checkpoint(run / "last.pt", state)
+    with pytest.raises(ValueError, match=r"checkpoint '.*last.pt' is of another network") as error:
+        prepare_training(tiny_config(), runs_dir=run.parent, device="cpu")
+    one_line(error)
+
+
+def test_checkpoint_of_another_network_is_refused(run, tmp_path):
+    train(tiny_config(init_channels=5, epochs=1), runs_dir=tmp_path / "other", device="cpu")
+    other = run_path(tmp_path / "other") / "last.pt"
+    (run / "last.pt").write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match=r"last.pt' is of another network: .*size") as error:
+        prepare_training(tiny_config(), runs_dir=run.parent, device="cpu")
+    one_line(error)
+
+
+def test_fixed_attention_stays_as_it_is(tmp_path):
+    train(tiny_config(attention="fixed"), runs_dir=tmp_path, device="cpu")
+    attention = [row["attention"] for row in rows(run_path(tmp_path))]
+    assert attention == [[[0.5, 0.5]] * 3] * 2
+
+
+def test_layout_in_memory_decides_speed_alone(tmp_path):
+    train(tiny_config(epochs=1, channels_last=False), runs_dir=tmp_path, device="cpu")
+    train(tiny_config(epochs=1), runs_dir=tmp_path, device="cpu")
+    losses = [rows(path)[0]["train_loss"] for path in tmp_path.iterdir()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_best_weights_hold_the_whole_network(undisturbed):
+    names = set(network_of(undisturbed))
+    assert set(load_file(undisturbed / "best.safetensors")) == names
+    assert "attention.logits" in names
