@@ -584,7 +584,10 @@ def test_killed_process_ends_like_an_undisturbed_one(tmp_path):
     assert killed.name == undisturbed.name
     for name in ("metrics.jsonl", "config.yaml"):
         assert (killed / name).read_bytes() == (undisturbed / name).read_bytes()
-    states = [load_checkpoint(path / "last.pt")["network"] for path in (killed, undisturbed)]
+    states = [
+        load_checkpoint(path / "last.pt")["training_step"]["network"]
+        for path in (killed, undisturbed)
+    ]
     assert all((tensor == states[1][name]).all() for name, tensor in states[0].items())
     best = [load_file(path / "best.safetensors") for path in (killed, undisturbed)]
     assert all((tensor == best[1][name]).all() for name, tensor in best[0].items())
