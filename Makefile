@@ -9,7 +9,7 @@ READY := $(VENV)/.installed
 .PHONY: demo test lint coverage
 
 demo: $(READY)
-	run=$$($(BIN)/nasbench-at train --config demo.yaml | tee /dev/stderr | tail -n 1) && \
+	run=$$($(BIN)/nasbench-at train --config demo.yaml | tee >(cat >&2) | tail -n 1) && \
 	$(BIN)/nasbench-at evaluate $$run --aa-samples 100
 
 test: $(READY)

@@ -246,7 +246,7 @@ class _Evaluation:
         self._progress_dir, self._on_result = progress_dir, on_result
 
     def _add(self, name: str, correct: Tensor, settings: Mapping[str, Any], seconds: float) -> None:
-        self.outcomes[name] = correct.cpu()
+        self.outcomes[name] = correct.cpu().clone()  # AutoAttack's row is its last part's
         self.results[name] = AttackResult(len(correct), int(correct.sum()), settings, seconds)
         if self._on_result is not None:
             self._on_result(name, self.results[name])

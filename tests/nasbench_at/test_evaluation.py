@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import nn
 
 from nasbench_at.attacks import FGSM, AutoAttack, LinfPGD
@@ -368,3 +369,10 @@ def test_model_in_training_mode_is_evaluated_in_eval_mode_and_given_back(data, m
     assert all(module.training for module in net.modules())
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
     net.eval()
+
+
+def test_outcomes_of_all_rows_can_be_saved_together(model, data):
+    attacks = {"aa": AutoAttack(0.05, square_queries=2)}
+    report = evaluate(model, data, attacks, aa_samples=4)
+    saved = load(save(dict(report.outcomes)))
+    assert torch.equal(saved["aa"], saved["aa/square"])
