@@ -75,19 +75,6 @@ class Distribution:
         counts = self.sum(torch.tensor(flags, dtype=torch.int64))
         return tuple(count > 0 for count in counts.tolist())
 
-    def gather_rows(self, rows: Tensor, num_rows: int) -> Tensor:
-        """Puts rows dealt out by turns, rank r having rows r, r + world_size, …, in order again.
-
-        Args:
-            rows: This rank's rows.
-            num_rows: Rows of all ranks together.
-        """
-        if self.world_size == 1:
-            return rows
-        whole = rows.new_zeros((num_rows, *rows.shape[1:]), dtype=torch.int64)
-        whole[self.rank :: self.world_size] = rows.long()
-        return self.sum(whole).to(rows.dtype)
-
     def barrier(self) -> None:
         """Waits for all ranks."""
         if self.world_size > 1:

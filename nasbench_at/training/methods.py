@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -110,24 +110,22 @@ def create_method(name: str, hyperparameters: Hyperparameters) -> Method:
 
 def training_attack(hyperparameters: Hyperparameters) -> LinfPGD:
     """Returns the inner attack that hyper-parameters describe."""
-    return LinfPGD(
-        hyperparameters.eps,
-        step_size=hyperparameters.step_size,
-        steps=hyperparameters.attack_steps,
-        start=hyperparameters.attack_start,
-        noise=hyperparameters.attack_noise,
-    )
+    return LinfPGD(hyperparameters.eps, **_attack_values(hyperparameters))
 
 
 def early_stop_attack(hyperparameters: Hyperparameters) -> EarlyStopPGD:
     """Returns FAT's inner attack as it is in the first epoch."""
-    return EarlyStopPGD(
-        hyperparameters.eps,
-        step_size=hyperparameters.step_size,
-        steps=hyperparameters.attack_steps,
-        start=hyperparameters.attack_start,
-        noise=hyperparameters.attack_noise,
-    )
+    return EarlyStopPGD(hyperparameters.eps, **_attack_values(hyperparameters))
+
+
+def _attack_values(hyperparameters: Hyperparameters) -> dict[str, Any]:
+    """What every inner attack takes besides its radius."""
+    return {
+        "step_size": hyperparameters.step_size,
+        "steps": hyperparameters.attack_steps,
+        "start": hyperparameters.attack_start,
+        "noise": hyperparameters.attack_noise,
+    }
 
 
 def natural_objective(model: nn.Module, x: Tensor) -> KLObjective:
@@ -290,14 +288,8 @@ def _fat_trades(hyperparameters: Hyperparameters) -> Method:
 
 @register_method("fast_at")
 def _fast_at(hyperparameters: Hyperparameters) -> Method:
-    attack = LinfPGD(
-        hyperparameters.eps,
-        step_size=hyperparameters.step_size,
-        steps=hyperparameters.attack_steps,
-        start=hyperparameters.attack_start,
-        mode="train",
-    )
-    return AdversarialTraining(attack)
+    values = _attack_values(hyperparameters)
+    return AdversarialTraining(LinfPGD(hyperparameters.eps, mode="train", **values))
 
 
 def _beta(hyperparameters: Hyperparameters) -> float:
