@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from blocks import create_block, list_blocks
 from nasbench_at.attacks import (
     FGSM,
     L2PGD,
@@ -146,51 +145,3 @@ def test_unknown_mode_is_named(net: nn.Sequential) -> None:
         attack_mode(net, "test"),  # type: ignore[arg-type]
     ):
         pass
-
-
-@pytest.mark.parametrize("name", list_blocks())
-def test_fixed_norms_compute_the_same_function_and_gradient(name):
-    block = create_block(name, 8).double()
-    with torch.no_grad():
-        for module in block.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_()
-                module.running_var.uniform_(0.5, 2.0)
-                module.weight.normal_()
-                module.bias.normal_()
-    x = torch.rand(2, 8, 6, 6, dtype=torch.float64)
-
-    def output_and_gradient(*, fix_norms):
-        leaf = x.clone().requires_grad_()
-        with attack_mode(block, fix_norms=fix_norms):
-            output = block(leaf)
-            (gradient,) = torch.autograd.grad(output.square().sum(), leaf)
-        return output.detach(), gradient
-
-    plain, fixed = (output_and_gradient(fix_norms=fix) for fix in (False, True))
-    torch.testing.assert_close(fixed, plain, rtol=1e-9, atol=1e-9)
-    assert not [m for m in block.modules() if "forward" in vars(m)]
-
-
-def test_shared_convolution_of_separate_norms_is_not_folded():
-    block = create_block("ada_rk", 8, separate_norms=True).double()
-    with torch.no_grad():
-        block.second_norm2.running_mean.fill_(3.0)
-    x = torch.rand(2, 8, 6, 6, dtype=torch.float64)
-    with attack_mode(block), torch.no_grad():
-        plain = block(x)
-    with attack_mode(block, fix_norms=True), torch.no_grad():
-        torch.testing.assert_close(block(x), plain)
-
-
-def test_norms_are_their_own_again_after_an_exception():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-
-    def fail():
-        with attack_mode(model, fix_norms=True):
-            assert "forward" in vars(model[1])
-            raise ArithmeticError
-
-    with pytest.raises(ArithmeticError):
-        fail()
-    assert "forward" not in vars(model[1])
