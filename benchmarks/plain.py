@@ -1,8 +1,9 @@
 """What the speed is compared with: the same network, attack and training step, written plainly.
 
 Channels first, gradients of every parameter computed in every attack step, TRADES' natural logits
-computed anew in each of them, and Ada-RK's residual evaluated three times, as in the DS-Net
-authors' code.
+computed anew in each of them, Ada-RK's residual evaluated three times, the reduction's first norm
+twice, MBConv's padding and swish apart from their neighbours, and modules summed product by
+product, as in the DS-Net authors' code.
 """
 
 from __future__ import annotations
@@ -11,10 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blocks import ReductionBlock
 from blocks.ada_rk import AdaRK
+from blocks.mbconv import MBConv, drop_connect
 from nasbench_at import Architecture, build_network
+from nasbench_at.networks.ds_net import DSNet, RobustModule
 
-__all__ = ["PlainAdaRK", "PlainTraining", "plain_attack_step", "plain_network"]
+__all__ = [
+    "PlainAdaRK",
+    "PlainMBConv",
+    "PlainModule",
+    "PlainReduction",
+    "PlainTraining",
+    "plain_attack_step",
+    "plain_network",
+]
 
 
 class PlainAdaRK(nn.Module):
@@ -35,13 +47,68 @@ class PlainAdaRK(nn.Module):
         return output
 
 
-def plain_network(architecture: Architecture) -> nn.Module:
-    """Builds the network with the plain Ada-RK, channels first."""
+class PlainMBConv(nn.Module):
+    """The inverted bottleneck with its padding and its swish as operations of their own."""
+
+    def __init__(self, block: MBConv) -> None:
+        super().__init__()
+        self.expand, self.norm1 = block.expand, block.norm1
+        self.depthwise, self.norm2 = block.depthwise, block.norm2
+        self.squeeze_excite, self.project = block.squeeze_excite, block.project
+        self.norm3, self.norm, self.drop_rate = block.norm3, block.norm, block.drop_rate
+        self.padding, self.depthwise.padding = self.depthwise.padding[0], (0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(N, C, H, W)`` to the same shape."""
+        hidden = self.norm1(self.expand(x))
+        hidden = F.pad(hidden * hidden.sigmoid(), [self.padding] * 4)
+        hidden = self.norm2(self.depthwise(hidden))
+        branch = self.norm3(self.project(self.squeeze_excite(hidden * hidden.sigmoid())))
+        if self.training:
+            branch = drop_connect(branch, self.drop_rate)
+        output: Tensor = self.norm(x + branch)
+        return output
+
+
+class PlainReduction(nn.Module):
+    """The reduction with its first norm and activation evaluated for each of its branches."""
+
+    def __init__(self, block: ReductionBlock) -> None:
+        super().__init__()
+        self.residual, self.shortcut, self.norm = block.residual, block.shortcut, block.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(N, i, H, W)`` to ``(N, o, H/2, W/2)``."""
+        shortcut = self.shortcut(self.residual.activate_input(x))
+        output: Tensor = self.norm(self.residual(x) + shortcut)
+        return output
+
+
+class PlainModule(RobustModule):
+    """The weighted sum of blocks, each product and each sum by itself, from zero."""
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Maps ``(N, C, H, W)`` and weights ``(max blocks,)`` to ``(N, C, H, W)``."""
+        blocks = zip(self.blocks, self.slots, strict=True)
+        return sum((block(x) * weights[slot] for block, slot in blocks), start=torch.zeros(()))
+
+
+PLAIN = {AdaRK: PlainAdaRK, MBConv: PlainMBConv}
+
+
+def _as_it_is(block: nn.Module) -> nn.Module:
+    return block
+
+
+def plain_network(architecture: Architecture) -> DSNet:
+    """Builds the network with these parts, channels first; the state_dict keeps its keys."""
     network = build_network(architecture)
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, AdaRK):
-                setattr(module, name, PlainAdaRK(child))
+    for i, stage in enumerate(network.stages):
+        if isinstance(stage, RobustModule):
+            blocks = [PLAIN.get(type(block), _as_it_is)(block) for block in stage.blocks]
+            network.stages[i] = PlainModule(blocks, stage.slots, stage.active)
+        elif isinstance(stage, ReductionBlock):
+            network.stages[i] = PlainReduction(stage)
     return network
 
 
@@ -67,10 +134,9 @@ class PlainTraining:
 
     eps, step_size, steps, noise = 0.031, 0.007, 10, 0.001
 
-    def __init__(self, network: nn.Module, *, beta: float | None) -> None:
+    def __init__(self, network: DSNet, *, beta: float | None) -> None:
         self.network, self.beta = network, beta
-        logits = list(network.attention.parameters())
-        weights = [p for name, p in network.named_parameters() if not name.startswith("attention")]
+        weights, logits = network.block_parameters(), network.attention_parameters()
         self.optimizers = (
             torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=5e-4),
             torch.optim.Adam(logits, lr=1e-3, betas=(0.5, 0.999), weight_decay=1e-3),

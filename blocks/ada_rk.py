@@ -70,9 +70,10 @@ class AdaRK(nn.Module):
         b21 = 0.5 / beta
         b20 = 1 - b21 - alpha * beta
         slope = self.residual(x, updates=self.first_updates)
-        second_slope = self._second_residual(x + beta * slope)
+        second_slope = self._second_residual(x.addcmul(beta, slope))
         # The brackets keep α in the autograd graph, with its exact gradient of zero.
-        output: Tensor = self.norm(x + (b20 + alpha * beta) * slope + b21 * second_slope)
+        stepped = x.addcmul(b20 + alpha * beta, slope).addcmul(b21, second_slope)
+        output: Tensor = self.norm(stepped)
         return output
 
     def _second_residual(self, x1: Tensor) -> Tensor:
