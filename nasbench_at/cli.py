@@ -355,11 +355,18 @@ def run_evaluate(words: Sequence[str]) -> int:
             EvaluateArguments, words, command="evaluate", description=_summary(run_evaluate)
         )
     from nasbench_at.console import show_evaluation, show_result, stdout
+    from nasbench_at.devices import select_device
+    from nasbench_at.training.distribution import distributed
 
-    with one_line_warnings():
+    with ExitStack() as ranks, one_line_warnings():
         with bad_input():
+            device = select_device(arguments.device)
+            distribution = ranks.enter_context(distributed(device))
+            arguments = replace(arguments, device=str(distribution.place(device)))
             evaluation = _prepare_evaluation(arguments)
-        record = evaluation.run(show_result)
+        record = evaluation.run(show_result, distribution)
+        if not distribution.is_main:
+            return 0
     show_evaluation(record)
     if len(evaluation.attacks) > 1:
         from analysis.robustness_curve import compute_robustness_curve, write_robustness_curve

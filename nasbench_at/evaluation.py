@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from nasbench_at.data import LabelledImages
 from nasbench_at.evaluation_files import ProgressFile
 from nasbench_at.seeding import make_generator
 from nasbench_at.standard_attacks import ATTACK_NAMES, standard_attacks
+from nasbench_at.training.distribution import Distribution
 
 __all__ = [
     "ATTACK_NAMES",
@@ -135,8 +137,12 @@ def evaluate(
     aa_samples: int | str | None = None,
     progress_dir: str | Path | None = None,
     on_result: Callable[[str, AttackResult], None] | None = None,
+    distribution: Distribution | None = None,
 ) -> RobustnessReport:
     """Measures natural accuracy and accuracy under attacks, in float32 and eval mode.
+
+    Several ranks share the batches. As a batch's randomness depends on nothing but its number, the
+    outcomes of every image are those of a single process.
 
     Args:
         model: Images in [0, 1] to logits.
@@ -148,6 +154,8 @@ def evaluate(
         progress_dir: Keep AutoAttack's verdicts in files there after each batch, and go on from
             them. The files stay; whoever has the report removes them.
         on_result: Called with each row as soon as it is known.
+        distribution: This process's place among ranks, each of which calls this function with the
+            same arguments. Only rank 0 looks for signs that the numbers cannot be trusted.
 
     Returns:
         The report.
@@ -157,7 +165,8 @@ def evaluate(
     """
     count = count_aa_samples(aa_samples, len(data))
     check_model(model, data)
-    evaluation = _Evaluation(model, data, batch_size, seed, progress_dir, on_result)
+    ranks = distribution or Distribution()
+    evaluation = _Evaluation(model, data, batch_size, seed, progress_dir, on_result, ranks)
     if count is not None and count < len(data):
         evaluation.aa_subset = _draw_subset(len(data), count, seed)
     evaluation.add_natural()
@@ -167,7 +176,7 @@ def evaluate(
         else:
             evaluation.add_attack(name, attack)
     evaluation.add_worst_case(attacks)
-    checks = _check_trust(model, data, attacks)
+    checks = _check_trust(model, data, attacks) if ranks.is_main else ()
     return RobustnessReport(
         evaluation.results, evaluation.outcomes, evaluation.aa_subset, checks, seed
     )
@@ -237,6 +246,7 @@ class _Evaluation:
         seed: int,
         progress_dir: str | Path | None,
         on_result: Callable[[str, AttackResult], None] | None,
+        ranks: Distribution,
     ) -> None:
         self.results: dict[str, AttackResult] = {}
         self.outcomes: dict[str, Tensor] = {}
@@ -244,6 +254,7 @@ class _Evaluation:
         self._model, self._data = model, data
         self._batch_size, self._seed = batch_size, seed
         self._progress_dir, self._on_result = progress_dir, on_result
+        self._ranks = ranks
 
     def _add(self, name: str, correct: Tensor, settings: Mapping[str, Any], seconds: float) -> None:
         self.outcomes[name] = correct.cpu().clone()  # AutoAttack's row is its last part's
@@ -253,18 +264,28 @@ class _Evaluation:
 
     def add_natural(self) -> None:
         start = time.perf_counter()
-        batches = self._data.batches(self._batch_size)
-        correct = torch.cat([_correct(self._model, x, y) for x, y in batches])
+        correct = self._judge(lambda _, x, y: x)
         self._add("natural", correct, {}, time.perf_counter() - start)
 
     def add_attack(self, name: str, attack: Attack) -> None:
+        def perturb(number: int, x: Tensor, y: Tensor) -> Tensor:
+            generator = make_generator(self._seed, "evaluation", name, number, device=x.device)
+            return attack(self._model, x, y, generator=generator)
+
         start = time.perf_counter()
+        correct = self._judge(perturb)
+        self._add(name, correct, attack.settings(), time.perf_counter() - start)
+
+    def _judge(self, perturb: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+        """Which images are right once perturbed; a batch is the work of one rank."""
+        rank, num_ranks = self._ranks.shard
         correct = []
-        for i, (x, y) in enumerate(self._data.batches(self._batch_size)):
-            generator = make_generator(self._seed, "evaluation", name, i, device=x.device)
-            x_adv = attack(self._model, x, y, generator=generator)
-            correct.append(_correct(self._model, x_adv, y))
-        self._add(name, torch.cat(correct), attack.settings(), time.perf_counter() - start)
+        for number, (x, y) in enumerate(self._data.batches(self._batch_size)):
+            if number % num_ranks == rank:
+                correct.append(_correct(self._model, perturb(number, x, y), y))
+            else:
+                correct.append(torch.ones_like(y, dtype=torch.bool))
+        return self._ranks.true_on_all(torch.cat(correct))
 
     def add_autoattack(self, name: str, attack: AutoAttack) -> None:
         result = self._run_autoattack(name, attack)
@@ -280,8 +301,16 @@ class _Evaluation:
         everything = torch.arange(len(self._data))
         indices = everything if self.aa_subset is None else self.aa_subset
         x, y = self._data.take(indices)
+        run = partial(
+            attack.run,
+            self._model,
+            x,
+            y,
+            shard=self._ranks.shard,
+            true_on_all_ranks=self._ranks.true_on_all,
+        )
         if self._progress_dir is None:
-            return attack.run(self._model, x, y)
+            return run()
         progress = ProgressFile.of(
             Path(self._progress_dir),
             name,
@@ -289,8 +318,9 @@ class _Evaluation:
             model=self._model,
             images=x,
             labels=y,
+            shard=self._ranks.shard,
         )
-        return attack.run(self._model, x, y, resume=progress.load(x), on_batch_done=progress.save)
+        return run(resume=progress.load(x), on_batch_done=progress.save)
 
     def add_worst_case(self, attacks: Mapping[str, Attack]) -> None:
         if not attacks:

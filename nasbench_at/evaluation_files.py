@@ -88,11 +88,15 @@ class ProgressFile:
         model: nn.Module,
         images: Tensor,
         labels: Tensor,
+        shard: tuple[int, int] = (0, 1),
     ) -> ProgressFile:
-        """Returns the file for an attack's settings, a model and images, in a directory."""
+        """Returns the file for an attack's settings, a model and images, in a directory.
+
+        Each of several ranks has a file of its own, which holds for that number of ranks.
+        """
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         return cls(
-            directory / f"{name}-{key}.safetensors",
+            directory / f"{name}-{key}-rank{shard[0]}of{shard[1]}.safetensors",
             {
                 "settings": settings,
                 "weights": hash_weights(model),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, make_dataclass
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -47,17 +50,39 @@ def parse_flags(
         default: An object whose fields are the flags' defaults where it has them.
 
     Raises:
-        SystemExit: With code 2 if a flag is unknown or cannot be read, 0 after ``--help``.
-        ValueError: If a value is out of its range.
+        SystemExit: With code 0 after ``--help``.
+        ValueError: If a flag is unknown or cannot be read, or a value is out of its range.
     """
-    with _REGISTRY:
-        parsed: Any = tyro.cli(
-            _unchecked_twin(kind, default),
-            args=list(words),
-            prog=f"nasbench-at {command}",
-            description=description,
-        )
+    box = io.StringIO()
+    try:
+        with _REGISTRY, contextlib.redirect_stderr(box):
+            parsed: Any = tyro.cli(
+                _unchecked_twin(kind, default),
+                args=list(words),
+                prog=f"nasbench-at {command}",
+                description=description,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_first_sentence(box.getvalue())) from None
     return kind(**vars(parsed))
+
+
+def _first_sentence(box: str) -> str:
+    """What one of tyro's boxes says, in a line, with the flag that it thinks was meant.
+
+    Below the title are paragraphs between rules; the frame is missing where the terminal has none.
+    """
+    _, *lines = (line.strip("│ ") for line in box.splitlines())
+    is_rule = [not line.strip("╰╯─-") for line in lines]
+    start = is_rule.index(False)
+    end = is_rule.index(True, start)
+    sentence = " ".join(lines[start:end]).rstrip(".")
+    near = [line.split()[0] for line in lines[end:] if re.match("--[a-z]", line)]
+    if "Perhaps you meant:" in lines and near:
+        sentence += f"; did you mean {near[0]}?"
+    return sentence
 
 
 def _unchecked_twin(kind: type, default: Any) -> type:

@@ -108,9 +108,7 @@ def _prepare_step(
     device: str,
     distribution: Distribution,
 ) -> tuple[DataSet, TrainingStep]:
-    chosen = select_device(device)
-    if chosen.type == "cuda" and distribution.world_size > 1:
-        chosen = torch.device("cuda", distribution.local_rank)
+    chosen = distribution.place(select_device(device))
     check_precision(config.precision, chosen)
     check_optimizer_impl(config.optimizer_impl, chosen)
     data = load_config_data(config, chosen, data_root)

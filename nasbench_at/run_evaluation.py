@@ -39,6 +39,7 @@ from nasbench_at.records import Record, read_record
 from nasbench_at.runs import RunFolder, open_run_folder
 from nasbench_at.standard_attacks import standard_attacks
 from nasbench_at.training.checkpoints import load_weights
+from nasbench_at.training.distribution import Distribution
 from nasbench_at.user_models import load_user_model
 
 __all__ = [
@@ -276,7 +277,9 @@ class PreparedEvaluation:
     lock: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
     plugins: tuple[str, ...] = ()
 
-    def run(self, on_result: OnResult | None = None) -> Record:
+    def run(
+        self, on_result: OnResult | None = None, distribution: Distribution | None = None
+    ) -> Record:
         """Attacks, then writes the per-sample outcomes and the record.
 
         AutoAttack's verdicts are kept in a folder beside the record until that is written: killed
@@ -284,12 +287,14 @@ class PreparedEvaluation:
 
         Args:
             on_result: Called with each row as soon as it is known.
+            distribution: This process's place among ranks that share the work; rank 0 writes.
 
         Raises:
             FolderInUseError: If another process works in the run's folder.
         """
+        ranks = distribution or Distribution()
         progress_dir = self.path.with_suffix(".progress")
-        with self.lock():
+        with self.lock() if ranks.is_main else nullcontext():
             reports = {
                 eps: evaluate(
                     self.model,
@@ -298,19 +303,25 @@ class PreparedEvaluation:
                     seed=self.options.seed,
                     aa_samples=self.options.aa_samples,
                     progress_dir=progress_dir,
-                    on_result=on_result,
+                    on_result=on_result if ranks.is_main else None,
+                    distribution=ranks,
                 )
                 for eps, attacks in self.attacks.items()
             }
-            record = replace(self.record, evaluation=self._describe(reports))
+            record = replace(self.record, evaluation=self._describe(reports, ranks))
+            if not ranks.is_main:
+                return record
             outcomes = safetensors.torch.save(self._collect_outcomes(reports))
             write_atomically(outcomes_path(self.path), outcomes)
             write_atomically(self.path, record.to_json().encode())
             remove_progress(progress_dir)
         return record
 
-    def _describe(self, reports: Mapping[float, RobustnessReport]) -> dict[str, Any]:
+    def _describe(
+        self, reports: Mapping[float, RobustnessReport], ranks: Distribution
+    ) -> dict[str, Any]:
         images = self.images
+        provenance = collect_provenance(images.labels.device, self.plugins)
         evaluation = {
             **reports[self.main_eps].to_dict(),
             "eps": self.main_eps,
@@ -318,7 +329,7 @@ class PreparedEvaluation:
             "recipe": self.options.recipe,
             "data": self.data,
             "data_fingerprint": hash_images(images.images, images.labels),
-            "provenance": collect_provenance(images.labels.device, self.plugins),
+            "provenance": {**provenance, "num_ranks": ranks.world_size},
         }
         if len(reports) > 1:
             evaluation["curve"] = [

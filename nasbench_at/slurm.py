@@ -29,8 +29,8 @@ srun torchrun \\
   --rdzv-backend=c10d --rdzv-endpoint="$MASTER_ADDR:29500" --rdzv-id="$SLURM_JOB_ID" \\
   -m nasbench_at {command} &
 child=$!
-trap 'stopped=1; kill -TERM "$child"' TERM
 stopped=0
+trap 'stopped=1; kill -TERM "$child"' TERM
 wait "$child"
 code=$?
 # The trap ends the first wait; the second one lets training save.

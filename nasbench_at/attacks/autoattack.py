@@ -161,11 +161,14 @@ class AutoAttack:
         *,
         resume: AutoAttackResult | None = None,
         on_batch_done: Callable[[AutoAttackResult], None] | None = None,
+        shard: tuple[int, int] = (0, 1),
+        true_on_all_ranks: Callable[[Tensor], Tensor] | None = None,
     ) -> AutoAttackResult:
         """Run the attacks one by one, each on the samples that are still classified correctly.
 
         A result so far can be resumed from any batch of any attack, with the same outcome as
-        without the interruption: each attack is seeded anew on each batch.
+        without the interruption: each attack is seeded anew on each batch. For the same reason
+        several processes may share the batches: the verdicts are those of one.
 
         Args:
             model: maps images to logits.
@@ -175,12 +178,17 @@ class AutoAttack:
                 repeated.
             on_batch_done: is given the result so far after each batch of each attack, for a
                 checkpoint or a progress bar.
+            shard: this process's rank and the number of processes; each attacks every
+                `shard[1]`-th batch.
+            true_on_all_ranks: exchanges verdicts (N,) between the processes after each attack;
+                needed where there are several.
 
         Shapes:
             x: (N, C, H, W), float32. y: (N,), int64.
 
         Returns:
-            Images, verdicts and seconds of each attack.
+            Images, verdicts and seconds of each attack; images and seconds are those of this
+            process.
 
         Raises:
             ValueError: if `x` or `y` are refused, the model has fewer than 4 classes, an L2
@@ -197,11 +205,14 @@ class AutoAttack:
             result = resume or self._begin(model, x, y)
             runners = self._runners(model, x.device, num_classes)
             for name in self.attacks:
-                result, batches = self._begin_attack(result, name)
+                result, batches = self._begin_attack(result, name, shard)
                 for rows in batches:
                     result = self._attack(model, x, y, result, name, rows, runners[name])
                     if on_batch_done is not None:
                         on_batch_done(result)
+                if true_on_all_ranks is not None:
+                    robust = true_on_all_ranks(result.robust_after[name])
+                    result = replace(result, robust_after={**result.robust_after, name: robust})
         return result
 
     def _check(self, model: nn.Module, x: Tensor, y: Tensor) -> int:
@@ -229,7 +240,7 @@ class AutoAttack:
         return AutoAttackResult(x.detach().clone(), correct, {}, {}, {}, self.settings())
 
     def _begin_attack(
-        self, result: AutoAttackResult, name: str
+        self, result: AutoAttackResult, name: str, shard: tuple[int, int]
     ) -> tuple[AutoAttackResult, tuple[Tensor, ...]]:
         """Return `result` with an entry for the attack, and the attack's batches still to do."""
         position = self.attacks.index(name)
@@ -244,7 +255,8 @@ class AutoAttack:
         # Nobody left: a split would give one empty batch.
         rows = before.nonzero().squeeze(1)
         batches = torch.split(rows, self.batch_size) if len(rows) else ()
-        return result, batches[result.num_batches[name] :]
+        rank, num_ranks = shard
+        return result, batches[rank::num_ranks][result.num_batches[name] :]
 
     def _attack(
         self,

@@ -67,6 +67,16 @@ class Distribution:
             dist.all_reduce(tensor)
         return tensor
 
+    def true_on_all(self, flags: Tensor) -> Tensor:
+        """Returns which entries of a boolean tensor are true on all ranks."""
+        return self.sum((~flags).long()) == 0
+
+    def place(self, device: torch.device) -> torch.device:
+        """Returns this rank's own GPU if ranks compute on GPUs, else the device as it is."""
+        if device.type == "cuda" and self.world_size > 1:
+            return torch.device("cuda", self.local_rank)
+        return device
+
     def agree(self, *flags: bool) -> tuple[bool, ...]:
         """Returns for each flag whether any rank raised it: the same answer on all ranks.
 

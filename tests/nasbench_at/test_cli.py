@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -177,19 +178,27 @@ def test_bad_input_is_one_line_that_names_it(words, message, capsys):
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "message"),
     [
-        train_words("--epoch", "3"),
-        train_words("--epochs", "many"),
-        train_words("--recipe", "ours"),
-        train_words("--block-options", "norm"),
-        ["evaluate"],
+        (train_words("--epoch", "3"), "Unrecognized options: --epoch, 3; did you mean --epochs?"),
+        (train_words("--epochs", "many"), "Error parsing --epochs: .* from ['many']"),
+        (
+            train_words("--recipe", "ours"),
+            "invalid choice 'ours' for argument '--recipe'. Expected one of ('paper', 'authors')",
+        ),
+        (
+            train_words("--block-options", "norm"),
+            "Error parsing --block-options: must be written NAME.OPTION=VALUE, got norm",
+        ),
+        (["compare"], "Missing from nasbench-at compare: PATH .*(required)"),
     ],
-    ids=lambda words: " ".join(words[-2:]),
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
-def test_flag_that_cannot_be_read_is_bad_input(words, capsys):
+def test_flag_that_cannot_be_read_gets_one_line(words, message, capsys):
     assert main(words) == 2
-    assert "--" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    expected = ".*".join(map(re.escape, message.split(".*")))
+    assert re.fullmatch(f"nasbench-at: {expected}\n", err), err
     assert not Path("runs").exists()
 
 

@@ -14,7 +14,11 @@ from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import nasbench_at.training.sync_norm as sync_norm
-from nasbench_at.jobs import prepare_training
+from nasbench_at.attacks import AutoAttack, LinfPGD
+from nasbench_at.data import LabelledImages
+from nasbench_at.evaluation import evaluate
+from nasbench_at.jobs import create_network, load_config_data, prepare_training
+from nasbench_at.presets import resolve
 from nasbench_at.training.checkpoints import load_checkpoint
 from nasbench_at.training.distribution import Distribution, distributed
 from nasbench_at.training.methods import LossAndLogits
@@ -100,11 +104,40 @@ def run_case(name: str, out: Path, distribution: Distribution) -> dict[str, Any]
     }
 
 
+def evaluate_shared(out: Path, distribution: Distribution) -> dict[str, Tensor]:
+    """Outcomes of a network on images that it classifies as it likes, five batches of them."""
+    config = resolve(tiny_config())
+    data = load_config_data(config, torch.device("cpu"))
+    network = create_network(config, data, torch.device("cpu")).train()
+    x, _ = data.train.take(torch.arange(96))
+    with torch.no_grad():
+        network(x)  # BatchNorm statistics
+        network.eval().head.bias -= network(x).mean(dim=0)
+        labels = network(x).argmax(dim=1)
+    images = LabelledImages(data.train.images[:96], labels)
+    attacks = {
+        "pgd": LinfPGD(0.01, steps=3, noise=0.001, restarts=2, verdict="any"),
+        "aa": AutoAttack(
+            0.005, batch_size=16, square_queries=20, attacks=("apgd-ce", "square", "fab-t")
+        ),
+    }
+    report = evaluate(
+        network,
+        images,
+        attacks,
+        batch_size=20,
+        progress_dir=out / "progress",
+        distribution=distribution,
+    )
+    return dict(report.outcomes)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
     with distributed(torch.device("cpu")) as distribution:
         seen = {name: run_case(name, out, distribution) for name in CASES}
+        seen["evaluation"] = evaluate_shared(out, distribution)
         torch.save(seen, out / f"rank{distribution.rank}.pt")
 
 

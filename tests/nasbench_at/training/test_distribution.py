@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nasbench_at.cli import main
 from nasbench_at.presets import resolve
+from nasbench_at.records import read_record
 from nasbench_at.training.distribution import Distribution, distributed
 from nasbench_at.training.step import TrainingStep
 from nasbench_at.training.sync_norm import CpuSyncBatchNorm2d
@@ -234,6 +235,34 @@ def test_validation_counts_are_exact_for_any_number_of_ranks(world_size, seen):
     assert 0 < natural < 64
     for rank in seen(world_size):
         assert rank["at"]["validation"] == [natural, robust]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_evaluation_is_shared_and_every_verdict_is_that_of_one_rank(world_size, seen):
+    expected = seen(1)[0]["evaluation"]
+    counts = {name: int(row.sum()) for name, row in expected.items()}
+    assert counts["natural"] == 96
+    assert 96 > counts["pgd"] > 0
+    assert 96 > counts["aa/apgd-ce"] > counts["aa"] > 0
+    for rank in seen(world_size):
+        assert list(rank["evaluation"]) == list(expected)
+        for name, row in expected.items():
+            assert torch.equal(rank["evaluation"][name], row), name
+
+
+@pytest.mark.slow
+def test_two_ranks_evaluate_through_the_command_line_and_one_writes(run):
+    words = ["-m", "nasbench_at", "evaluate", str(run), "--attacks", "fgsm", "pgd", "--device"]
+    main_output, other_output = finish(start_ranks([*words, "cpu"], 2))
+    shared = read_record(run / "record.json").evaluation
+    assert "pgd: " in main_output
+    assert other_output == ""
+    assert main(["evaluate", str(run), "--attacks", "fgsm", "pgd", "--device", "cpu"]) == 0
+    alone = read_record(run / "record.json").evaluation
+    for name, row in alone["results"].items():
+        assert shared["results"][name]["num_correct"] == row["num_correct"]
+    assert shared["provenance"]["num_ranks"] == 2
 
 
 @pytest.mark.slow
