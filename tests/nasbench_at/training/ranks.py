@@ -110,6 +110,7 @@ def evaluate_shared(out: Path, distribution: Distribution) -> dict[str, Tensor]:
     data = load_config_data(config, torch.device("cpu"))
     network = create_network(config, data, torch.device("cpu")).train()
     x, _ = data.train.take(torch.arange(96))
+    torch.manual_seed(0)  # mbconv drops samples
     with torch.no_grad():
         network(x)  # BatchNorm statistics
         network.eval().head.bias -= network(x).mean(dim=0)
@@ -117,9 +118,7 @@ def evaluate_shared(out: Path, distribution: Distribution) -> dict[str, Tensor]:
     images = LabelledImages(data.train.images[:96], labels)
     attacks = {
         "pgd": LinfPGD(0.01, steps=3, noise=0.001, restarts=2, verdict="any"),
-        "aa": AutoAttack(
-            0.005, batch_size=16, square_queries=20, attacks=("apgd-ce", "square", "fab-t")
-        ),
+        "aa": AutoAttack(0.005, batch_size=16, square_queries=20, attacks=("apgd-ce", "square")),
     }
     report = evaluate(
         network,

@@ -252,21 +252,7 @@ def test_evaluation_is_shared_and_every_verdict_is_that_of_one_rank(world_size, 
 
 
 @pytest.mark.slow
-def test_two_ranks_evaluate_through_the_command_line_and_one_writes(run):
-    words = ["-m", "nasbench_at", "evaluate", str(run), "--attacks", "fgsm", "pgd", "--device"]
-    main_output, other_output = finish(start_ranks([*words, "cpu"], 2))
-    shared = read_record(run / "record.json").evaluation
-    assert "pgd: " in main_output
-    assert other_output == ""
-    assert main(["evaluate", str(run), "--attacks", "fgsm", "pgd", "--device", "cpu"]) == 0
-    alone = read_record(run / "record.json").evaluation
-    for name, row in alone["results"].items():
-        assert shared["results"][name]["num_correct"] == row["num_correct"]
-    assert shared["provenance"]["num_ranks"] == 2
-
-
-@pytest.mark.slow
-def test_two_ranks_train_through_the_command_line(tmp_path):
+def test_two_ranks_train_and_evaluate_through_the_command_line(tmp_path):
     words = [*tiny_flags(epochs=1, data="digits", batch_size=400), "--sync-batch-norm"]
     words = ["-m", "nasbench_at", "train", *words, "--device", "cpu", "--runs-dir", str(tmp_path)]
     first, second = finish(start_ranks(words, 2))
@@ -274,6 +260,17 @@ def test_two_ranks_train_through_the_command_line(tmp_path):
     assert (folder / "record.json").exists()
     assert first.splitlines()[-1] == str(folder)
     assert str(folder) not in second
+
+    words = ["evaluate", str(folder), "--attacks", "fgsm", "pgd", "--device", "cpu"]
+    first, second = finish(start_ranks(["-m", "nasbench_at", *words], 2))
+    assert first.splitlines()[-1] == str(folder)
+    assert second == ""
+    shared = read_record(folder / "record.json").evaluation
+    assert main(words) == 0
+    alone = read_record(folder / "record.json").evaluation
+    assert shared["provenance"]["num_ranks"] == 2
+    for name, row in alone["results"].items():
+        assert shared["results"][name]["num_correct"] == row["num_correct"]
 
 
 @pytest.mark.slow
