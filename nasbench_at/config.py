@@ -40,6 +40,7 @@ __all__ = [
 
 AttackStart = Literal["uniform", "normal", "none"]
 Schedule = Literal["milestones", "cyclic"]
+SelectOn = Literal["validation", "test"]
 Precision = Literal["off", "bf16", "fp16", "o1-paper"]
 OptimizerImpl = Literal["torch", "fused", "apex"]
 # Named, so that the command line can say how each is written as a flag.
@@ -86,7 +87,9 @@ class RunConfig:
 
     Attributes:
         data: Name of the data set.
-        validation_fraction: Part of the training images held out to select the model, in (0, 1).
+        select_on: Select the model on held-out ``validation`` images (paper), or, as the authors'
+            code does, on the ``test`` images, and then train on all others.
+        validation_fraction: Part of the training images held out for that, in (0, 1).
         split_seed: Seed of that split.
         blocks: The block set of every module, or one set per module.
         num_modules: Number of robust modules, at least 3.
@@ -135,6 +138,7 @@ class RunConfig:
     """
 
     data: str = "digits"
+    select_on: SelectOn | None = None
     validation_fraction: float = 0.1
     split_seed: int = 0
 

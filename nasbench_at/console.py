@@ -119,7 +119,8 @@ def show_training(record: Record, path: Path) -> None:
         stdout,
         f"{record.num_params:,} parameters, {record.training['epochs']} epochs{ended}; selected "
         f"epoch {selected['epoch']}: natural {selected['validation_natural']:.1%}, robust "
-        f"{selected['validation_robust']:.1%} on {selected['num_samples']} validation images",
+        f"{selected['validation_robust']:.1%} on {selected['num_samples']} "
+        f"{record.config['select_on']} images",
     )
     _say(stdout, str(path))
 
@@ -206,6 +207,12 @@ def show_evaluation(record: Record) -> None:
     """Prints the table and the trust checks, a failed one as a warning."""
     stdout.print(evaluation_table(record))
     assert record.evaluation is not None
+    if record.config.get("select_on") == "test":
+        _say(
+            stdout,
+            "the network was selected on the test images, as by the authors' code: accuracies on "
+            "them are too high",
+        )
     for check in record.evaluation["checks"]:
         mark = "passed" if check["passed"] else "[bold red]WARNING[/bold red]"
         _say(stdout, f"trust check {check['name']}: {mark}: {check['detail']}")

@@ -136,7 +136,7 @@ def load_config_data(
     return load_data(
         config.data,
         root=None if data_root is None else Path(data_root),
-        validation_fraction=config.validation_fraction,
+        validation_fraction=None if config.select_on == "test" else config.validation_fraction,
         split_seed=config.split_seed,
         device=device,
         channels_last=config.channels_last,

@@ -187,7 +187,8 @@ def resolve(config: RunConfig) -> RunConfig:
         if getattr(config, field.name) is None
     }
     init = config.architecture((1, 8, 8), 2).attention.init
-    return replace(config, attention_init=init, **unset)
+    select_on = config.select_on or ("test" if config.recipe == "authors" else "validation")
+    return replace(config, attention_init=init, select_on=select_on, **unset)
 
 
 def _adapt(preset: Hyperparameters, values: Mapping[str, Any]) -> Hyperparameters:

@@ -30,7 +30,8 @@ class DataSet:
     Attributes:
         name: Registered name, file or function.
         train: Images to train on.
-        validation: Part of the training images held out to select the model.
+        validation: Images to select the model on: a part of the training images held out, or the
+            test images.
         test: Test images.
         num_classes: Number of classes.
         fingerprint: Hash of all images and labels before the split.
@@ -55,7 +56,7 @@ def load_data(
     *,
     root: str | Path | None = None,
     download: bool = True,
-    validation_fraction: float = 0.1,
+    validation_fraction: float | None = 0.1,
     split_seed: int = 0,
     device: torch.device | str = "cpu",
     channels_last: bool = False,
@@ -67,7 +68,8 @@ def load_data(
             :mod:`nasbench_at.data.custom`.
         root: Folder of the data files; :func:`nasbench_at.data.default_root` by default.
         download: Whether files that are not there may be downloaded.
-        validation_fraction: Part of the training images held out, in (0, 1).
+        validation_fraction: Part of the training images held out, in (0, 1); with None all are
+            for training, and the test images stand in for the held-out ones.
         split_seed: Seed of that split; the test images are always the same.
         device: Where the images live.
         channels_last: Memory layout of the images.
@@ -83,28 +85,38 @@ def load_data(
     options = {"root": default_root() if root is None else Path(root), "download": download}
     taken = inspect.signature(loader).parameters
     raw = _checked(name, loader(**{key: options[key] for key in options if key in taken}))
-    num_held_out = round(validation_fraction * len(raw.train_labels))
-    if not 0 < num_held_out < len(raw.train_labels):
-        raise ValueError(
-            f"validation_fraction {validation_fraction} of {len(raw.train_labels)} training images "
-            "leaves the validation or the training part empty"
-        )
-    order = torch.randperm(
-        len(raw.train_labels), generator=make_generator(split_seed, "validation split")
-    )
-    held_out, kept = order[:num_held_out].sort().values, order[num_held_out:].sort().values
 
     def part(images: Tensor, labels: Tensor) -> LabelledImages:
         return LabelledImages(images.to(device), labels.to(device), channels_last)
 
+    test = part(raw.test_images, raw.test_labels)
+    if validation_fraction is None:
+        train, validation = part(raw.train_images, raw.train_labels), test
+    else:
+        kept, held_out = _split(len(raw.train_labels), validation_fraction, split_seed)
+        train, validation = (
+            part(raw.train_images[rows], raw.train_labels[rows]) for rows in (kept, held_out)
+        )
     return DataSet(
         name=name,
-        train=part(raw.train_images[kept], raw.train_labels[kept]),
-        validation=part(raw.train_images[held_out], raw.train_labels[held_out]),
-        test=part(raw.test_images, raw.test_labels),
+        train=train,
+        validation=validation,
+        test=test,
         num_classes=raw.num_classes,
         fingerprint=_fingerprint(raw),
     )
+
+
+def _split(num_images: int, validation_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Returns the indices of the images to train on and of those held out, each in order."""
+    num_held_out = round(validation_fraction * num_images)
+    if not 0 < num_held_out < num_images:
+        raise ValueError(
+            f"validation_fraction {validation_fraction} of {num_images} training images "
+            "leaves the validation or the training part empty"
+        )
+    order = torch.randperm(num_images, generator=make_generator(seed, "validation split"))
+    return order[num_held_out:].sort().values, order[:num_held_out].sort().values
 
 
 def _checked(name: str, raw: RawData) -> RawData:

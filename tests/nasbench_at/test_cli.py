@@ -106,7 +106,7 @@ def test_help_of_train_explains_the_fields_of_the_configuration(capsys):
     main(["train", "--help"])
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--validation-fraction" in words
-    assert "held out to select the model" in words
+    assert "held out for that, in (0, 1)" in words
     assert "NAME.OPTION=VALUE" in words
 
 

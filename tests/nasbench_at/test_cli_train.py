@@ -196,10 +196,15 @@ def test_method_learns_digits_in_three_epochs(method, capsys):
 def test_cifar10_files_are_trained_on_end_to_end(tmp_path, capsys):
     write_cifar10(tmp_path / "data")
     assert main(published("cifar10", "data", "--method", "trades", "--recipe", "authors")) == 0
-    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    out = capsys.readouterr().out
+    folder = Path(out.splitlines()[-1])
     record = read_record(folder / "record.json")
-    assert record.training["num_train"] == 90
-    assert record.training["selected"]["num_samples"] == 10
+    # As the authors' code does: all training images, selection on the test images.
+    assert record.training["num_train"] == 100
+    assert f"{record.training['selected']['num_samples']} test images" in out
+    words = ["evaluate", str(folder), "--attacks", "fgsm", "--device", "cpu"]
+    assert main([*words, "--data-root", "data"]) == 0
+    assert "selected on the test images" in capsys.readouterr().out
     config = load_config(folder / "config.yaml")
     assert (config.augment, config.beta, config.attack_noise) == (True, 6.0, 0.001)
 
@@ -207,7 +212,21 @@ def test_cifar10_files_are_trained_on_end_to_end(tmp_path, capsys):
 def test_svhn_files_are_trained_on_end_to_end(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     write_svhn(tmp_path / "data")
-    assert main(published("svhn", "data", "--batch-size", "16", "--recipe", "authors")) == 0
+    assert (
+        main(
+            published(
+                "svhn",
+                "data",
+                "--batch-size",
+                "16",
+                "--select-on",
+                "validation",
+                "--recipe",
+                "authors",
+            )
+        )
+        == 0
+    )
     folder = Path(capsys.readouterr().out.splitlines()[-1])
     record = read_record(folder / "record.json")
     assert record.training["num_train"] + record.training["selected"]["num_samples"] == 40

@@ -45,6 +45,7 @@ def test_adversarial_training_on_cifar10(recipe, values):
 def test_unset_fields_are_filled_in_from_the_recipe(recipe, values):
     config = resolve(RunConfig(data="cifar10", recipe=recipe))
     assert {name: getattr(config, name) for name in values} == values
+    assert config.select_on == {"paper": "validation", "authors": "test"}[recipe]
 
 
 def test_set_fields_win_over_the_recipe():

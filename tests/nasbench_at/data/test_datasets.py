@@ -84,6 +84,12 @@ def test_loading_leaves_the_global_state_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_test_images_stand_in_for_held_out_ones():
+    data = load_data("stripes", validation_fraction=None)
+    assert len(data.train) == 160
+    assert data.validation is data.test
+
+
 def test_validation_fraction_sets_the_size_of_the_part():
     data = load_data("stripes", validation_fraction=0.25)
     assert (len(data.validation), len(data.train)) == (40, 120)
