@@ -2,6 +2,7 @@
 
 # The modules are imported so that their blocks are registered, in this order.
 from blocks import residual, mbconv, dense, ada_rk, resnext, dla_tree  # noqa: F401, I001
+from blocks import implicit_euler, runge_kutta, bottleneck, separable_conv, plain_conv, convnext  # noqa: F401
 from blocks.plugins import load_entry_points, load_plugin
 from blocks.registry import (
     BlockInfo,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,17 +18,52 @@ __all__ = [
     "norm_with_updates",
 ]
 
+
+class SmoothReLU(nn.Module):
+    """x − log(βx + 1)/β for positive x, else 0: a ReLU whose gradient is continuous.
+
+    Xie et al., "Smooth Adversarial Training", 2020. β = beta_raw², learned, starts at 400.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beta_raw = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps any shape to the same shape."""
+        beta = self.beta_raw.square()
+        positive = x.relu()
+        return positive - (beta * positive).log1p() / beta
+
+
+class ChannelLayerNorm(nn.Module):
+    """Normalises the channels of each pixel, as ConvNeXt does (Liu et al., CVPR 2022)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(N, C, H, W)`` to the same shape."""
+        channels_last = x.permute(0, 2, 3, 1)
+        normalised = F.layer_norm(channels_last, self.weight.shape, self.weight, self.bias, 1e-6)
+        return normalised.permute(0, 3, 1, 2)
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "silu": nn.SiLU,
     "softplus": nn.Softplus,
     "elu": nn.ELU,
     "gelu": nn.GELU,
+    "smooth_relu": SmoothReLU,
 }
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "layer": lambda channels: nn.GroupNorm(1, channels),
+    "channel_layer": ChannelLayerNorm,
     "none": lambda channels: nn.Identity(),
 }
 
@@ -41,7 +77,8 @@ def make_activation(name: str, *, norm: str = "none") -> nn.Module:
             input is a tensor of its own, which no backward pass looks at.
 
     Raises:
-        ValueError: If the name is not one of ``relu``, ``silu``, ``softplus``, ``elu``, ``gelu``.
+        ValueError: If the name is not one of ``relu``, ``silu``, ``softplus``, ``elu``, ``gelu``,
+            ``smooth_relu``.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
@@ -53,10 +90,11 @@ def make_activation(name: str, *, norm: str = "none") -> nn.Module:
 def make_norm(name: str, channels: int) -> nn.Module:
     """Builds a norm over ``channels`` channels.
 
-    ``"layer"`` normalises over channels and space together, as GroupNorm with one group does.
+    ``"layer"`` normalises over channels and space together, as GroupNorm with one group does;
+    ``"channel_layer"`` over the channels of each pixel.
 
     Raises:
-        ValueError: If the name is not one of ``batch``, ``layer``, ``none``.
+        ValueError: If the name is not one of ``batch``, ``layer``, ``channel_layer``, ``none``.
     """
     if name not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {name!r}")
@@ -139,16 +177,24 @@ class PreActivation(nn.Module):
         stride: Stride of the first convolution.
         activation: Name of the activation.
         norm: Name of the norm.
+        bias: Whether the convolutions have one.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int = 1, activation: str, norm: str
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        activation: str,
+        norm: str,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.norm1 = make_norm(norm, in_channels)
-        self.conv1 = conv3x3(in_channels, out_channels, stride=stride, bias=True)
+        self.conv1 = conv3x3(in_channels, out_channels, stride=stride, bias=bias)
         self.norm2 = make_norm(norm, out_channels)
-        self.conv2 = conv3x3(out_channels, out_channels, bias=True)
+        self.conv2 = conv3x3(out_channels, out_channels, bias=bias)
         self.activation = make_activation(activation, norm=norm)
         self.conv_norm_pairs: tuple[tuple[str, str], ...] = (("conv1", "norm2"),)
 

@@ -129,7 +129,7 @@ def block_info(name: str) -> BlockInfo:
         ValueError: If no block has this name; the message lists near matches.
     """
     if name not in _REGISTRY:
-        raise ValueError(f"unknown block {name!r}; {_suggest(name, _REGISTRY)}")
+        raise ValueError(f"unknown block {name!r}; {suggest(name, _REGISTRY)}")
     return _REGISTRY[name]
 
 
@@ -153,12 +153,12 @@ def create_block(name: str, channels: int, **options: Any) -> nn.Module:
     for option in options:
         if option not in info.options:
             raise ValueError(
-                f"block {name!r} has no option {option!r}; {_suggest(option, info.options)}"
+                f"block {name!r} has no option {option!r}; {suggest(option, info.options)}"
             )
     return info.build(channels, **options)
 
 
-def _suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return f"{hint}known: {', '.join(known) or 'none'}"

@@ -26,8 +26,8 @@ class ResidualBlock(nn.Module):
 
     Args:
         channels: Number of channels C; 18C² + 8C parameters with the defaults.
-        activation: ``relu``, ``silu``, ``softplus``, ``elu`` or ``gelu``.
-        norm: ``batch``, ``layer`` or ``none``.
+        activation: ``relu``, ``silu``, ``softplus``, ``elu``, ``gelu`` or ``smooth_relu``.
+        norm: ``batch``, ``layer``, ``channel_layer`` or ``none``.
     """
 
     def __init__(self, channels: int, *, activation: str = "relu", norm: str = "batch") -> None:

@@ -42,6 +42,7 @@ class Attention(nn.Module):
     Attributes:
         logits: Parameter, shape ``(num_modules, max blocks)``.
         mask: Shape as the logits; True where a block takes part.
+        active: The same as plain data.
     """
 
     mask: Tensor
@@ -50,19 +51,22 @@ class Attention(nn.Module):
         self, spec: AttentionSpec, slots: Sequence[Sequence[int]], num_columns: int
     ) -> None:
         super().__init__()
-        mask = _mask_of(slots, num_columns)
-        if spec.keep is not None:
-            _require_rows("attention keep", len(spec.keep), len(slots))
-            mask &= _mask_of(spec.keep, num_columns)
-        logits = _initial_logits(spec, len(slots), num_columns)
+        # On the CPU, where values can be looked at while a network is built without memory.
+        with torch.device("cpu"):
+            mask = _mask_of(slots, num_columns)
+            if spec.keep is not None:
+                _require_rows("attention keep", len(spec.keep), len(slots))
+                mask &= _mask_of(spec.keep, num_columns)
+            logits = _initial_logits(spec, len(slots), num_columns)
         mask &= logits.isfinite()
         for i, row in enumerate(mask):
             if not row.any():
                 raise ValueError(f"no block of module {i} is left with a positive weight")
-        self.logits = nn.Parameter(
-            logits.masked_fill(~mask, 0.0), requires_grad=spec.mode == "learned"
-        )
-        self.register_buffer("mask", mask, persistent=False)
+        device = torch.get_default_device()
+        logits = logits.masked_fill(~mask, 0.0).to(device)
+        self.active: list[list[bool]] = mask.tolist()
+        self.logits = nn.Parameter(logits, requires_grad=spec.mode == "learned")
+        self.register_buffer("mask", mask.to(device), persistent=False)
 
     def weights(self) -> Tensor:
         """Returns the weights, shape ``(num_modules, max blocks)``; each row sums to 1."""

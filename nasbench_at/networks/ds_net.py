@@ -125,9 +125,9 @@ def build_network(source: Architecture | Graph) -> DSNet:
     slots = [[graph.nodes[node]["slot"] for node in module.block_nodes] for module in modules]
     stem = _build_node(graph, find_node(graph, "stem"))
     attention = Attention(graph.graph["attention"], slots, graph.graph["num_slots"])
-    mask = iter(attention.mask.tolist())
+    active = iter(attention.active)
     built = [
-        _build_module(graph, stage, next(mask))
+        _build_module(graph, stage, next(active))
         if isinstance(stage, ModuleStage)
         else _build_node(graph, stage.node)
         for stage in stages
@@ -136,10 +136,10 @@ def build_network(source: Architecture | Graph) -> DSNet:
     return DSNet(stem, built, head, attention, graph)
 
 
-def _build_module(graph: Graph, stage: ModuleStage, mask: Sequence[bool]) -> RobustModule:
+def _build_module(graph: Graph, stage: ModuleStage, active: Sequence[bool]) -> RobustModule:
     slots = [graph.nodes[node]["slot"] for node in stage.block_nodes]
     blocks = [_build_node(graph, node) for node in stage.block_nodes]
-    return RobustModule(blocks, slots, [mask[slot] for slot in slots])
+    return RobustModule(blocks, slots, [active[slot] for slot in slots])
 
 
 def _build_node(graph: Graph, node: str) -> nn.Module:

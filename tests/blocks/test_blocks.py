@@ -29,6 +29,14 @@ FORMULAS = {
     "ada_rk": lambda c: 18 * c**2 + 8 * c + 2,
     "resnext": lambda c: _resnext_count(c, 8 * (c // 2)),
     "dla_tree": lambda c: 96 * c**2 + 24 * c,
+    "implicit_euler": lambda c: 18 * c**2 + 6 * c,
+    "ssp2": lambda c: 18 * c**2 + 8 * c,
+    "ssp3": lambda c: 18 * c**2 + 8 * c,
+    "mid_rk2": lambda c: 18 * c**2 + 6 * c,
+    "bottleneck": lambda c: _bottleneck_count(c, max(1, c // 4)),
+    "separable_conv": lambda c: 2 * c**2 + 22 * c,
+    "plain_conv": lambda c: 9 * c**2 + 2 * c,
+    "convnext": lambda c: 8 * c**2 + 58 * c,
 }
 
 
@@ -36,17 +44,21 @@ def _resnext_count(channels: int, hidden: int) -> int:
     return 2 * channels * hidden + 9 * hidden**2 // 8 + 4 * hidden + 4 * channels
 
 
+def _bottleneck_count(channels: int, hidden: int) -> int:
+    return 2 * channels * hidden + 9 * hidden**2 + 4 * hidden + 4 * channels
+
+
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("name", list_blocks())
+@pytest.mark.parametrize("name", COUNTS)
 def test_parameters_are_those_of_the_authors_code(name):
     with torch.device("meta"):
         assert tuple(count(create_block(name, width)) for width in WIDTHS) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", list_blocks())
+@pytest.mark.parametrize("name", FORMULAS)
 def test_parameters_follow_the_formula_at_odd_widths(name):
     with torch.device("meta"):
         for width in (2, 3, 5, 17, 81):
@@ -62,7 +74,7 @@ def test_parameters_of_the_reduction(narrow, wide, expected):
         assert count(ReductionBlock(narrow, wide)) == expected
 
 
-@pytest.mark.parametrize("name", list_blocks())
+@pytest.mark.parametrize("name", COUNTS)
 def test_output_is_that_of_the_authors_block(name, authors_blocks):
     theirs = "ark" if name == "ada_rk" else name
     prefix = f"{theirs}/state_dict/"
@@ -304,6 +316,13 @@ def test_dense_with_growth_concatenates_and_projects_back():
         ("resnext", 1, {}, "resnext needs .* base_width 64, channels 1"),
         ("resnext", 4, {"cardinality": 0}, "resnext needs cardinality >= 1 .* got cardinality 0"),
         ("resnext", 4, {"base_width": 31}, r"base_width \* channels >= 128, got .* base_width 31"),
+        ("implicit_euler", 4, {"iterations": 0}, "iterations must be at least 1, got 0"),
+        ("implicit_euler", 4, {"step": 0.0}, r"step must be positive and finite, got 0\.0"),
+        ("implicit_euler", 4, {"step": float("nan")}, "step must be positive and finite, got nan"),
+        ("bottleneck", 4, {"reduction": 0}, "reduction must be at least 1, got 0"),
+        ("separable_conv", 4, {"kernel_size": 2}, "kernel_size must be odd and positive, got 2"),
+        ("plain_conv", 4, {"kernel_size": 0}, "kernel_size must be odd and positive, got 0"),
+        ("convnext", 4, {"expansion": 0}, "expansion must be at least 1, got 0"),
     ],
 )
 def test_option_outside_its_range_is_refused(name, channels, options, message):
@@ -314,7 +333,10 @@ def test_option_outside_its_range_is_refused(name, channels, options, message):
 @pytest.mark.parametrize("name", list_blocks())
 @pytest.mark.parametrize(
     ("option", "allowed"),
-    [("activation", "relu, silu, softplus, elu, gelu"), ("norm", "batch, layer, none")],
+    [
+        ("activation", "relu, silu, softplus, elu, gelu, smooth_relu"),
+        ("norm", "batch, layer, channel_layer, none"),
+    ],
 )
 def test_unknown_activation_or_norm_lists_what_is_allowed(name, option, allowed):
     with pytest.raises(ValueError, match=f"{option} must be one of {allowed}, got 'odd'"):

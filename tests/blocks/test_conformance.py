@@ -24,6 +24,13 @@ OPTIONS = [
     ("ada_rk", {"separate_norms": True, "norm": "none"}),
     ("resnext", {"cardinality": 2, "base_width": 32}),
     ("resnext", {"cardinality": 1, "base_width": 128}),
+    ("implicit_euler", {"iterations": 3, "step": 0.05}),
+    ("bottleneck", {"reduction": 1}),
+    ("bottleneck", {"reduction": 16}),
+    ("separable_conv", {"kernel_size": 1}),
+    ("separable_conv", {"kernel_size": 5}),
+    ("plain_conv", {"kernel_size": 1}),
+    ("convnext", {"expansion": 1, "layer_scale": 1.0}),
 ]
 
 

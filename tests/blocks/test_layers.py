@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 from blocks.layers import (
     PointwiseConv2d,
     PreActivation,
+    SmoothReLU,
     conv1x1,
     conv3x3,
     make_activation,
@@ -79,7 +81,13 @@ def test_layer_norm_normalises_channels_and_space_of_each_image():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("relu", nn.ReLU), ("silu", nn.SiLU), ("softplus", nn.Softplus), ("elu", nn.ELU)],
+    [
+        ("relu", nn.ReLU),
+        ("silu", nn.SiLU),
+        ("softplus", nn.Softplus),
+        ("elu", nn.ELU),
+        ("smooth_relu", SmoothReLU),
+    ],
 )
 def test_activation_by_name(name, expected):
     assert isinstance(make_activation(name), expected)
@@ -152,3 +160,26 @@ def test_pre_activation_moves_both_norms_as_often_as_told():
     f = PreActivation(3, 5, activation="relu", norm="batch")
     f(torch.randn(2, 3, 6, 6), updates=2)
     assert f.norm1.num_batches_tracked == f.norm2.num_batches_tracked == 2
+
+
+def test_smooth_relu_is_the_published_formula():
+    activation = make_activation("smooth_relu").double()
+    assert activation.beta_raw.item() == 20
+    x = torch.tensor([-3.0, -1e-3, 0.0, 1e-3, 0.5, 4.0], dtype=torch.float64, requires_grad=True)
+    beta = 400.0
+    expected = [v - math.log(beta * v + 1) / beta if v > 0 else 0.0 for v in x.tolist()]
+    output = activation(x)
+    torch.testing.assert_close(output, torch.tensor(expected, dtype=torch.float64))
+    output.sum().backward()
+    slopes = [beta * v / (1 + beta * v) if v > 0 else 0.0 for v in x.tolist()]
+    torch.testing.assert_close(x.grad, torch.tensor(slopes, dtype=torch.float64))
+    assert activation.beta_raw.grad > 0
+
+
+def test_channel_layer_norm_normalises_the_channels_of_each_pixel():
+    norm = make_norm("channel_layer", 4)
+    output = norm(torch.randn(3, 4, 5, 5) * 7 + 2)
+    torch.testing.assert_close(output.mean(dim=1), torch.zeros(3, 5, 5), rtol=0, atol=1e-5)
+    deviation = output.var(dim=1, correction=0)
+    torch.testing.assert_close(deviation, torch.ones(3, 5, 5), rtol=0.01, atol=0)
+    assert norm.weight.shape == norm.bias.shape == (4,)

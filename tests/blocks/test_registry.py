@@ -8,7 +8,22 @@ from torch import nn
 
 from blocks import BlockInfo, block_info, create_block, list_blocks, register_block
 
-SIX = ("residual", "mbconv", "dense", "ada_rk", "resnext", "dla_tree")
+SHIPPED = (
+    "residual",
+    "mbconv",
+    "dense",
+    "ada_rk",
+    "resnext",
+    "dla_tree",
+    "implicit_euler",
+    "ssp2",
+    "ssp3",
+    "mid_rk2",
+    "bottleneck",
+    "separable_conv",
+    "plain_conv",
+    "convnext",
+)
 
 
 def register(name: str, build, kind: str = "human"):
@@ -20,8 +35,8 @@ class Plain(nn.Conv2d):
         super().__init__(channels, channels, kernel_size, padding=kernel_size // 2)
 
 
-def test_six_blocks_are_registered_in_order():
-    assert list_blocks() == SIX
+def test_shipped_blocks_are_registered_in_order():
+    assert list_blocks() == SHIPPED
 
 
 @pytest.mark.parametrize(
@@ -67,6 +82,27 @@ def test_six_blocks_are_registered_in_order():
             {"cardinality": 8, "base_width": 64, "activation": "relu", "norm": "batch"},
         ),
         ("dla_tree", "human", {"activation": "relu", "norm": "batch"}),
+        (
+            "implicit_euler",
+            "ode",
+            {"iterations": 1, "step": 0.1, "activation": "relu", "norm": "layer"},
+        ),
+        ("ssp2", "ode", {"activation": "relu", "norm": "batch"}),
+        ("ssp3", "ode", {"activation": "relu", "norm": "batch"}),
+        ("mid_rk2", "ode", {"activation": "relu", "norm": "batch"}),
+        ("bottleneck", "human", {"reduction": 4, "activation": "relu", "norm": "batch"}),
+        ("separable_conv", "human", {"kernel_size": 3, "activation": "relu", "norm": "batch"}),
+        ("plain_conv", "human", {"kernel_size": 3, "activation": "relu", "norm": "batch"}),
+        (
+            "convnext",
+            "human",
+            {
+                "expansion": 4,
+                "layer_scale": 1e-6,
+                "activation": "gelu",
+                "norm": "channel_layer",
+            },
+        ),
     ],
 )
 def test_metadata_names_kind_and_default_options(name, kind, options):
@@ -86,7 +122,7 @@ def test_metadata_cannot_be_changed():
 
 def test_registered_builder_is_returned_and_built_with_its_options(own_registry):
     assert register("plain", Plain) is Plain
-    assert list_blocks() == (*SIX, "plain")
+    assert list_blocks() == (*SHIPPED, "plain")
     assert create_block("plain", 4, kernel_size=5).kernel_size == (5, 5)
     assert block_info("plain") == BlockInfo(
         "plain", "a test", "none", "human", {"kernel_size": 3}, Plain
@@ -137,7 +173,7 @@ def test_options_must_be_keyword_only_with_default(own_registry, build, culprit)
 
 @pytest.mark.parametrize("function", [block_info, lambda name: create_block(name, 4)])
 def test_unknown_block_lists_near_matches_and_all_names(function):
-    message = r"unknown block 'residul'; did you mean 'residual'\? known: " + ", ".join(SIX)
+    message = r"unknown block 'residul'; did you mean 'residual'\? known: " + ", ".join(SHIPPED)
     with pytest.raises(ValueError, match=message):
         function("residul")
 

@@ -1,0 +1,129 @@
+"""The pre-activation ResNet of adversarial training on small images.
+
+He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, with 3×3 stem and without
+max-pooling, as in the code of Fast AT (Wong et al., ICLR 2020; locuslab/fast_adversarial): unlike
+in the code that it derives from, kuangliu/pytorch-cifar, a BatchNorm and a ReLU end the network.
+Where width or resolution change, the shortcut takes the activated input, as the paper has it and
+kuangliu's code does; Fast AT's gives it the raw one, which is the option ``raw_shortcut``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from blocks.layers import PreActivation, conv1x1, conv3x3
+from nasbench_at.networks.zoo.registry import InputShape, register_model
+
+__all__ = ["PreActBlock", "PreActResNet"]
+
+_REFERENCE = "He et al., ECCV 2016; Wong et al., ICLR 2020"
+
+
+class PreActBlock(nn.Module):
+    """y = f(a) + shortcut, a = relu(norm₁(x)), f: conv3×3, norm, ReLU, conv3×3.
+
+    The shortcut is x, or conv1×1(a) where width or resolution change.
+
+    Args:
+        in_channels: Input channels i.
+        out_channels: Output channels o.
+        stride: Stride s of the first convolution.
+        raw_shortcut: Whether a convolved shortcut takes x in place of a.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, raw_shortcut: bool = False
+    ) -> None:
+        super().__init__()
+        self.residual = PreActivation(
+            in_channels, out_channels, stride=stride, activation="relu", norm="batch", bias=False
+        )
+        self.shortcut: nn.Module | None = None
+        if stride > 1 or in_channels != out_channels:
+            self.shortcut = conv1x1(in_channels, out_channels, stride=stride)
+        self.raw_shortcut = raw_shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(N, i, H, W)`` to ``(N, o, ceil(H/s), ceil(W/s))``."""
+        activated = self.residual.activate_input(x)
+        output = self.residual.convolve(activated)
+        if self.shortcut is None:
+            return output + x
+        shortcut: Tensor = self.shortcut(x if self.raw_shortcut else activated)
+        return output + shortcut
+
+
+class PreActResNet(nn.Module):
+    """A 3×3 stem, stages of pre-activation blocks, each after the first halving resolution.
+
+    Args:
+        in_channels: Channels of the images.
+        num_classes: Number of classes.
+        widths: Channels of each stage; the stem has those of the first.
+        depths: Number of blocks of each stage.
+        raw_shortcut: As in :class:`PreActBlock`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        raw_shortcut: bool = False,
+    ) -> None:
+        super().__init__()
+        width = widths[0]
+        self.stem = conv3x3(in_channels, width)
+        self.blocks = nn.Sequential()
+        for stage, (out_width, depth) in enumerate(zip(widths, depths, strict=True)):
+            for i in range(depth):
+                stride = 2 if stage > 0 and i == 0 else 1
+                self.blocks.append(
+                    PreActBlock(width, out_width, stride=stride, raw_shortcut=raw_shortcut)
+                )
+                width = out_width
+        self.norm = nn.BatchNorm2d(width)
+        self.activation = nn.ReLU(inplace=True)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images ``(N, C, H, W)`` in [0, 1] to logits ``(N, num_classes)``."""
+        x = self.activation(self.norm(self.blocks(self.stem(x))))
+        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        return logits
+
+
+@register_model(
+    "preact_resnet18",
+    summary="pre-activation ResNet-18 for small images, the network of Fast AT",
+    reference=_REFERENCE,
+)
+def _preact_resnet18(
+    num_classes: int, input_shape: InputShape, *, raw_shortcut: bool = False
+) -> PreActResNet:
+    return PreActResNet(
+        input_shape[0],
+        num_classes,
+        widths=(64, 128, 256, 512),
+        depths=(2, 2, 2, 2),
+        raw_shortcut=raw_shortcut,
+    )
+
+
+@register_model(
+    "tiny_preact_resnet", summary="a pre-activation ResNet for tests", reference=_REFERENCE
+)
+def _tiny_preact_resnet(
+    num_classes: int, input_shape: InputShape, *, raw_shortcut: bool = False
+) -> PreActResNet:
+    return PreActResNet(
+        input_shape[0],
+        num_classes,
+        widths=(8, 16, 32),
+        depths=(2, 1, 1),
+        raw_shortcut=raw_shortcut,
+    )

@@ -1,0 +1,215 @@
+"""Wide residual networks.
+
+Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, as in the code of TRADES and MART.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from blocks.layers import PreActivation, conv1x1, conv3x3, make_activation
+from nasbench_at.networks.zoo.registry import (
+    InputShape,
+    register_model,
+    register_model_pattern,
+)
+
+__all__ = ["WideResNet", "load_trades_state_dict"]
+
+_REFERENCE = "Zagoruyko and Komodakis, BMVC 2016; yaodongyu/TRADES"
+
+
+class WideBlock(nn.Module):
+    """f(x) + x, f two pre-activated 3×3 convolutions.
+
+    Where the width changes, a 1×1 convolution takes the place of x; its input is then the activated
+    tensor that f's first convolution takes.
+
+    Args:
+        in_channels: Input channels.
+        out_channels: Output channels.
+        stride: Stride of both branches; 1 if the width stays.
+        activation: Name of the activation.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int, activation: str
+    ) -> None:
+        super().__init__()
+        self.residual = PreActivation(
+            in_channels,
+            out_channels,
+            stride=stride,
+            activation=activation,
+            norm="batch",
+            bias=False,
+        )
+        self.shortcut = (
+            None
+            if in_channels == out_channels
+            else conv1x1(in_channels, out_channels, stride=stride)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(N, C_in, H, W)`` to ``(N, C_out, ceil(H/s), ceil(W/s))`` for stride s."""
+        activated = self.residual.activate_input(x)
+        skipped = x if self.shortcut is None else self.shortcut(activated)
+        output: Tensor = self.residual.convolve(activated) + skipped
+        return output
+
+
+class WideResNet(nn.Module):
+    """A wide residual network: images in [0, 1] to logits.
+
+    Convolutions start from N(0, 2/(k²·C_out)), the linear layer's bias from zero.
+
+    Args:
+        depth: Number of convolutions D; 6n + 4.
+        widen_factor: By how much the three groups are wider than 16, 32 and 64.
+        num_classes: Number of classes.
+        in_channels: Channels of the images.
+        activation: A name of :func:`blocks.layers.make_activation`.
+
+    Raises:
+        ValueError: If depth is not 6n + 4 or a number is too small.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        widen_factor: int,
+        *,
+        num_classes: int,
+        in_channels: int,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        _check_size(depth, widen_factor)
+        self.conv = conv3x3(in_channels, 16)
+        blocks = []
+        channels = 16
+        for group in range(3):
+            width = 16 * 2**group * widen_factor
+            for i in range((depth - 4) // 6):
+                stride = 2 if group > 0 and i == 0 else 1
+                blocks.append(WideBlock(channels, width, stride=stride, activation=activation))
+                channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.BatchNorm2d(channels)
+        self.activation = make_activation(activation, norm="batch")
+        self.fc = nn.Linear(channels, num_classes)
+        self.blocks_per_group = (depth - 4) // 6
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images ``(N, C, H, W)`` in [0, 1] to logits ``(N, num_classes)``."""
+        features = self.activation(self.norm(self.blocks(self.conv(x))))
+        logits: Tensor = self.fc(features.mean(dim=(2, 3)))
+        return logits
+
+
+def _check_size(depth: int, widen_factor: int) -> None:
+    if depth < 10 or depth % 6 != 4:
+        raise ValueError(f"the depth of a wide ResNet must be 10, 16, 22, ..., got {depth}")
+    if widen_factor < 1:
+        raise ValueError(f"the widening factor must be at least 1, got {widen_factor}")
+
+
+_TRADES_OUTSIDE = {"conv1": "conv", "bn1": "norm", "fc": "fc"}
+_TRADES_BLOCK = {
+    "bn1": "residual.norm1",
+    "conv1": "residual.conv1",
+    "bn2": "residual.norm2",
+    "conv2": "residual.conv2",
+    "convShortcut": "shortcut",
+}
+
+
+def load_trades_state_dict(network: WideResNet, state_dict: Mapping[str, Tensor]) -> None:
+    """Loads the weights of a WideResNet of TRADES or MART.
+
+    Their ``sub_block1``, which no forward pass uses, is dropped.
+
+    Args:
+        network: A network of the same size; it is changed only if everything fits.
+        state_dict: Theirs; all keys may start with ``module.``, as DataParallel writes them.
+
+    Raises:
+        ValueError: If a key or a shape is not that of the network; the message names it.
+    """
+    prefix = "module." if all(key.startswith("module.") for key in state_dict) else ""
+    theirs = {
+        key.removeprefix(prefix): value
+        for key, value in state_dict.items()
+        if not key.startswith(f"{prefix}sub_block1.")
+    }
+    own = network.state_dict()
+    renamed = {}
+    for key, value in theirs.items():
+        ours = _rename_trades_key(key, network.blocks_per_group)
+        if ours not in own:
+            raise ValueError(f"{key!r} has no place in this wide ResNet; is its depth another?")
+        if value.shape != own[ours].shape:
+            raise ValueError(
+                f"{key!r} has shape {tuple(value.shape)}, this wide ResNet needs "
+                f"{tuple(own[ours].shape)}"
+            )
+        renamed[ours] = value
+    for ours in own:
+        if ours not in renamed:
+            raise ValueError(f"the state_dict has nothing for {ours!r} of this wide ResNet")
+    network.load_state_dict(renamed)
+
+
+def _rename_trades_key(key: str, blocks_per_group: int) -> str | None:
+    if match := re.fullmatch(r"block([123])\.layer\.(\d+)\.(\w+)\.(\w+)", key):
+        group, index, part, leaf = match.groups()
+        if part not in _TRADES_BLOCK or int(index) >= blocks_per_group:
+            return None
+        place = (int(group) - 1) * blocks_per_group + int(index)
+        return f"blocks.{place}.{_TRADES_BLOCK[part]}.{leaf}"
+    part, _, leaf = key.partition(".")
+    return f"{_TRADES_OUTSIDE[part]}.{leaf}" if part in _TRADES_OUTSIDE else None
+
+
+@register_model_pattern(
+    "wrn_D_W", r"wrn_(\d+)_(\d+)", summary="wide ResNet, depth D, width W", reference=_REFERENCE
+)
+def _wrn(depth: int, widen_factor: int) -> Callable[..., WideResNet]:
+    _check_size(depth, widen_factor)
+
+    def build(num_classes: int, input_shape: InputShape) -> WideResNet:
+        return WideResNet(depth, widen_factor, num_classes=num_classes, in_channels=input_shape[0])
+
+    return build
+
+
+for _name, _depth, _widen_factor, _reference in (
+    ("wrn_34_10", 34, 10, _REFERENCE),
+    ("wrn_28_10", 28, 10, _REFERENCE),
+    ("tiny_wrn", 10, 1, "ours"),
+):
+    register_model(
+        _name,
+        summary=f"wide ResNet, depth {_depth}, width {_widen_factor}",
+        reference=_reference,
+    )(_wrn(_depth, _widen_factor))
+
+
+@register_model(
+    "sat_wrn_34_10",
+    summary="WRN-34-10 with a smooth activation in place of every ReLU",
+    reference="Xie et al., 2020",
+)
+def _sat_wrn_34_10(
+    num_classes: int, input_shape: InputShape, *, activation: str = "silu"
+) -> WideResNet:
+    return WideResNet(
+        34, 10, num_classes=num_classes, in_channels=input_shape[0], activation=activation
+    )
