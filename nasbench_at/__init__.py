@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nasbench_at.networks.authors import load_authors_checkpoint
     from nasbench_at.networks.ds_net import DSNet, build_network
     from nasbench_at.networks.graph import build_graph, match_parameters
+    from nasbench_at.networks.zoo import create_model, list_models
     from nasbench_at.records import Benchmark, Record
     from nasbench_at.run_evaluation import evaluate_run
 
@@ -27,8 +28,10 @@ _HOMES = {
     "RunConfig": "config",
     "build_graph": "networks.graph",
     "build_network": "networks.ds_net",
+    "create_model": "networks.zoo",
     "evaluate": "evaluation",
     "evaluate_run": "run_evaluation",
+    "list_models": "networks.zoo",
     "load_authors_checkpoint": "networks.authors",
     "match_parameters": "networks.graph",
     "train": "jobs",
@@ -44,8 +47,10 @@ __all__ = [
     "RunConfig",
     "build_graph",
     "build_network",
+    "create_model",
     "evaluate",
     "evaluate_run",
+    "list_models",
     "load_authors_checkpoint",
     "match_parameters",
     "train",

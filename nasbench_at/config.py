@@ -30,6 +30,7 @@ __all__ = [
     "Counts",
     "Hyperparameters",
     "Keep",
+    "ModelOptions",
     "Parameters",
     "RunConfig",
     "Weights",
@@ -47,6 +48,7 @@ OptimizerImpl = Literal["torch", "fused", "apex"]
 Blocks = tuple[str, ...] | tuple[tuple[str, ...], ...]
 BlockOptions = Mapping[str, Mapping[str, Any]]
 Counts = Mapping[str, int]
+ModelOptions = Mapping[str, Any]
 Parameters = Mapping[str, float]
 Weights = tuple[tuple[float, ...], ...] | None
 Keep = tuple[tuple[int, ...], ...] | None
@@ -91,6 +93,9 @@ class RunConfig:
             code does, on the ``test`` images, and then train on all others.
         validation_fraction: Part of the training images held out for that, in (0, 1).
         split_seed: Seed of that split.
+        model: Name of the network: ``ds_net``, which the fields from ``blocks`` to
+            ``attention_keep`` describe, or one of :func:`nasbench_at.list_models`.
+        model_options: Options of a network by name.
         blocks: The block set of every module, or one set per module.
         num_modules: Number of robust modules, at least 3.
         init_channels: Width of the first stage.
@@ -142,6 +147,8 @@ class RunConfig:
     validation_fraction: float = 0.1
     split_seed: int = 0
 
+    model: str = "ds_net"
+    model_options: ModelOptions = field(default_factory=dict)
     blocks: Blocks = ("residual", "mbconv", "dense", "ada_rk")
     num_modules: int = 15
     init_channels: int = 20
@@ -216,8 +223,29 @@ class RunConfig:
                 f"awp_gamma needs a batch in one piece, got accumulation_steps "
                 f"{self.accumulation_steps}"
             )
-        # What holds of the network holds of every input shape, so it is checked at once.
-        self.architecture(input_shape=(1, 8, 8), num_classes=2)
+        self._check_network()
+
+    def _check_network(self) -> None:
+        if self.model == "ds_net":
+            if self.model_options:
+                raise ValueError(
+                    "model_options go with a network by name, got them with model 'ds_net'; "
+                    "its options are fields of their own"
+                )
+            # What holds of the network holds of every input shape, so it is checked at once.
+            self.architecture(input_shape=(1, 8, 8), num_classes=2)
+            return
+        for item in fields(RunConfig):
+            value = getattr(self, item.name)
+            if item.name in _DS_NET_FIELDS and value not in (item.default, None, {}):
+                raise ValueError(f"{item.name} goes with model ds_net, got it with {self.model!r}")
+
+    def network_id(self, input_shape: tuple[int, int, int], num_classes: int) -> str:
+        """Returns what tells networks apart: an architecture's hash, or name, shape and options."""
+        if self.model == "ds_net":
+            return self.architecture(input_shape, num_classes).hash
+        options = "".join(f",{name}={value}" for name, value in sorted(self.model_options.items()))
+        return f"{self.model}({num_classes},{'x'.join(map(str, input_shape))}{options})"
 
     def architecture(self, input_shape: tuple[int, int, int], num_classes: int) -> Architecture:
         """Returns the network for images of a shape and a number of classes.
@@ -278,6 +306,21 @@ class RunConfig:
         return f"{data}-{self.method}-{digest}-s{self.seed}"
 
 
+_DS_NET_FIELDS = frozenset(
+    {
+        "blocks",
+        "num_modules",
+        "init_channels",
+        "widen_factor",
+        "block_options",
+        "block_copies",
+        "attention",
+        "attention_init",
+        "attention_parameters",
+        "attention_weights",
+        "attention_keep",
+    }
+)
 _FLOAT_TYPES = ("float", "tuple[float", "Parameters", "Weights")
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConsoleReporter",
     "evaluation_table",
+    "mean_and_std",
     "show_comparison",
     "show_estimate",
     "show_evaluation",
@@ -131,8 +132,7 @@ def show_seeds(records: Sequence[Record]) -> None:
         values = [record.training["selected"][f"validation_{name}"] for record in records]
         _say(
             stdout,
-            f"validation {name} accuracy over {len(values)} seeds: {mean(values):.2%} "
-            f"± {stdev(values):.2%}",
+            f"validation {name} accuracy over {len(values)} seeds: {mean_and_std(values)}",
         )
 
 
@@ -146,6 +146,11 @@ def show_estimate(estimate: Estimate) -> None:
         f"training without validation\n"
         f"peak memory {estimate.memory_mib:,.0f} MiB",
     )
+
+
+def mean_and_std(values: Sequence[float]) -> str:
+    """Returns shares in percent: their mean, and the standard deviation of several."""
+    return f"{mean(values):.2%}" + (f" ± {stdev(values):.2%}" if len(values) > 1 else "")
 
 
 def _say(console: Console, text: str) -> None:

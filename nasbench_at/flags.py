@@ -19,6 +19,7 @@ from nasbench_at.config import (
     Blocks,
     Counts,
     Keep,
+    ModelOptions,
     Parameters,
     RunConfig,
     Weights,
@@ -37,7 +38,7 @@ def parse_flags(
     words: Sequence[str],
     *,
     command: str,
-    description: str,
+    description: str | None,
     default: Any = None,
 ) -> ArgumentsT:
     """Parses flags into a flat dataclass.
@@ -233,6 +234,7 @@ def _rule(
 _rule(Blocks, "NAME ... | NAME,NAME ...", _read_blocks, _write_blocks)
 _rule(BlockOptions, "NAME.OPTION=VALUE ...", lambda w: _read_pairs(w, depth=2), _write_pairs)
 _rule(Counts, "NAME=COUNT ...", _read_numbers(int), _write_pairs)
+_rule(ModelOptions, "NAME=VALUE ...", lambda w: _read_pairs(w, depth=1), _write_pairs)
 _rule(Parameters, "NAME=VALUE ...", _read_numbers(float), _write_pairs)
 _rule(Weights, "W,W,... ...", _read_rows(float), _write_rows)
 _rule(Keep, "COLUMN,COLUMN,... ...", _read_rows(int), _write_rows)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from blocks import load_entry_points, load_plugin
 from nasbench_at.config import RunConfig
 from nasbench_at.data import DataSet, load_data
 from nasbench_at.devices import fit_threads, select_device
-from nasbench_at.networks.ds_net import DSNet, build_network
+from nasbench_at.networks.ds_net import build_network
+from nasbench_at.networks.zoo import create_model
 from nasbench_at.presets import resolve
 from nasbench_at.records import Record
 from nasbench_at.runs import create_run_folder
@@ -143,7 +145,7 @@ def load_config_data(
     )
 
 
-def create_network(config: RunConfig, data: DataSet, device: torch.device) -> DSNet:
+def create_network(config: RunConfig, data: DataSet, device: torch.device) -> nn.Module:
     """Builds a configuration's network as it is before training, its plugins loaded first.
 
     Raises:
@@ -152,10 +154,14 @@ def create_network(config: RunConfig, data: DataSet, device: torch.device) -> DS
     load_entry_points()
     for plugin in config.plugins:
         load_plugin(plugin)
-    architecture = config.architecture(data.image_shape, data.num_classes)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, "network"))
-        network = build_network(architecture)
+        if config.model == "ds_net":
+            architecture = config.architecture(data.image_shape, data.num_classes)
+            network: nn.Module = build_network(architecture)
+        else:
+            options = config.model_options
+            network = create_model(config.model, data.num_classes, data.image_shape, **options)
     fit_threads(network)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     return network.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]

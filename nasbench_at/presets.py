@@ -186,9 +186,11 @@ def resolve(config: RunConfig) -> RunConfig:
         for field in fields(preset)
         if getattr(config, field.name) is None
     }
-    init = config.architecture((1, 8, 8), 2).attention.init
+    if config.model == "ds_net":
+        init = config.architecture((1, 8, 8), 2).attention.init
+        config = replace(config, attention_init=init)
     select_on = config.select_on or ("test" if config.recipe == "authors" else "validation")
-    return replace(config, attention_init=init, select_on=select_on, **unset)
+    return replace(config, select_on=select_on, **unset)
 
 
 def _adapt(preset: Hyperparameters, values: Mapping[str, Any]) -> Hyperparameters:

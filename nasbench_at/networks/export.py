@@ -168,17 +168,21 @@ def _dot_bytes(graph: Graph) -> bytes:
     """DOT: left to right, a cluster a module."""
     clusters: dict[int | None, list[str]] = defaultdict(list)
     for node, values in graph.nodes(data=True):
-        clusters[values.get("module")].append(f"{_quote(node)} [{_dot_attributes(values)}];")
+        clusters[values.get("module")].append(f"{_quote(node)} [{_dot_attributes(node, values)}];")
     lines = ["digraph network {", "rankdir=LR;", "node [shape=box, fontname=Helvetica];"]
     lines += clusters.pop(None, [])  # what belongs to no module
     for module, nodes in clusters.items():
         lines += [f"subgraph cluster_{module} {{", f'label="module {int(module or 0) + 1}";']
         lines += [*nodes, "}"]
-    lines += [f"{_quote(source)} -> {_quote(target)};" for source, target in graph.edges]
+    for source, target, values in graph.edges(data=True):
+        label = f" [label={_quote(values['operation'])}]" if "operation" in values else ""
+        lines.append(f"{_quote(source)} -> {_quote(target)}{label};")
     return "\n".join([*lines, "}", ""]).encode()
 
 
-def _dot_attributes(attributes: Mapping[str, Any]) -> str:
+def _dot_attributes(node: str, attributes: Mapping[str, Any]) -> str:
+    if "channels" not in attributes:  # of a cell, whose operations are edges
+        return f"label={_quote(node)}"
     kind = attributes["kind"]
     style = _DOT_STYLES.get(kind, "shape=box")
     if kind == "sum":
@@ -202,9 +206,11 @@ def _quote(text: str) -> str:
 def _drawing_bytes(file_format: str) -> Callable[[Graph], bytes]:
     def draw(graph: Graph) -> bytes:
         # matplotlib takes a second to import, and the other formats do without it.
+        from nasbench_at.networks.cell_drawing import draw_cell
         from nasbench_at.networks.drawing import draw_graph, render
 
-        return render(draw_graph(graph), file_format)
+        draw_it = draw_graph if "attention" in graph.graph else draw_cell
+        return render(draw_it(graph), file_format)
 
     return draw
 

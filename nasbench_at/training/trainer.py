@@ -347,7 +347,7 @@ class Trainer:
         record = Record(
             run_id=config.run_id,
             config=config.to_dict(),
-            architecture=config.architecture(self.data.image_shape, self.data.num_classes).hash,
+            architecture=config.network_id(self.data.image_shape, self.data.num_classes),
             num_params=sum(
                 parameter.numel()
                 for name, parameter in self.network.named_parameters()

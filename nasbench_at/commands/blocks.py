@@ -1,0 +1,51 @@
+"""``nasbench-at blocks``: what there is to build from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from nasbench_at.commands.input_errors import bad_input
+
+__all__ = ["BlocksArguments", "run_blocks"]
+
+
+@dataclass(frozen=True)
+class BlocksArguments:
+    """Arguments of ``nasbench-at blocks``.
+
+    Attributes:
+        names: Show these blocks with their options; all blocks if none is given.
+        plugins: Python files that register blocks.
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    plugins: tuple[str, ...] = ()
+
+
+def run_blocks(words: Sequence[str]) -> int:
+    """List the registered blocks, or show some with their options."""
+    from nasbench_at.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            BlocksArguments, words, command="blocks", description=run_blocks.__doc__
+        )
+    from rich.table import Table
+
+    from blocks import block_info, list_blocks, load_entry_points, load_plugin
+    from nasbench_at.console import stdout
+
+    with bad_input():
+        load_entry_points()
+        for plugin in arguments.plugins:
+            load_plugin(plugin)
+        infos = [block_info(name) for name in arguments.names or list_blocks()]
+    table = Table("name", "kind", "summary", "options", "reference")
+    for info in infos:
+        options = ", ".join(f"{name}={default}" for name, default in info.options.items())
+        table.add_row(info.name, info.kind, info.summary, options, info.reference)
+    stdout.print(table)
+    return 0

@@ -1,0 +1,45 @@
+"""``nasbench-at compare``: two networks on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from nasbench_at.commands.input_errors import bad_input
+
+__all__ = ["CompareArguments", "run_compare"]
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Arguments of ``nasbench-at compare``.
+
+    Attributes:
+        first: An evaluated run's folder, or the record of a model of your own.
+        second: The other one.
+        attack: The row to compare: natural, fgsm, pgd, cw, aa, worst_case, ...
+    """
+
+    first: tyro.conf.Positional[Path]
+    second: tyro.conf.Positional[Path]
+    attack: str = "pgd"
+
+
+def run_compare(words: Sequence[str]) -> int:
+    """Compare two evaluated runs image by image: McNemar's exact test."""
+    from nasbench_at.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            CompareArguments, words, command="compare", description=run_compare.__doc__
+        )
+    from nasbench_at.comparison import compare_runs
+    from nasbench_at.console import show_comparison
+
+    with bad_input():
+        comparison = compare_runs(arguments.first, arguments.second, attack=arguments.attack)
+    show_comparison(comparison, str(arguments.first), str(arguments.second), arguments.attack)
+    return 0

@@ -1,0 +1,128 @@
+"""``nasbench-at evaluate``: attack a run or a model of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.evaluation_options import EvaluationOptions
+
+if TYPE_CHECKING:
+    from nasbench_at.run_evaluation import PreparedEvaluation
+
+__all__ = ["EvaluateArguments", "run_evaluate"]
+
+FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
+
+
+@dataclass(frozen=True)
+class EvaluateArguments(EvaluationOptions):
+    """Arguments of ``nasbench-at evaluate``.
+
+    Attributes:
+        run: The run's folder; none with --model.
+        model: A model of your own, module:factory; factory() returns a torch.nn.Module that takes
+            images in [0, 1].
+        weights: Its weights: a safetensors file, or a state_dict written by torch.save.
+        data: Data set to evaluate it on.
+        out: Where to write its record; by default evaluations/FACTORY-HASH/record.json.
+        figure: Where to draw the curve of several --eps (pdf, png or svg); by default
+            robustness_curve.pdf beside the record.
+        data_root: Where the data set's files lie.
+        device: auto, cpu, cuda or cuda:N.
+    """
+
+    run: tyro.conf.Positional[Path | None] = None
+    model: str | None = None
+    weights: Path | None = None
+    data: str | None = None
+    out: Path | None = None
+    figure: Path | None = None
+    data_root: Path | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.run is None) == (self.model is None):
+            given = "neither" if self.run is None else "both"
+            raise ValueError(f"evaluate needs a run's folder or --model, got {given}")
+        if self.model is not None and self.data is None:
+            raise ValueError("--model needs --data, got none")
+        for name in ("weights", "data", "out"):
+            value = getattr(self, name)
+            if self.run is not None and value is not None:
+                raise ValueError(f"--{name} goes with --model, got {str(value)!r} with a run")
+        if self.figure is not None and len(self.eps) < 2:
+            raise ValueError(f"--figure goes with several --eps, got {len(self.eps)}")
+        if self.figure is not None and self.figure.suffix not in FIGURE_SUFFIXES:
+            allowed = ", ".join(FIGURE_SUFFIXES)
+            raise ValueError(f"--figure must end in {allowed}, got {str(self.figure)!r}")
+
+    def options(self) -> EvaluationOptions:
+        """Returns attacks and settings alone."""
+        return EvaluationOptions(
+            **{f.name: getattr(self, f.name) for f in fields(EvaluationOptions)}
+        )
+
+
+def run_evaluate(words: Sequence[str]) -> int:
+    """Attack a trained run, or a model of your own, on the test images."""
+    from nasbench_at.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            EvaluateArguments, words, command="evaluate", description=run_evaluate.__doc__
+        )
+    from nasbench_at.console import show_evaluation, show_result, stdout
+    from nasbench_at.devices import select_device
+    from nasbench_at.training.distribution import distributed
+
+    with ExitStack() as ranks, one_line_warnings():
+        with bad_input():
+            device = select_device(arguments.device)
+            distribution = ranks.enter_context(distributed(device))
+            arguments = replace(arguments, device=str(distribution.place(device)))
+            evaluation = _prepare_evaluation(arguments)
+        record = evaluation.run(show_result, distribution)
+        if not distribution.is_main:
+            return 0
+    show_evaluation(record)
+    if len(evaluation.attacks) > 1:
+        from analysis.robustness_curve import compute_robustness_curve, write_robustness_curve
+
+        figure = arguments.figure or evaluation.path.with_name("robustness_curve.pdf")
+        with bad_input():
+            write_robustness_curve(compute_robustness_curve(record), figure)
+        stdout.print(f"curve drawn to {figure}", highlight=False, soft_wrap=True)
+    # The last line is what scripts go on with: the run's folder, or a model's record.
+    stdout.print(str(arguments.run or evaluation.path), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _prepare_evaluation(arguments: EvaluateArguments) -> PreparedEvaluation:
+    from nasbench_at.run_evaluation import prepare_evaluation, prepare_model_evaluation
+
+    if arguments.run is not None:
+        return prepare_evaluation(
+            arguments.run,
+            arguments.options(),
+            device=arguments.device,
+            data_root=arguments.data_root,
+        )
+    assert arguments.model is not None  # checked with the other arguments
+    assert arguments.data is not None
+    return prepare_model_evaluation(
+        arguments.model,
+        arguments.options(),
+        data=arguments.data,
+        weights=arguments.weights,
+        data_root=arguments.data_root,
+        out=arguments.out,
+        device=arguments.device,
+    )

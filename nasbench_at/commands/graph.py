@@ -1,0 +1,163 @@
+"""``nasbench-at graph``: lay out, edit, draw and export a network."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from nasbench_at.commands.input_errors import bad_input
+from nasbench_at.config import BlockOptions, Blocks, Counts, ModelOptions
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+__all__ = ["GraphArguments", "run_graph"]
+
+Graph: TypeAlias = "nx.DiGraph[str]"
+
+_ARCHITECTURE_FLAGS = (
+    *("blocks", "num_modules", "init_channels", "widen_factor"),
+    *("block_options", "block_copies", "match_parameters"),
+)
+
+
+@dataclass(frozen=True)
+class GraphArguments:
+    """Arguments of ``nasbench-at graph``.
+
+    Attributes:
+        model: ds_net, which the next flags describe, or a network by name that has a graph.
+        model_options: Options of a network by name.
+        blocks: The block set of every module, or comma-separated sets, one a module.
+        num_modules: Number of robust modules.
+        init_channels: Width of the first stage.
+        widen_factor: By how much the first reduction widens.
+        block_options: Options by block name.
+        block_copies: Stacked copies by block name.
+        num_classes: Number of classes.
+        input_shape: Channels, height and width of an image.
+        match_parameters: Choose init_channels closest to this number of parameters.
+        remove: Nodes to leave out, such as module01.dense.
+        plugins: Python files that register blocks.
+        out: Write the graph; the suffix decides: png, pdf, svg, graphml, json or dot.
+    """
+
+    model: str = "ds_net"
+    model_options: ModelOptions = field(default_factory=dict)
+    blocks: Blocks = ("residual", "mbconv", "dense", "ada_rk")
+    num_modules: int = 15
+    init_channels: int = 20
+    widen_factor: int = 4
+    block_options: BlockOptions = field(default_factory=dict)
+    block_copies: Counts = field(default_factory=dict)
+    num_classes: int = 10
+    input_shape: tuple[int, int, int] = (3, 32, 32)
+    match_parameters: int | None = None
+    remove: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    out: Path | None = None
+
+
+def run_graph(words: Sequence[str]) -> int:
+    """Lay out a network as a graph: count, edit, draw and export it."""
+    from nasbench_at.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            GraphArguments, words, command="graph", description=run_graph.__doc__
+        )
+    from blocks import load_entry_points, load_plugin
+    from nasbench_at.console import stdout
+    from nasbench_at.networks.export import write_graph
+
+    with bad_input():
+        load_entry_points()
+        for plugin in arguments.plugins:
+            load_plugin(plugin)
+        graph, description = (
+            _lay_out(arguments) if arguments.model == "ds_net" else _find_graph(arguments)
+        )
+        if arguments.out is not None:
+            try:
+                write_graph(graph, arguments.out)
+            except OSError as error:
+                raise ValueError(f"cannot write {str(arguments.out)!r}: {error.strerror}") from None
+    stdout.print(description, highlight=False, soft_wrap=True)
+    if arguments.out is not None:
+        stdout.print(f"written to {arguments.out}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _lay_out(arguments: GraphArguments) -> tuple[Graph, str]:
+    """The graph of the architecture that the flags describe, edited, and a line about it."""
+    from nasbench_at.networks.architecture import Architecture
+    from nasbench_at.networks.graph import build_graph, match_parameters
+
+    if arguments.model_options:
+        raise ValueError("--model-options go with a --model by name, got them with ds_net")
+    architecture = Architecture(
+        blocks=arguments.blocks,
+        num_modules=arguments.num_modules,
+        init_channels=arguments.init_channels,
+        widen_factor=arguments.widen_factor,
+        num_classes=arguments.num_classes,
+        input_shape=arguments.input_shape,
+        block_options=arguments.block_options,
+        block_copies=arguments.block_copies,
+    )
+    if arguments.match_parameters is not None:
+        architecture = match_parameters(architecture, arguments.match_parameters)
+    graph = _edit(build_graph(architecture), arguments.remove)
+    origin = f"init_channels {architecture.init_channels}, architecture {architecture.hash}"
+    return graph, f"{_count(graph)}, {origin}"
+
+
+def _find_graph(arguments: GraphArguments) -> tuple[Graph, str]:
+    """The graph that a network by name holds, edited if it is a DS-Net's, and a line about it."""
+    import torch
+
+    from nasbench_at.networks.zoo import create_model
+
+    for item in fields(GraphArguments):
+        value = getattr(arguments, item.name)
+        if item.name in _ARCHITECTURE_FLAGS and value not in (item.default, {}):
+            flag = f"--{item.name.replace('_', '-')}"
+            raise ValueError(f"{flag} goes with model ds_net, got it with {arguments.model!r}")
+    with torch.device("meta"):
+        network = create_model(
+            arguments.model, arguments.num_classes, arguments.input_shape, **arguments.model_options
+        )
+    graph: Graph | None = getattr(network, "graph", None)
+    if graph is None:
+        raise ValueError(f"model {arguments.model!r} has no graph; DS-Nets and RobNets have one")
+    if "attention" in graph.graph:
+        graph = _edit(graph, arguments.remove)
+        return graph, _count(graph)
+    if arguments.remove:
+        raise ValueError(f"--remove goes with DS-Nets, got it with {arguments.model!r}")
+    num_params = sum(parameter.numel() for parameter in network.parameters())
+    return graph, f"a cell of {len(graph)} nodes, {num_params:,} parameters in all cells"
+
+
+def _edit(graph: Graph, remove: Sequence[str]) -> Graph:
+    from nasbench_at.networks.graph import annotate_graph, validate_graph
+
+    for node in remove:
+        if node not in graph:
+            near = difflib.get_close_matches(node, graph, n=3) or list(graph)[:5]
+            raise ValueError(f"the graph has no node {node!r}; there are {', '.join(near)}")
+        graph.remove_node(node)
+    validate_graph(graph)
+    annotate_graph(graph)
+    return graph
+
+
+def _count(graph: Graph) -> str:
+    flops = sum(attributes["flops"] for _, attributes in graph.nodes(data=True))
+    return (
+        f"{len(graph)} nodes, {graph.graph['num_params']:,} parameters, {flops:,} FLOPs "
+        "(2 x multiply-adds, one image)"
+    )

@@ -1,0 +1,107 @@
+"""``nasbench-at misalignment``: who is best after standard and who after adversarial training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.config import RunConfig
+
+if TYPE_CHECKING:
+    from nasbench_at.records import Record
+
+__all__ = ["MisalignmentArguments", "run_misalignment"]
+
+
+@dataclass(frozen=True)
+class MisalignmentArguments(RunConfig):
+    """Arguments of ``nasbench-at misalignment``: those of ``train`` hold for every run.
+
+    Attributes:
+        models: The networks by name, or shell patterns such as 'tiny_*'.
+        seeds: Train with each of these seeds, instead of ``seed``.
+        runs_dir: The runs' folders are created in here; finished runs found there are not repeated.
+        data_root: Where the data set's files lie.
+        device: auto, cpu, cuda or cuda:N.
+    """
+
+    models: tuple[str, ...] = ("tiny_*",)
+    seeds: tuple[int, ...] = ()
+    runs_dir: Path = Path("runs")
+    data_root: Path | None = None
+    device: str = "auto"
+
+    def configs(self) -> list[RunConfig]:
+        """Returns a run for every network, way of training and seed.
+
+        Raises:
+            ValueError: If the method is ``st``, or a pattern matches no network.
+        """
+        from nasbench_at.networks.zoo import list_models, model_info
+
+        if self.method == "st":
+            raise ValueError("method must be another than st, which all networks are trained by")
+        names = [name for pattern in self.models for name in list_models(pattern) or (pattern,)]
+        base = RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)})
+        return [
+            replace(base, model=model_info(name).name, method=method, seed=seed)
+            for name in dict.fromkeys(names)
+            for method in ("st", self.method)
+            for seed in self.seeds or (self.seed,)
+        ]
+
+
+def run_misalignment(words: Sequence[str]) -> int:
+    """Rank networks by natural accuracy after ST and by PGD accuracy after AT (Table 1)."""
+    from nasbench_at.flags import parse_flags, split_config_flag
+
+    with bad_input():
+        config, rest = split_config_flag(words)
+        arguments = parse_flags(
+            MisalignmentArguments,
+            rest,
+            command="misalignment",
+            description=run_misalignment.__doc__,
+            default=config,
+        )
+        configs = arguments.configs()
+    from analysis.misalignment import compute_misalignment, draw_misalignment
+    from nasbench_at.console import stdout
+
+    records = [_train_and_evaluate(arguments, config) for config in configs]
+    with bad_input():
+        misalignment = compute_misalignment(records)
+    stdout.print(draw_misalignment(misalignment))
+    return 0
+
+
+def _train_and_evaluate(arguments: MisalignmentArguments, config: RunConfig) -> Record:
+    """Returns a run's record; what is there already is neither trained nor evaluated again."""
+    from nasbench_at.console import ConsoleReporter, stderr
+    from nasbench_at.jobs import train
+    from nasbench_at.run_evaluation import evaluate_run
+
+    stderr.print(f"{config.model}, {config.method}, seed {config.seed}", highlight=False)
+    reporter = ConsoleReporter()
+    try:
+        with bad_input(), one_line_warnings():
+            record = train(
+                config,
+                runs_dir=arguments.runs_dir,
+                data_root=arguments.data_root,
+                device=arguments.device,
+                reporter=reporter,
+            )
+    finally:
+        reporter.stop()
+    if record.evaluation is not None and "pgd" in record.evaluation["results"]:
+        return record
+    return evaluate_run(
+        arguments.runs_dir / record.run_id,
+        ("pgd",),
+        device=arguments.device,
+        data_root=arguments.data_root,
+    )

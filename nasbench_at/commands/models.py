@@ -1,0 +1,90 @@
+"""``nasbench-at models``: the networks by name and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from nasbench_at.commands.input_errors import bad_input
+
+__all__ = ["ModelsArguments", "run_models"]
+
+
+@dataclass(frozen=True)
+class ModelsArguments:
+    """Arguments of ``nasbench-at models``.
+
+    Attributes:
+        patterns: Names, or shell patterns such as 'wrn_*'; all registered names if none is given.
+        num_classes: Number of classes.
+        input_shape: Channels, height and width of an image.
+        time: Measure an attack step, on a batch of 8 images.
+        device: Where to measure it: auto, cpu, cuda or cuda:N.
+    """
+
+    patterns: tyro.conf.Positional[tuple[str, ...]] = ()
+    num_classes: int = 10
+    input_shape: tuple[int, int, int] = (3, 32, 32)
+    time: bool = False
+    device: str = "auto"
+
+
+def run_models(words: Sequence[str]) -> int:
+    """List the networks by name, with parameters, operations and references."""
+    from nasbench_at.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            ModelsArguments, words, command="models", description=run_models.__doc__
+        )
+    from rich.progress import track
+    from rich.table import Table
+
+    from nasbench_at.console import stderr, stdout
+    from nasbench_at.devices import select_device
+    from nasbench_at.model_costs import measure_model
+    from nasbench_at.networks.zoo import list_models
+
+    with bad_input():
+        names = [
+            name
+            for pattern in arguments.patterns or ("*",)
+            # A word that matches no registered name may be a member of a family.
+            for name in list_models(pattern) or (pattern,)
+        ]
+        device = select_device(arguments.device) if arguments.time else None
+        costs = [
+            measure_model(
+                name,
+                num_classes=arguments.num_classes,
+                input_shape=arguments.input_shape,
+                time_on=device,
+            )
+            for name in track(
+                names,
+                "counting",
+                console=stderr,
+                transient=True,
+                disable=not stderr.is_terminal,
+            )
+        ]
+    table = Table("name", "what")
+    for column in ("parameters", "FLOPs"):
+        table.add_column(column, justify="right")
+    if arguments.time:
+        table.add_column("attack step", justify="right")
+    table.add_column("reference")
+    for row in costs:
+        seconds = [] if row.seconds_per_step is None else [f"{row.seconds_per_step:.3f} s"]
+        table.add_row(
+            row.name,
+            row.summary,
+            f"{row.num_params:,}",
+            f"{row.flops:,}",
+            *seconds,
+            row.reference,
+        )
+    stdout.print(table)
+    return 0

@@ -1,0 +1,118 @@
+"""``nasbench-at train``: a run, or one with each of several seeds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.config import RunConfig
+
+if TYPE_CHECKING:
+    from nasbench_at.records import Record
+    from nasbench_at.training.distribution import Distribution
+
+__all__ = ["TrainArguments", "run_train"]
+
+
+@dataclass(frozen=True)
+class TrainArguments(RunConfig):
+    """Arguments of ``nasbench-at train``: the configuration, where to write, where to compute.
+
+    Attributes:
+        seeds: Train once with each of these seeds, instead of ``seed``.
+        runs_dir: The runs' folders are created in here.
+        data_root: Where the data set's files lie.
+        device: auto, cpu, cuda or cuda:N.
+        checkpoint_minutes: Time between checkpoints within an epoch.
+        dry_run: Train nothing: show the model, its memory and how long it would take.
+        print_sbatch: Train nothing: print a SLURM script that runs this command.
+    """
+
+    seeds: tuple[int, ...] = ()
+    runs_dir: Path = Path("runs")
+    data_root: Path | None = None
+    device: str = "auto"
+    checkpoint_minutes: float = 5.0
+    dry_run: bool = False
+    print_sbatch: bool = False
+
+    def config(self) -> RunConfig:
+        """Returns the configuration alone."""
+        return RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)})
+
+
+def run_train(words: Sequence[str]) -> int:
+    """Train a network; --config FILE reads a configuration, over which flags win."""
+    from nasbench_at.flags import parse_flags, split_config_flag
+
+    with bad_input():
+        config, rest = split_config_flag(words)
+        arguments = parse_flags(
+            TrainArguments,
+            rest,
+            command="train",
+            description=run_train.__doc__,
+            default=config,
+        )
+    if arguments.print_sbatch:
+        from nasbench_at.slurm import sbatch_script
+
+        kept = [word for word in words if word != "--print-sbatch"]
+        sys.stdout.write(sbatch_script(["train", *kept]))
+        return 0
+    if arguments.dry_run:
+        return _show_estimate(arguments)
+    from nasbench_at.console import show_seeds
+    from nasbench_at.devices import select_device
+    from nasbench_at.training.distribution import distributed
+
+    with ExitStack() as ranks:
+        with bad_input():
+            device = select_device(arguments.device)
+            distribution = ranks.enter_context(distributed(device))
+        records = [
+            _train_one(arguments, replace(arguments.config(), seed=seed), distribution)
+            for seed in arguments.seeds or (arguments.seed,)
+        ]
+        if len(records) > 1 and distribution.is_main:
+            show_seeds(records)
+    return 0
+
+
+def _train_one(arguments: TrainArguments, config: RunConfig, distribution: Distribution) -> Record:
+    from nasbench_at.console import ConsoleReporter, show_training
+    from nasbench_at.jobs import prepare_training
+
+    with bad_input(), one_line_warnings():
+        trainer = prepare_training(
+            config,
+            runs_dir=arguments.runs_dir,
+            data_root=arguments.data_root,
+            device=arguments.device,
+            checkpoint_minutes=arguments.checkpoint_minutes,
+            distribution=distribution,
+        )
+    reporter = ConsoleReporter(silent=not distribution.is_main)
+    try:
+        record = trainer.run(reporter)
+    finally:
+        reporter.stop()
+    if distribution.is_main:
+        show_training(record, trainer.folder.path)
+    return record
+
+
+def _show_estimate(arguments: TrainArguments) -> int:
+    from nasbench_at.console import show_estimate
+    from nasbench_at.jobs import estimate
+
+    with bad_input():
+        show_estimate(
+            estimate(arguments.config(), data_root=arguments.data_root, device=arguments.device)
+        )
+    return 0

@@ -1,0 +1,136 @@
+"""What a network by name costs: parameters, operations, and seconds of an attack step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from nasbench_at.attacks import LinfPGD
+from nasbench_at.networks.zoo import create_model, model_info
+
+__all__ = ["ModelCosts", "measure_model"]
+
+EPS, NUM_STEPS = 0.031, 3
+
+
+@dataclass(frozen=True)
+class ModelCosts:
+    """A row of the table of networks.
+
+    Attributes:
+        name: The network's name.
+        summary: What it is.
+        reference: Where it comes from.
+        num_params: Parameters; attention logits not counted, as in the paper.
+        flops: Operations of one image's forward pass, twice the multiply-adds of its convolutions
+            and matrix products.
+        seconds_per_step: Time of one attack step on a batch; None if it was not measured.
+    """
+
+    name: str
+    summary: str
+    reference: str
+    num_params: int
+    flops: int
+    seconds_per_step: float | None
+
+
+def measure_model(
+    name: str,
+    *,
+    num_classes: int = 10,
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    time_on: torch.device | None = None,
+    batch_size: int = 8,
+) -> ModelCosts:
+    """Counts a network's parameters and operations, without memory for them, and may time it.
+
+    Args:
+        name: A registered name.
+        num_classes: Number of classes.
+        input_shape: Channels, height and width of the images.
+        time_on: Time PGD steps on this device, channels last, in float32.
+        batch_size: Images of a timed step.
+
+    Raises:
+        ValueError: If there is no such network, or it does not take such images.
+    """
+    info = model_info(name)
+    with torch.device("meta"):
+        network = create_model(name, num_classes, input_shape).eval()
+        counter = _FlopCounter()
+        with counter, torch.no_grad():
+            network(torch.empty(1, *input_shape))
+    return ModelCosts(
+        name=name,
+        summary=info.summary,
+        reference=info.reference,
+        num_params=sum(
+            parameter.numel()
+            for key, parameter in network.named_parameters()
+            if key != "attention.logits"
+        ),
+        flops=counter.total,
+        seconds_per_step=(
+            None
+            if time_on is None
+            else _time_attack_step(name, num_classes, input_shape, time_on, batch_size)
+        ),
+    )
+
+
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up torch's own formulas; its `FlopCounterMode` fails where a network takes a gradient.
+
+    That an implicit Euler step does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        """Runs an operation and counts it if there is a formula."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=out)
+        return out
+
+
+def _time_attack_step(
+    name: str,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    device: torch.device,
+    batch_size: int,
+) -> float:
+    network = create_model(name, num_classes, input_shape).eval()
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.rand(batch_size, *input_shape, device=device)
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = torch.zeros(batch_size, dtype=torch.int64, device=device)
+    attack = LinfPGD(EPS, steps=NUM_STEPS, start="none")
+
+    def run() -> None:
+        attack(network, x, y)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    run()
+    return min(_time(run) for _ in range(3)) / NUM_STEPS
+
+
+def _time(function: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start

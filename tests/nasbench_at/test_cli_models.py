@@ -1,0 +1,197 @@
+"""Networks by name through the command line: models, graph, train, evaluate, misalignment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nasbench_at.cli import main
+from nasbench_at.config import RunConfig, load_config
+from nasbench_at.networks.zoo import list_models
+from nasbench_at.records import Benchmark, read_record
+from tests.nasbench_at.conftest import one_line
+
+WORDS = [
+    *("--data", "stripes", "--epochs", "1", "--attack-steps", "1", "--batch-size", "64"),
+    *("--device", "cpu"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def complaint(words, capsys):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+# --- models
+
+
+def test_table_tells_parameters_and_references(capsys):
+    assert main(["models", "resnet50", "wrn_16_*"]) == 2  # no such family member is registered
+    assert main(["models", "resnet50", "wrn_16_2"]) == 0
+    out = capsys.readouterr().out
+    assert "23,520,842" in out
+    assert "He et al., CVPR 2016" in out
+    assert "wrn_16_2" in out
+    assert "attack step" not in out
+
+
+def test_attack_steps_are_timed_on_request(capsys):
+    words = ["--time", "--device", "cpu", "--input-shape", "1", "8", "8"]
+    assert main(["models", "tiny_resnet", *words]) == 0
+    assert "attack step" in capsys.readouterr().out
+
+
+def test_unknown_network_is_bad_input(capsys):
+    assert "unknown model 'resne50'; did you mean 'resnet50'" in complaint(
+        ["models", "resne50"], capsys
+    )
+
+
+# --- graph
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_cell_of_a_robnet_is_drawn(suffix, capsys):
+    out = Path(f"cell.{suffix}")
+    assert main(["graph", "--model", "robnet_large_v2", "--out", str(out)]) == 0
+    assert "7 nodes, 33,326,666 parameters" in capsys.readouterr().out
+    assert out.read_bytes()[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
+
+
+def test_cell_is_exported_with_its_operations():
+    genotype = "genotype=['01 00','10 01 00','00 00 01 00','00 00 00 00 10']"
+    words = ["graph", "--model", "robnet", "--model-options", genotype]
+    assert main([*words, "--out", "cell.dot"]) == 0
+    assert '"input0" -> "node0" [label="sep_conv"];' in Path("cell.dot").read_text()
+    assert main([*words, "--out", "cell.json"]) == 0
+    edges = json.loads(Path("cell.json").read_text())["edges"]
+    assert {"source": "node3", "target": "output", "operation": "concat"} in edges
+
+
+def test_ds_net_by_name_is_edited(capsys):
+    words = ["graph", "--model", "ds_net_4"]
+    assert main(words) == 0
+    assert "20,780,245 parameters" in capsys.readouterr().out
+    assert main([*words, "--remove", "module01.dense"]) == 0
+    assert "80 nodes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "resnet18"], "model 'resnet18' has no graph; DS-Nets and RobNets have one"),
+        (
+            ["--model", "robnet", "--blocks", "dense"],
+            "--blocks goes with model ds_net, got it with 'robnet'",
+        ),
+        (["--model", "robnet", "--remove", "node0"], "--remove goes with DS-Nets"),
+        (["--model-options", "a=1"], "--model-options go with a --model by name"),
+        (["--model", "robnet", "--model-options", "a=1"], "model 'robnet' has no option 'a'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_graph_refuses_what_does_not_go_together(words, message, capsys):
+    assert message in complaint(["graph", *words], capsys)
+
+
+# --- train and evaluate
+
+
+def test_network_by_name_is_trained_resumed_and_evaluated(capsys):
+    words = ["train", "--model", "tiny_densenet", *WORDS]
+    assert main(words) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    assert load_config(folder / "config.yaml").model == "tiny_densenet"
+    assert main(words) == 0  # finished: reports
+    assert main(["evaluate", str(folder), "--attacks", "fgsm", "--device", "cpu"]) == 0
+    record = read_record(folder / "record.json")
+    assert record.architecture == "tiny_densenet(4,1x8x8)"
+    assert record.num_params < 300_000
+    assert record.evaluation["results"]["fgsm"]["num_samples"] == 24
+    frame = Benchmark.load("runs").query(model="tiny_densenet").to_frame()
+    assert len(frame) == 1
+
+
+def test_options_reach_the_network_and_the_record(capsys):
+    words = ["train", "--model", "robnet", *WORDS, "--model-options", "channels=4", "num_cells=3"]
+    assert main(words) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    record = read_record(folder / "record.json")
+    assert record.architecture == "robnet(4,1x8x8,channels=4,num_cells=3)"
+    assert record.config["model_options"] == {"channels": 4, "num_cells": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "tiny_resne"], "unknown model 'tiny_resne'; did you mean 'tiny_resnet'"),
+        (
+            ["--model", "tiny_resnet", "--blocks", "dense"],
+            "blocks goes with model ds_net, got it with 'tiny_resnet'",
+        ),
+        (["--model-options", "depth=3"], "model_options go with a network by name"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_train_refuses_what_does_not_go_together(words, message, capsys):
+    assert message in complaint(["train", *words, *WORDS], capsys)
+    assert not Path("runs").exists()
+
+
+def test_default_fields_of_ds_net_may_be_given_with_any_model():
+    RunConfig(model="tiny_resnet", num_modules=15)
+    with pytest.raises(ValueError, match="num_modules goes with model ds_net") as error:
+        RunConfig(model="tiny_resnet", num_modules=3)
+    one_line(error)
+
+
+# --- misalignment
+
+
+def test_misalignment_is_one_command_and_repeats_nothing(capsys):
+    words = ["misalignment", "--models", "tiny_resnet", "tiny_wrn", *WORDS, "--seeds", "3"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "tiny_wrn" in out
+    assert "24 test images, 1 seed(s)" in out.replace("\n", " ")
+    assert len(list(Path("runs").iterdir())) == 2 * 2
+    stamps = [path.stat().st_mtime_ns for path in sorted(Path("runs").glob("*/record.json"))]
+    assert main(words) == 0
+    assert capsys.readouterr().out == out
+    assert stamps == [
+        path.stat().st_mtime_ns for path in sorted(Path("runs").glob("*/record.json"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--models", "big_*"], "unknown model 'big_*'"),
+        (["--method", "st"], "method must be another than st"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_misalignment_refuses_before_it_trains(words, message, capsys):
+    assert message in complaint(["misalignment", *words, *WORDS], capsys)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("model", list_models("tiny_*"))
+def test_tiny_network_learns_digits_in_three_epochs_of_adversarial_training(model, capsys):
+    words = ["--model", model, "--data", "digits", "--epochs", "3", "--device", "cpu"]
+    assert main(["train", *words]) == 0
+    folder = capsys.readouterr().out.splitlines()[-1]
+    assert main(["evaluate", folder, "--attacks", "fgsm", "--device", "cpu"]) == 0
+    evaluation = read_record(Path(folder) / "record.json").evaluation
+    assert evaluation["results"]["natural"]["accuracy"] > 0.6
