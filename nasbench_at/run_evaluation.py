@@ -168,7 +168,7 @@ def prepare_model_evaluation(
     """Checks everything that can be wrong with the evaluation of a user's model.
 
     Args:
-        spec: ``module:factory``, see :func:`nasbench_at.user_models.load_user_model`.
+        spec: ``module:factory`` or a name, see :func:`nasbench_at.user_models.load_user_model`.
         options: Attacks and settings. ``eps`` must be set; the verdict is ``any`` by default.
         data: Name of the data set.
         weights: Safetensors or ``state_dict`` file.
@@ -184,9 +184,16 @@ def prepare_model_evaluation(
     options = replace(options, recipe=options.recipe or "paper", verdict=options.verdict or "any")
     attacks = _attacks_by_eps(options, method="at")
     chosen = select_device(device)
-    images = load_data(data, root=data_root, device=chosen).test
+    data_set = load_data(data, root=data_root, device=chosen)
+    images = data_set.test
     count_aa_samples(options.aa_samples, len(images))
-    model = load_user_model(spec, weights, device=chosen)
+    model = load_user_model(
+        spec,
+        weights,
+        device=chosen,
+        num_classes=data_set.num_classes,
+        image_shape=data_set.image_shape,
+    )
     try:
         check_model(model, images)
     except (RuntimeError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""A user's own network, named on the command line as ``module:factory``."""
+"""A network to evaluate, named on the command line: ``module:factory``, or one of ours by name."""
 
 from __future__ import annotations
 
@@ -11,31 +11,46 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from nasbench_at.networks.zoo import create_model, load_published_weights
+
 __all__ = ["load_user_model"]
 
 
 def load_user_model(
-    spec: str, weights: str | Path | None = None, *, device: torch.device | str = "cpu"
+    spec: str,
+    weights: str | Path | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    num_classes: int = 10,
+    image_shape: tuple[int, int, int] = (3, 32, 32),
 ) -> nn.Module:
     """Builds a network, loads its weights and puts it in eval mode and float32.
 
     Args:
         spec: ``module:factory``; the module may lie in the current folder. ``factory()`` returns
             an :class:`torch.nn.Module` from images in [0, 1] to logits, normalisation included.
+            Without a colon, a name of :func:`nasbench_at.list_models`.
         weights: A ``.safetensors`` file, or a ``state_dict`` written by ``torch.save``, which is
-            read with ``weights_only=True``. None keeps what the factory made.
+            read with ``weights_only=True``. None keeps what the factory made. Networks by name
+            also take the layouts of :func:`nasbench_at.networks.zoo.load_published_weights`.
         device: Where to put the network.
+        num_classes: Classes of a network by name.
+        image_shape: Channels, height and width of its images.
 
     Raises:
         ValueError: If the factory fails or returns something else, or the weights cannot be read
             or are not the network's.
     """
-    model = _build(spec)
+    by_name = ":" not in spec
+    model = create_model(spec, num_classes, image_shape) if by_name else _build(spec)
     if weights is not None:
         state = _read_weights(Path(weights))
         try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
+            if by_name:
+                model = load_published_weights(model, state)
+            else:
+                model.load_state_dict(state)
+        except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"weights {str(weights)!r} are not those of model {spec!r}: {reason}"
@@ -46,7 +61,7 @@ def load_user_model(
 def _build(spec: str) -> nn.Module:
     module, separator, factory = spec.partition(":")
     if not (module and separator and factory):
-        raise ValueError(f"model must be written module:factory, got {spec!r}")
+        raise ValueError(f"a model of your own must be written module:factory, got {spec!r}")
     # The console script does not look here, where users keep such a module.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))

@@ -27,8 +27,8 @@ class EvaluateArguments(EvaluationOptions):
 
     Attributes:
         run: The run's folder; none with --model.
-        model: A model of your own, module:factory; factory() returns a torch.nn.Module that takes
-            images in [0, 1].
+        model: One of the networks by name, or a model of your own, module:factory; factory()
+            returns a torch.nn.Module that takes images in [0, 1].
         weights: Its weights: a safetensors file, or a state_dict written by torch.save.
         data: Data set to evaluate it on.
         out: Where to write its record; by default evaluations/FACTORY-HASH/record.json.

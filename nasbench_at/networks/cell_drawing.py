@@ -40,7 +40,8 @@ def draw_cell(graph: Graph) -> Figure:
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.96), xlim=(-0.6, len(rest) + 0.6), ylim=(-2, 2))
     axes.axis("off")
     for source, target, data in graph.edges(data=True):
-        length = places[target][0] - places[source][0]
+        is_long = places[target][0] - places[source][0] > 1
+        bend = 0.28 if places[source][1] < 0 else -0.28  # away from the middle
         axes.annotate(
             "",
             places[target],
@@ -48,7 +49,7 @@ def draw_cell(graph: Graph) -> Figure:
             arrowprops={
                 "arrowstyle": "-|>",
                 "color": colors.get(data.get("operation", ""), _PLAIN),
-                "connectionstyle": f"arc3,rad={-0.28 if length > 1 else 0}",
+                "connectionstyle": f"arc3,rad={bend if is_long else 0}",
                 "shrinkA": 18,
                 "shrinkB": 18,
                 "linewidth": 1.4,

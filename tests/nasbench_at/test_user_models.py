@@ -116,7 +116,8 @@ def test_damaged_safetensors_are_named(module, state, tmp_path):
 
 
 BAD_FACTORIES = {
-    "no colon": ("models", "model must be written module:factory, got 'models'"),
+    "no colon": ("models", "unknown model 'models'; known: ds_net_4"),
+    "no factory's name": ("models:", "must be written module:factory, got 'models:'"),
     "no module": ("no_such_module:f", r"factory 'no_such_module:f' failed: ModuleNotFoundError"),
     "no factory": ("{}:none", r"failed: AttributeError: module .* has no attribute 'none'"),
     "raises": ("{}:fails", "failed: RuntimeError: no such layer"),
