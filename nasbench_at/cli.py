@@ -19,6 +19,7 @@ from nasbench_at.commands.graph import run_graph
 from nasbench_at.commands.input_errors import BadInputError
 from nasbench_at.commands.misalignment import run_misalignment
 from nasbench_at.commands.models import run_models
+from nasbench_at.commands.query import run_query
 from nasbench_at.commands.train import run_train
 from nasbench_at.runs import FolderInUseError
 from nasbench_at.training.interruption import InterruptedTraining
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Command] = {
     "compare": run_compare,
     "models": run_models,
     "misalignment": run_misalignment,
+    "query": run_query,
 }
 
 

@@ -15,6 +15,8 @@ from rich.table import Table
 from nasbench_at.records import Record
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nasbench_at.comparison import PairedComparison
     from nasbench_at.evaluation import AttackResult
     from nasbench_at.jobs import Estimate
@@ -26,6 +28,7 @@ __all__ = [
     "show_comparison",
     "show_estimate",
     "show_evaluation",
+    "show_frame",
     "show_result",
     "show_seeds",
     "show_training",
@@ -146,6 +149,16 @@ def show_estimate(estimate: Estimate) -> None:
         f"training without validation\n"
         f"peak memory {estimate.memory_mib:,.0f} MiB",
     )
+
+
+def show_frame(frame: pd.DataFrame) -> None:
+    """Prints a table, numbers to the right and with four digits."""
+    table = Table(*map(str, frame.columns))
+    for column, kind in zip(table.columns, frame.dtypes, strict=True):
+        column.justify = "right" if kind.kind in "if" else "left"
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+    stdout.print(table)
 
 
 def mean_and_std(values: Sequence[float]) -> str:

@@ -6,12 +6,14 @@ No torch here, so that records can be read and queried anywhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from nasbench_at.files import write_atomically
 
 __all__ = ["SCHEMA_VERSION", "Benchmark", "Record", "read_record"]
 
@@ -66,6 +68,10 @@ class Record:
             raise ValueError(f"unknown record keys: {', '.join(sorted(set(data) - known))}")
         return cls(**data)
 
+    def was_evaluated_by(self, attack: str) -> bool:
+        """Whether the record has an accuracy under an attack."""
+        return attack in (self.evaluation or {}).get("results", {})
+
     def accuracy(self, attack: str) -> float:
         """Returns the test accuracy in [0, 1] under an attack, such as ``"pgd"``.
 
@@ -107,15 +113,34 @@ class Benchmark(Sequence[Record]):
         self._records = tuple(records)
 
     @classmethod
-    def load(cls, path: str | Path) -> Benchmark:
-        """Loads the record of every run in a folder of runs.
+    def load(cls, *paths: str | Path) -> Benchmark:
+        """Loads records, those of several places together.
+
+        Args:
+            *paths: Folders in which runs lie, at any depth, or ``.jsonl`` files that :meth:`save`
+                wrote. A run that is found twice counts once, evaluated if it is so anywhere.
 
         Raises:
-            ValueError: If the folder does not exist or a record cannot be read.
+            ValueError: If a path does not exist or a record cannot be read.
         """
-        if not Path(path).is_dir():
-            raise ValueError(f"{str(path)!r} is no folder of runs")
-        return cls([read_record(file) for file in sorted(Path(path).glob("*/record.json"))])
+        found: dict[str, Record] = {}
+        for path in map(Path, paths):
+            for record in _read_lines(path) if path.suffix == ".jsonl" else _read_runs(path):
+                if record.run_id not in found or found[record.run_id].evaluation is None:
+                    found[record.run_id] = record
+        return cls(list(found.values()))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the records to one ``.jsonl`` file, a line each.
+
+        Raises:
+            ValueError: If the suffix is another.
+        """
+        path = Path(path)
+        if path.suffix != ".jsonl":
+            raise ValueError(f"records are saved to a .jsonl file, got {str(path)!r}")
+        lines = (json.dumps(asdict(record)) + "\n" for record in self)
+        write_atomically(path, "".join(lines).encode())
 
     def __len__(self) -> int:
         return len(self._records)
@@ -141,6 +166,44 @@ class Benchmark(Sequence[Record]):
             [r for r in self if all(r.config.get(key) == value for key, value in wanted.items())]
         )
 
+    def filter(self, keep: Callable[[Record], bool]) -> Benchmark:
+        """Returns the records for which a function says so."""
+        return Benchmark([record for record in self if keep(record)])
+
+    def best(self, attack: str = "pgd") -> Record:
+        """Returns the record of the highest accuracy under an attack, the first of equal ones.
+
+        Raises:
+            ValueError: If no record was evaluated by it.
+        """
+        evaluated = self.filter(lambda record: record.was_evaluated_by(attack))
+        if not len(evaluated):
+            raise ValueError(f"none of {len(self)} records was evaluated by {attack!r}")
+        return max(evaluated, key=lambda record: record.accuracy(attack))
+
+    def summary(self) -> pd.DataFrame:
+        """Returns a row a configuration: how many seeds, mean and deviation of each accuracy.
+
+        Of the configuration the row holds what differs between the records. Columns are ``seeds``,
+        and for each attack ``<attack>`` (mean, in [0, 1]) and ``<attack>_std`` (the sample standard
+        deviation over seeds; NaN for one seed).
+        """
+        groups: dict[str, list[Record]] = {}
+        for record in self:
+            identity = {key: value for key, value in record.config.items() if key != "seed"}
+            groups.setdefault(json.dumps(identity, sort_keys=True), []).append(record)
+        varying = _varying_keys([json.loads(key) for key in groups])
+        rows = []
+        for records in groups.values():
+            row: dict[str, Any] = {key: records[0].config.get(key) for key in varying}
+            row |= {"num_params": records[0].num_params, "seeds": len(records)}
+            for attack in _attacks_of(records):
+                values = [r.accuracy(attack) for r in records if r.was_evaluated_by(attack)]
+                series = pd.Series(values)
+                row |= {attack: series.mean(), f"{attack}_std": series.std()}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
     def to_frame(self) -> pd.DataFrame:
         """Returns a row a record: configuration, parameters, accuracies under each attack."""
         rows = []
@@ -156,3 +219,32 @@ class Benchmark(Sequence[Record]):
                 }
             )
         return pd.DataFrame(rows)
+
+
+def _read_runs(path: Path) -> Iterator[Record]:
+    if not path.is_dir():
+        raise ValueError(f"{str(path)!r} is no folder of runs")
+    return map(read_record, sorted(path.glob("**/record.json")))
+
+
+def _read_lines(path: Path) -> Iterator[Record]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read records {str(path)!r}: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield Record.from_json(line)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"cannot read line {number} of {str(path)!r}: {error}") from None
+
+
+def _varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for config in configs for key in config)
+    first = configs[0] if configs else {}
+    return [key for key in keys if any(config.get(key) != first.get(key) for config in configs)]
+
+
+def _attacks_of(records: Sequence[Record]) -> list[str]:
+    results = [(record.evaluation or {}).get("results", {}) for record in records]
+    return list(dict.fromkeys(attack for result in results for attack in result))

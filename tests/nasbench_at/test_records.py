@@ -161,3 +161,87 @@ def test_frame_of_a_run_that_trains_still_has_its_configuration():
 
 def test_frame_of_nothing_is_empty():
     assert len(Benchmark([]).to_frame()) == 0
+
+
+# Many places, one file
+
+
+def test_runs_at_any_depth_and_of_several_folders_are_loaded_together(tmp_path):
+    write(tmp_path / "one" / "study", make_record("deep"))
+    write(tmp_path / "one", make_record("a"))
+    write(tmp_path / "two", make_record("b"))
+    loaded = Benchmark.load(tmp_path / "one", tmp_path / "two")
+    assert {record.run_id for record in loaded} == {"deep", "a", "b"}
+    assert len(loaded) == 3
+
+
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+def test_run_that_is_found_twice_counts_once_with_its_evaluation(tmp_path, order):
+    write(tmp_path / "one", make_record("a"))
+    write(tmp_path / "two", make_record("a", pgd=0.5))
+    (record,) = Benchmark.load(*(tmp_path / name for name in order))
+    assert record.accuracy("pgd") == 0.5
+
+
+def test_file_of_lines_round_trips(benchmark_of_three, tmp_path):
+    benchmark_of_three.save(tmp_path / "all.jsonl")
+    assert (tmp_path / "all.jsonl").read_text().count("\n") == 3
+    assert list(Benchmark.load(tmp_path / "all.jsonl")) == list(benchmark_of_three)
+
+
+def test_other_files_are_not_written(benchmark_of_three, tmp_path):
+    with pytest.raises(ValueError, match=r"records are saved to a \.jsonl file, got '.*all.pkl'"):
+        benchmark_of_three.save(tmp_path / "all.pkl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_line_is_named(benchmark_of_three, tmp_path):
+    path = tmp_path / "all.jsonl"
+    benchmark_of_three.save(path)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match=r"cannot read line 3 of '.*all\.jsonl'") as error:
+        Benchmark.load(path)
+    one_line(error)
+
+
+def test_missing_file_of_lines_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read records '.*none\.jsonl'"):
+        Benchmark.load(tmp_path / "none.jsonl")
+
+
+# Selections and summaries
+
+
+def test_filter_keeps_what_a_function_keeps(benchmark_of_three):
+    kept = benchmark_of_three.filter(lambda record: record.run_id > "a")
+    assert [record.run_id for record in kept] == ["b", "c"]
+
+
+def test_best_is_the_most_accurate_and_the_first_of_equals(benchmark_of_three):
+    assert benchmark_of_three.best().run_id == "b"
+    assert benchmark_of_three.best("natural").run_id == "a"
+    with pytest.raises(ValueError, match="none of 3 records was evaluated by 'aa'"):
+        benchmark_of_three.best("aa")
+
+
+def test_summary_has_a_row_a_configuration_with_mean_and_deviation_over_seeds():
+    records = [
+        replace(record, config={**record.config, "seed": seed})
+        for seed, pgd in enumerate((0.5, 0.6, 0.7))
+        for record in (make_record(f"a{seed}", pgd=pgd),)
+    ]
+    records.append(make_record("b", method="trades", pgd=0.9))
+    records.append(
+        replace(make_record("b1", method="trades"), config={**records[-1].config, "seed": 1})
+    )
+    frame = Benchmark(records).summary()
+    assert list(frame.columns)[:3] == ["method", "num_params", "seeds"]  # all else is the same
+    assert frame["method"].tolist() == ["at", "trades"]
+    assert frame["seeds"].tolist() == [3, 2]
+    assert frame["pgd"].tolist() == pytest.approx([0.6, 0.9])
+    assert frame["pgd_std"][0] == pytest.approx(0.1)
+    assert math.isnan(frame["pgd_std"][1])  # one seed of two was evaluated
+
+
+def test_summary_of_nothing_is_empty():
+    assert len(Benchmark([]).summary()) == 0
