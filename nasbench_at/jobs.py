@@ -154,8 +154,9 @@ def create_network(config: RunConfig, data: DataSet, device: torch.device) -> nn
     load_entry_points()
     for plugin in config.plugins:
         load_plugin(plugin)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(config.seed, "network"))
+    # Networks are built on the CPU; the GPUs' generators need not be touched for that.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(config.seed, "network"))
         if config.model == "ds_net":
             architecture = config.architecture(data.image_shape, data.num_classes)
             network: nn.Module = build_network(architecture)

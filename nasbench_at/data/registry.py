@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
+
+from blocks.registry import suggest
 
 __all__ = ["Loader", "RawData", "find_loader", "list_data_sets", "register_data_set"]
 
@@ -57,10 +58,8 @@ def find_loader(name: str) -> Loader:
         ValueError: If the name is unknown; the message lists what is known.
     """
     if name not in _LOADERS:
-        near = difflib.get_close_matches(name, _LOADERS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"unknown data set {name!r}; {hint}known: {', '.join(_LOADERS)}; a file "
+            f"unknown data set {name!r}; {suggest(name, _LOADERS)}; a file "
             "'path/to/file.npz' or a function 'module:function' will do, too"
         )
     return _LOADERS[name]

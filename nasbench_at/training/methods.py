@@ -7,7 +7,6 @@ hyper-parameters by a function that :func:`register_method` registers, in a file
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from blocks.registry import suggest
 from nasbench_at.attacks import EarlyStopPGD, KLObjective, LinfPGD, attack_mode
 from nasbench_at.config import Hyperparameters
 from nasbench_at.training.losses import mart_loss, trades_loss
@@ -102,9 +102,7 @@ def create_method(name: str, hyperparameters: Hyperparameters) -> Method:
         ValueError: If the name is unknown.
     """
     if name not in _METHODS:
-        near = difflib.get_close_matches(name, _METHODS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown method {name!r}; {hint}known: {', '.join(_METHODS)}")
+        raise ValueError(f"unknown method {name!r}; {suggest(name, _METHODS)}")
     return _METHODS[name](hyperparameters)
 
 

@@ -174,7 +174,7 @@ class Trainer:
         reporter = reporter or NoReport()
         with (
             self.folder.locked(self.distribution.is_main),
-            torch.random.fork_rng(),
+            torch.random.fork_rng(devices=_cuda_devices(self.device)),
             stop_on_signals() as stop,
         ):
             if self.is_finished and self.folder.record.exists():
@@ -394,6 +394,11 @@ def count_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with attack_mode(model), torch.no_grad():
         num_correct: Tensor = (model(x).argmax(dim=1) == y).sum()
     return num_correct
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    """The GPU whose generator a run uses; those of others are not its own."""
+    return [device] if device.type == "cuda" else []
 
 
 def _attention_of(network: nn.Module) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def test_adversarial_training_is_there():
 
 
 def test_unknown_method_gets_a_suggestion():
-    with pytest.raises(ValueError, match=r"unknown method 'att'; did you mean 'at'\? known: .*at"):
+    with pytest.raises(ValueError, match="unknown method 'att'; did you mean 'at' or 'fat'"):
         create_method("att", HYPERPARAMETERS)
 
 
