@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from nasbench_at import Architecture, build_network
+from nasbench_at.attacks import LinfPGD
 from nasbench_at.training import compilation
 from nasbench_at.training.compilation import compilable_parts, compile_blocks
 
@@ -81,3 +82,31 @@ def test_compiled_blocks_compute_what_eager_ones_do(net):
         torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-3)
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(tensor, twin.state_dict()[name], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+# What torch says of itself while it compiles.
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:The .grad attribute"
+)
+def test_code_compiled_for_one_attack_serves_the_next():
+    net = build_network(
+        Architecture(
+            blocks=("residual",),
+            num_modules=3,
+            init_channels=4,
+            widen_factor=1,
+            input_shape=(1, 8, 8),
+        )
+    )
+    x, y = torch.rand(4, 1, 8, 8), torch.arange(4)
+    attack = LinfPGD(0.1, steps=2)
+    assert compilation.compile_blocks(net, x) is True
+    attack(net, x, y)
+    num_graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1.01)
+    attack(net, x, y)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == num_graphs > 0
