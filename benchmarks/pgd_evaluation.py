@@ -3,8 +3,10 @@
 python benchmarks/pgd_evaluation.py
 
 The plain loop attacks all images to the end; ours drops an image as soon as it is fooled. The
-network is not trained: the radius is chosen so that half of the images survive. Verdicts are
-compared with those of looking at every iterate of the plain loop, which is not timed.
+network is not trained. Its answers are the labels but for one image in eight, as the paper's
+DS-Net-4 is wrong on one in seven without attack, and the radius is chosen so that half of the
+images survive. Verdicts are compared with those of looking at every iterate of the plain loop,
+which is not timed.
 """
 
 from __future__ import annotations
@@ -105,6 +107,7 @@ def main() -> None:
     ours = ours.eval().to(memory_format=torch.channels_last)
     x_last = x.contiguous(memory_format=torch.channels_last)
     y = predict(ours, x_last)
+    y[::8] = (y[::8] + 1) % architecture.num_classes
 
     eps = arguments.eps or half_robust_radius(ours, x_last, y)
     expected = plain_survivors(plain, x, y, eps)

@@ -244,7 +244,7 @@ def test_evaluation_is_shared_and_every_verdict_is_that_of_one_rank(world_size, 
     counts = {name: int(row.sum()) for name, row in expected.items()}
     assert counts["natural"] == 96
     assert 96 > counts["pgd"] > 0
-    assert 96 > counts["aa/apgd-ce"] > counts["aa"] > 0
+    assert 96 > counts["aa/square"] > counts["aa"] > 0
     for rank in seen(world_size):
         assert list(rank["evaluation"]) == list(expected)
         for name, row in expected.items():
