@@ -15,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from nasbench_at.files import write_atomically
-from nasbench_at.networks.drawing import render
+from nasbench_at.networks.drawing import PALETTE, render
 from nasbench_at.records import Record
 
 __all__ = [
@@ -36,8 +36,7 @@ _LABELS = {
     "aa": "AutoAttack",
     "worst_case": "worst case",
 }
-# Okabe and Ito's colours: told apart by colour-blind readers; markers for print in grey.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+# Colours are told apart by colour-blind readers, markers in grey print.
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _INK, _GRID = "#222222", "#E3E6EA"
 
@@ -125,7 +124,7 @@ def draw_robustness_curve(curve: RobustnessCurve) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for i, line in enumerate(curve.lines):
-        color, marker = _COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)]
+        color, marker = PALETTE[i % len(PALETTE)], _MARKERS[i % len(_MARKERS)]
         axes.fill_between(line.eps, line.low, line.high, color=color, alpha=0.12, linewidth=0)
         axes.plot(
             line.eps,

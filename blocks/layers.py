@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
     "PreActivation",
+    "check_kernel_size",
     "conv1x1",
     "conv3x3",
     "make_activation",
@@ -131,6 +132,12 @@ def norm_with_updates(norm: nn.Module, x: Tensor, updates: int) -> Tensor:
         norm.momentum = momentum
     norm.num_batches_tracked.add_(updates - 1)
     return output
+
+
+def check_kernel_size(kernel_size: int) -> None:
+    """Raises a ValueError if a kernel has no middle, so that no padding keeps the resolution."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
 
 
 class PointwiseConv2d(nn.Conv2d):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.layers import conv1x1, make_activation, make_norm
+from blocks.layers import check_kernel_size, conv1x1, make_activation, make_norm
 from blocks.registry import register_block
 
 __all__ = ["MBConv", "SqueezeExcite", "drop_connect"]
@@ -96,8 +96,7 @@ class MBConv(nn.Module):
         super().__init__()
         if expansion < 1:
             raise ValueError(f"expansion must be at least 1, got {expansion}")
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        check_kernel_size(kernel_size)
         if not 0 <= drop_connect < 1:
             raise ValueError(f"drop_connect must lie in [0, 1), got {drop_connect}")
         hidden = expansion * channels

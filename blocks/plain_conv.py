@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from blocks.layers import make_activation, make_norm
+from blocks.layers import check_kernel_size, make_activation, make_norm
 from blocks.registry import register_block
 
 __all__ = ["PlainConv"]
@@ -36,8 +36,7 @@ class PlainConv(nn.Module):
         self, channels: int, *, kernel_size: int = 3, activation: str = "relu", norm: str = "batch"
     ) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        check_kernel_size(kernel_size)
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
         self.norm = make_norm(norm, channels)
         self.activation = make_activation(activation, norm=norm)

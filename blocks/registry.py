@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -82,27 +82,51 @@ def register_block(
                 f"block {name!r} is registered already, by {_REGISTRY[name].build.__module__}; "
                 "choose another name"
             )
-        options = MappingProxyType(_read_options(name, build))
+        options = _read_options(name, build)
         _REGISTRY[name] = BlockInfo(name, summary, reference, kind, options, build)
         return build
 
     return decorate
 
 
-def _read_options(name: str, build: BlockBuilder) -> dict[str, Any]:
+def _read_options(name: str, build: BlockBuilder) -> Mapping[str, Any]:
     parameters = list(inspect.signature(build).parameters.values())
     if not parameters:
         raise TypeError(f"block {name!r}: its builder must take the number of channels")
-    channels, *rest = parameters
-    for parameter in rest:
+    return options_after(f"block {name!r}", parameters, 1)
+
+
+def options_after(
+    what: str, parameters: Sequence[inspect.Parameter], num_positional: int
+) -> Mapping[str, Any]:
+    """Returns a builder's options and their defaults, which stand behind what it always takes.
+
+    Args:
+        what: What is built, for messages.
+        parameters: The builder's parameters.
+        num_positional: How many of them, at least one, are no options.
+
+    Raises:
+        TypeError: If an option is not keyword-only or has no default.
+    """
+    last = parameters[num_positional - 1].name
+    options = parameters[num_positional:]
+    for parameter in options:
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or (
             parameter.default is inspect.Parameter.empty
         ):
             raise TypeError(
-                f"block {name!r}: after {channels.name!r} every parameter must be keyword-only "
-                f"with a default, but {parameter.name!r} is not"
+                f"{what}: after {last!r} every parameter must be keyword-only with a default, but "
+                f"{parameter.name!r} is not"
             )
-    return {parameter.name: parameter.default for parameter in rest}
+    return MappingProxyType({parameter.name: parameter.default for parameter in options})
+
+
+def check_options(what: str, options: Iterable[str], known: Mapping[str, Any]) -> None:
+    """Raises a ValueError if an option is not among the known ones."""
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{what} has no option {option!r}; {suggest(option, known)}")
 
 
 @contextmanager
@@ -150,15 +174,12 @@ def create_block(name: str, channels: int, **options: Any) -> nn.Module:
     info = block_info(name)
     if channels < 1:
         raise ValueError(f"channels must be at least 1, got {channels}")
-    for option in options:
-        if option not in info.options:
-            raise ValueError(
-                f"block {name!r} has no option {option!r}; {suggest(option, info.options)}"
-            )
+    check_options(f"block {name!r}", options, info.options)
     return info.build(channels, **options)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
+    """Returns which known names come near a wrong one, and all of them, for a message."""
     near = difflib.get_close_matches(name, list(known), n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return f"{hint}known: {', '.join(known) or 'none'}"

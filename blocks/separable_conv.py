@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from blocks.layers import conv1x1, make_activation, make_norm
+from blocks.layers import check_kernel_size, conv1x1, make_activation, make_norm
 from blocks.registry import register_block
 
 __all__ = ["SeparableConv"]
@@ -37,8 +37,7 @@ class SeparableConv(nn.Module):
         self, channels: int, *, kernel_size: int = 3, activation: str = "relu", norm: str = "batch"
     ) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        check_kernel_size(kernel_size)
 
         def depthwise() -> nn.Conv2d:
             padding = kernel_size // 2

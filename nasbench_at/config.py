@@ -25,6 +25,7 @@ from nasbench_at.networks.architecture import (
 )
 
 __all__ = [
+    "DS_NET_FIELDS",
     "BlockOptions",
     "Blocks",
     "Counts",
@@ -237,7 +238,7 @@ class RunConfig:
             return
         for item in fields(RunConfig):
             value = getattr(self, item.name)
-            if item.name in _DS_NET_FIELDS and value not in (item.default, None, {}):
+            if item.name in DS_NET_FIELDS and value not in (item.default, None, {}):
                 raise ValueError(f"{item.name} goes with model ds_net, got it with {self.model!r}")
 
     def network_id(self, input_shape: tuple[int, int, int], num_classes: int) -> str:
@@ -306,7 +307,7 @@ class RunConfig:
         return f"{data}-{self.method}-{digest}-s{self.seed}"
 
 
-_DS_NET_FIELDS = frozenset(
+DS_NET_FIELDS = frozenset(
     {
         "blocks",
         "num_modules",
@@ -321,6 +322,7 @@ _DS_NET_FIELDS = frozenset(
         "attention_keep",
     }
 )
+"""What describes a DS-Net and therefore does not go with a network by name."""
 _FLOAT_TYPES = ("float", "tuple[float", "Parameters", "Weights")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import resource
+import statistics
 import sys
-import time
-from collections.abc import Callable
+import timeit
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,7 +219,7 @@ def estimate(
             torch.cuda.synchronize(x.device)
 
     step()
-    seconds = sorted(_time(step) for _ in range(num_timed))[num_timed // 2]
+    seconds = statistics.median(timeit.repeat(step, number=1, repeat=num_timed))
     num_steps = data.train.num_batches(values.batch_size)
     return Estimate(
         num_params=sum(p.numel() for p in training_step.network.parameters()),
@@ -229,12 +229,6 @@ def estimate(
         seconds=seconds * num_steps * values.epochs,
         memory_mib=_peak_memory_mib(x.device),
     )
-
-
-def _time(function: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def _peak_memory_mib(device: torch.device) -> float:

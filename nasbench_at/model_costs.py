@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import timeit
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from nasbench_at.attacks import LinfPGD
+from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.networks.zoo import create_model, model_info
 
 __all__ = ["ModelCosts", "measure_model"]
@@ -71,11 +71,7 @@ def measure_model(
         name=name,
         summary=info.summary,
         reference=info.reference,
-        num_params=sum(
-            parameter.numel()
-            for key, parameter in network.named_parameters()
-            if key != "attention.logits"
-        ),
+        num_params=count_parameters(network),
         flops=counter.total,
         seconds_per_step=(
             None
@@ -127,10 +123,4 @@ def _time_attack_step(
             torch.cuda.synchronize(device)
 
     run()
-    return min(_time(run) for _ in range(3)) / NUM_STEPS
-
-
-def _time(function: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+    return min(timeit.repeat(run, number=1, repeat=3)) / NUM_STEPS

@@ -27,7 +27,7 @@ class Record:
     Attributes:
         run_id: Name of the run's folder.
         config: The full configuration.
-        architecture: Hash of the network.
+        architecture: Hash of a DS-Net; name, classes, shape and options of a network by name.
         num_params: Its parameters, attention logits not counted.
         provenance: Versions, commit, device, precision, data fingerprint, seconds.
         training: Epochs, the selected epoch and its validation accuracies; empty before the end.

@@ -34,6 +34,7 @@ from nasbench_at.evaluation_options import EvaluationOptions
 from nasbench_at.files import write_atomically
 from nasbench_at.jobs import create_network, load_config_data
 from nasbench_at.networks.architecture import Recipe
+from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.provenance import collect_provenance
 from nasbench_at.records import Record, read_record
 from nasbench_at.runs import RunFolder, open_run_folder
@@ -212,7 +213,7 @@ def prepare_model_evaluation(
             "data": data,
         },
         architecture=spec,
-        num_params=sum(parameter.numel() for parameter in model.parameters()),
+        num_params=count_parameters(model),
         provenance=collect_provenance(chosen),
     )
     _make_folder(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from nasbench_at.commands.input_errors import bad_input
-from nasbench_at.config import BlockOptions, Blocks, Counts, ModelOptions
+from nasbench_at.config import DS_NET_FIELDS, BlockOptions, Blocks, Counts, ModelOptions
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["GraphArguments", "run_graph"]
 
 Graph: TypeAlias = "nx.DiGraph[str]"
-
-_ARCHITECTURE_FLAGS = (
-    *("blocks", "num_modules", "init_channels", "widen_factor"),
-    *("block_options", "block_copies", "match_parameters"),
-)
 
 
 @dataclass(frozen=True)
@@ -119,11 +114,12 @@ def _find_graph(arguments: GraphArguments) -> tuple[Graph, str]:
     """The graph that a network by name holds, edited if it is a DS-Net's, and a line about it."""
     import torch
 
+    from nasbench_at.networks.ds_net import count_parameters
     from nasbench_at.networks.zoo import create_model
 
     for item in fields(GraphArguments):
         value = getattr(arguments, item.name)
-        if item.name in _ARCHITECTURE_FLAGS and value not in (item.default, {}):
+        if item.name in DS_NET_FIELDS | {"match_parameters"} and value not in (item.default, {}):
             flag = f"--{item.name.replace('_', '-')}"
             raise ValueError(f"{flag} goes with model ds_net, got it with {arguments.model!r}")
     with torch.device("meta"):
@@ -138,8 +134,8 @@ def _find_graph(arguments: GraphArguments) -> tuple[Graph, str]:
         return graph, _count(graph)
     if arguments.remove:
         raise ValueError(f"--remove goes with DS-Nets, got it with {arguments.model!r}")
-    num_params = sum(parameter.numel() for parameter in network.parameters())
-    return graph, f"a cell of {len(graph)} nodes, {num_params:,} parameters in all cells"
+    num_params = count_parameters(network)
+    return graph, f"a cell of {len(graph)} nodes; {num_params:,} parameters in the whole network"
 
 
 def _edit(graph: Graph, remove: Sequence[str]) -> Graph:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.commands.run_arguments import RunArguments, parse_run_flags
 from nasbench_at.config import RunConfig
 
 if TYPE_CHECKING:
@@ -17,22 +17,14 @@ __all__ = ["MisalignmentArguments", "run_misalignment"]
 
 
 @dataclass(frozen=True)
-class MisalignmentArguments(RunConfig):
+class MisalignmentArguments(RunArguments):
     """Arguments of ``nasbench-at misalignment``: those of ``train`` hold for every run.
 
     Attributes:
         models: The networks by name, or shell patterns such as 'tiny_*'.
-        seeds: Train with each of these seeds, instead of ``seed``.
-        runs_dir: The runs' folders are created in here; finished runs found there are not repeated.
-        data_root: Where the data set's files lie.
-        device: auto, cpu, cuda or cuda:N.
     """
 
     models: tuple[str, ...] = ("tiny_*",)
-    seeds: tuple[int, ...] = ()
-    runs_dir: Path = Path("runs")
-    data_root: Path | None = None
-    device: str = "auto"
 
     def configs(self) -> list[RunConfig]:
         """Returns a run for every network, way of training and seed.
@@ -40,32 +32,27 @@ class MisalignmentArguments(RunConfig):
         Raises:
             ValueError: If the method is ``st``, or a pattern matches no network.
         """
-        from nasbench_at.networks.zoo import list_models, model_info
+        from nasbench_at.networks.zoo import find_models
 
         if self.method == "st":
             raise ValueError("method must be another than st, which all networks are trained by")
-        names = [name for pattern in self.models for name in list_models(pattern) or (pattern,)]
-        base = RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)})
+        seeded = super().configs()
         return [
-            replace(base, model=model_info(name).name, method=method, seed=seed)
-            for name in dict.fromkeys(names)
+            replace(config, model=name, method=method)
+            for name in find_models(self.models)
             for method in ("st", self.method)
-            for seed in self.seeds or (self.seed,)
+            for config in seeded
         ]
 
 
 def run_misalignment(words: Sequence[str]) -> int:
     """Rank networks by natural accuracy after ST and by PGD accuracy after AT (Table 1)."""
-    from nasbench_at.flags import parse_flags, split_config_flag
-
     with bad_input():
-        config, rest = split_config_flag(words)
-        arguments = parse_flags(
+        arguments = parse_run_flags(
             MisalignmentArguments,
-            rest,
+            words,
             command="misalignment",
             description=run_misalignment.__doc__,
-            default=config,
         )
         configs = arguments.configs()
     from analysis.misalignment import compute_misalignment, draw_misalignment

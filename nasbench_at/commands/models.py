@@ -45,15 +45,10 @@ def run_models(words: Sequence[str]) -> int:
     from nasbench_at.console import stderr, stdout
     from nasbench_at.devices import select_device
     from nasbench_at.model_costs import measure_model
-    from nasbench_at.networks.zoo import list_models
+    from nasbench_at.networks.zoo import find_models
 
     with bad_input():
-        names = [
-            name
-            for pattern in arguments.patterns or ("*",)
-            # A word that matches no registered name may be a member of a family.
-            for name in list_models(pattern) or (pattern,)
-        ]
+        names = find_models(arguments.patterns or ("*",))
         device = select_device(arguments.device) if arguments.time else None
         costs = [
             measure_model(

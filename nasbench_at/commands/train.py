@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.commands.run_arguments import RunArguments, parse_run_flags
 from nasbench_at.config import RunConfig
 
 if TYPE_CHECKING:
@@ -20,44 +20,25 @@ __all__ = ["TrainArguments", "run_train"]
 
 
 @dataclass(frozen=True)
-class TrainArguments(RunConfig):
-    """Arguments of ``nasbench-at train``: the configuration, where to write, where to compute.
+class TrainArguments(RunArguments):
+    """Arguments of ``nasbench-at train``.
 
     Attributes:
-        seeds: Train once with each of these seeds, instead of ``seed``.
-        runs_dir: The runs' folders are created in here.
-        data_root: Where the data set's files lie.
-        device: auto, cpu, cuda or cuda:N.
         checkpoint_minutes: Time between checkpoints within an epoch.
         dry_run: Train nothing: show the model, its memory and how long it would take.
         print_sbatch: Train nothing: print a SLURM script that runs this command.
     """
 
-    seeds: tuple[int, ...] = ()
-    runs_dir: Path = Path("runs")
-    data_root: Path | None = None
-    device: str = "auto"
     checkpoint_minutes: float = 5.0
     dry_run: bool = False
     print_sbatch: bool = False
 
-    def config(self) -> RunConfig:
-        """Returns the configuration alone."""
-        return RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)})
-
 
 def run_train(words: Sequence[str]) -> int:
     """Train a network; --config FILE reads a configuration, over which flags win."""
-    from nasbench_at.flags import parse_flags, split_config_flag
-
     with bad_input():
-        config, rest = split_config_flag(words)
-        arguments = parse_flags(
-            TrainArguments,
-            rest,
-            command="train",
-            description=run_train.__doc__,
-            default=config,
+        arguments = parse_run_flags(
+            TrainArguments, words, command="train", description=run_train.__doc__
         )
     if arguments.print_sbatch:
         from nasbench_at.slurm import sbatch_script
@@ -75,10 +56,7 @@ def run_train(words: Sequence[str]) -> int:
         with bad_input():
             device = select_device(arguments.device)
             distribution = ranks.enter_context(distributed(device))
-        records = [
-            _train_one(arguments, replace(arguments.config(), seed=seed), distribution)
-            for seed in arguments.seeds or (arguments.seed,)
-        ]
+        records = [_train_one(arguments, config, distribution) for config in arguments.configs()]
         if len(records) > 1 and distribution.is_main:
             show_seeds(records)
     return 0

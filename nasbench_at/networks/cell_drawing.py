@@ -8,12 +8,12 @@ import networkx as nx
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from nasbench_at.networks.drawing import PALETTE
+
 __all__ = ["draw_cell"]
 
 Graph: TypeAlias = "nx.DiGraph[str]"
 
-# Okabe and Ito's colours: told apart by colour-blind readers.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _PLAIN, _INK = "#8A9099", "#222222"
 
 
@@ -33,7 +33,7 @@ def draw_cell(graph: Graph) -> Figure:
     places = {node: (0.0, len(inputs) / 2 - 0.5 - i) for i, node in enumerate(inputs)}
     places |= {node: (1.0 + i, 0.35 * (-1) ** i) for i, node in enumerate(rest)}
     operations = sorted({data["operation"] for *_, data in graph.edges(data=True) if data})
-    colors = {name: _COLORS[i % len(_COLORS)] for i, name in enumerate(operations)}
+    colors = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(operations)}
 
     figure = Figure(figsize=(1.5 * (len(rest) + 1), 3.2), dpi=200, facecolor="white")
     FigureCanvasAgg(figure)

@@ -33,10 +33,10 @@ from nasbench_at.networks.layout import (
     node_label,
 )
 
-__all__ = ["draw_graph", "render"]
+__all__ = ["PALETTE", "draw_graph", "render"]
 
 # Okabe and Ito's colours without black, then three of Tol's: told apart by colour-blind readers.
-_PALETTE = (
+PALETTE = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"),
     *("#882255", "#999933", "#332288"),
 )
@@ -64,7 +64,7 @@ def draw_graph(graph: Graph, *, weights: Sequence[Sequence[float]] | None = None
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, layout.width), ylim=(layout.height, 0))
     axes.axis("off")
     order = block_order(graph)
-    colors = {block: _PALETTE[i % len(_PALETTE)] for i, block in enumerate(order)}
+    colors = {block: PALETTE[i % len(PALETTE)] for i, block in enumerate(order)}
     for band in layout.bands:
         _draw_band(axes, band)
     for i, module in enumerate(layout.modules):

@@ -20,7 +20,7 @@ from nasbench_at.networks.graph import (
     walk_stages,
 )
 
-__all__ = ["DSNet", "RobustModule", "build_network"]
+__all__ = ["DSNet", "RobustModule", "build_network", "count_parameters"]
 
 Graph: TypeAlias = "nx.DiGraph[str]"
 
@@ -134,6 +134,14 @@ def build_network(source: Architecture | Graph) -> DSNet:
     ]
     head = _build_node(graph, find_node(graph, "head"))
     return DSNet(stem, built, head, attention, graph)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Returns a network's number of parameters as the paper counts: without attention logits."""
+    total = sum(parameter.numel() for parameter in network.parameters())
+    if isinstance(network, DSNet):
+        total -= sum(parameter.numel() for parameter in network.attention_parameters())
+    return total
 
 
 def _build_module(graph: Graph, stage: ModuleStage, active: Sequence[bool]) -> RobustModule:

@@ -26,6 +26,8 @@ def compile_blocks(network: nn.Module, example: Tensor) -> bool:
     Returns:
         Whether the network is compiled now.
     """
+    # A block's forward is compiled for every width and mode that it is called in.
+    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
     parts = compilable_parts(network)
     for part in parts:
         part.compile()
@@ -50,5 +52,4 @@ def compilable_parts(network: nn.Module) -> list[nn.Module]:
             parts.extend(module.blocks)
         elif isinstance(module, ReductionBlock):
             parts.append(module)
-    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
     return parts or [network]

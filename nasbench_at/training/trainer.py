@@ -14,6 +14,7 @@ from nasbench_at.attacks import LinfPGD, attack_mode
 from nasbench_at.config import RunConfig
 from nasbench_at.data import Augmentation, DataSet
 from nasbench_at.files import write_atomically
+from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.provenance import collect_provenance
 from nasbench_at.records import Record, read_record
 from nasbench_at.runs import RunFolder
@@ -348,11 +349,7 @@ class Trainer:
             run_id=config.run_id,
             config=config.to_dict(),
             architecture=config.network_id(self.data.image_shape, self.data.num_classes),
-            num_params=sum(
-                parameter.numel()
-                for name, parameter in self.network.named_parameters()
-                if name != "attention.logits"
-            ),
+            num_params=count_parameters(self.network),
             provenance={
                 **collect_provenance(self.device, config.plugins),
                 "precision": config.precision,

@@ -63,7 +63,7 @@ def test_unknown_network_is_bad_input(capsys):
 def test_cell_of_a_robnet_is_drawn(suffix, capsys):
     out = Path(f"cell.{suffix}")
     assert main(["graph", "--model", "robnet_large_v2", "--out", str(out)]) == 0
-    assert "7 nodes, 33,326,666 parameters" in capsys.readouterr().out
+    assert "7 nodes; 33,326,666 parameters in the whole network" in capsys.readouterr().out
     assert out.read_bytes()[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
 
 

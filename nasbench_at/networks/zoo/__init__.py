@@ -7,6 +7,7 @@ from nasbench_at.networks.zoo.layouts import load_published_weights
 from nasbench_at.networks.zoo.registry import (
     ModelInfo,
     create_model,
+    find_models,
     list_models,
     model_info,
     register_model,
@@ -16,6 +17,7 @@ from nasbench_at.networks.zoo.registry import (
 __all__ = [
     "ModelInfo",
     "create_model",
+    "find_models",
     "list_models",
     "load_published_weights",
     "model_info",

@@ -238,43 +238,40 @@ def _bottleneck_net(
     return ImplicitEulerNet(stem, stem_channels, blocks, channels, num_classes)
 
 
-@register_model("ie_resnet50", summary="ResNet-50 with implicit Euler steps", reference=_REFERENCE)
-def _ie_resnet50(
-    num_classes: int,
-    input_shape: InputShape,
-    *,
-    iterations: int = 1,
-    step: float = 0.1,
-    authors: bool = False,
-) -> ImplicitEulerNet:
-    """Builds it with shared weights, or as the released class computes, see above."""
-    return _bottleneck_net(
-        _STAGES_50, 32, num_classes, input_shape, iterations=iterations, step=step, authors=authors
-    )
+def _register_bottlenecks(
+    name: str, stages: Sequence[_Stage], stem_channels: int, summary: str, reference: str
+) -> None:
+    @register_model(name, summary=summary, reference=reference)
+    def build(
+        num_classes: int,
+        input_shape: InputShape,
+        *,
+        iterations: int = 1,
+        step: float = 0.1,
+        authors: bool = False,
+    ) -> ImplicitEulerNet:
+        """Builds it with shared weights, or as the released class computes, see above."""
+        return _bottleneck_net(
+            stages,
+            stem_channels,
+            num_classes,
+            input_shape,
+            iterations=iterations,
+            step=step,
+            authors=authors,
+        )
 
 
-@register_model(
-    "tiny_ie_resnet",
-    summary="three stages of bottlenecks with implicit Euler steps",
-    reference="ours",
+_register_bottlenecks(
+    "ie_resnet50", _STAGES_50, 32, "ResNet-50 with implicit Euler steps", _REFERENCE
 )
-def _tiny_ie_resnet(
-    num_classes: int,
-    input_shape: InputShape,
-    *,
-    iterations: int = 1,
-    step: float = 0.1,
-    authors: bool = False,
-) -> ImplicitEulerNet:
-    return _bottleneck_net(
-        _STAGES_TINY,
-        16,
-        num_classes,
-        input_shape,
-        iterations=iterations,
-        step=step,
-        authors=authors,
-    )
+_register_bottlenecks(
+    "tiny_ie_resnet",
+    _STAGES_TINY,
+    16,
+    "three stages of bottlenecks with implicit Euler steps",
+    "ours",
+)
 
 
 @register_model(

@@ -10,19 +10,19 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from torch import nn
 
-from blocks.registry import suggest
+from blocks.registry import check_options, options_after, suggest
 
 __all__ = [
     "InputShape",
     "ModelInfo",
     "create_model",
+    "find_models",
     "list_models",
     "model_info",
     "register_model",
@@ -121,21 +121,24 @@ def _describe(name: str, summary: str, reference: str, build: ModelBuilder) -> M
     parameters = list(inspect.signature(build).parameters.values())
     if [parameter.name for parameter in parameters[:2]] != ["num_classes", "input_shape"]:
         raise TypeError(f"model {name!r}: its builder must take num_classes and input_shape")
-    for parameter in parameters[2:]:
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or (
-            parameter.default is inspect.Parameter.empty
-        ):
-            raise TypeError(
-                f"model {name!r}: after 'input_shape' every parameter must be keyword-only with a "
-                f"default, but {parameter.name!r} is not"
-            )
-    options = {parameter.name: parameter.default for parameter in parameters[2:]}
-    return ModelInfo(name, summary, reference, MappingProxyType(options), build)
+    options = options_after(f"model {name!r}", parameters, 2)
+    return ModelInfo(name, summary, reference, options, build)
 
 
 def list_models(pattern: str = "*") -> tuple[str, ...]:
     """Returns the registered names that match a shell pattern, in order of registration."""
     return tuple(fnmatch.filter(_REGISTRY, pattern))
+
+
+def find_models(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Returns the networks that names and shell patterns stand for, each once, in order.
+
+    Raises:
+        ValueError: If one of them stands for none; the message lists near matches.
+    """
+    # A word that matches no registered name may be a member of a family.
+    names = (name for pattern in patterns for name in list_models(pattern) or (pattern,))
+    return tuple(model_info(name).name for name in dict.fromkeys(names))
 
 
 def model_info(name: str) -> ModelInfo:
@@ -184,9 +187,5 @@ def create_model(
             f"input_shape must be channels, height and width with at least 8x8 pixels, got "
             f"{input_shape}"
         )
-    for option in options:
-        if option not in info.options:
-            raise ValueError(
-                f"model {name!r} has no option {option!r}; {suggest(option, info.options)}"
-            )
+    check_options(f"model {name!r}", options, info.options)
     return info.build(num_classes, input_shape, **options)
