@@ -36,12 +36,15 @@ class MisalignmentArguments(RunArguments):
 
         if self.method == "st":
             raise ValueError("method must be another than st, which all networks are trained by")
-        seeded = super().configs()
+        adversarial = super().configs()
+        # The options of the other method are none of standard training's.
+        standard = [
+            replace(config, method="st", beta=None, tau_milestones=None) for config in adversarial
+        ]
         return [
-            replace(config, model=name, method=method)
+            replace(config, model=name)
             for name in find_models(self.models)
-            for method in ("st", self.method)
-            for config in seeded
+            for config in standard + adversarial
         ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nasbench_at.cli import main
+from nasbench_at.commands.misalignment import MisalignmentArguments
 from nasbench_at.config import RunConfig, load_config
 from nasbench_at.networks.zoo import list_models
 from nasbench_at.records import Benchmark, read_record
@@ -170,6 +171,18 @@ def test_misalignment_is_one_command_and_repeats_nothing(capsys):
     assert stamps == [
         path.stat().st_mtime_ns for path in sorted(Path("runs").glob("*/record.json"))
     ]
+
+
+def test_options_of_the_method_are_not_those_of_standard_training():
+    arguments = MisalignmentArguments(
+        models=("tiny_wrn", "tiny_*net"), method="fat_trades", beta=1.0, tau_milestones=(2,)
+    )
+    configs = arguments.configs()
+    assert {config.model for config in configs} >= {"tiny_wrn", "tiny_densenet"}
+    assert len(configs) == 2 * len({config.model for config in configs})
+    for config in configs:
+        expected = ("st", None, None) if config.method == "st" else ("fat_trades", 1.0, (2,))
+        assert (config.method, config.beta, config.tau_milestones) == expected
 
 
 @pytest.mark.parametrize(
