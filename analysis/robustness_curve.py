@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from nasbench_at.files import write_atomically
-from nasbench_at.networks.drawing import PALETTE, render
+from analysis.style import MARKERS, PALETTE, create_figure, style_axes
 from nasbench_at.records import Record
 
 __all__ = [
-    "CURVE_FORMATS",
     "CurveLine",
     "RobustnessCurve",
     "compute_robustness_curve",
     "draw_robustness_curve",
-    "write_robustness_curve",
 ]
-
-CURVE_FORMATS = ("pdf", "png", "svg")
 
 _LABELS = {
     "fgsm": "FGSM",
@@ -36,9 +29,6 @@ _LABELS = {
     "aa": "AutoAttack",
     "worst_case": "worst case",
 }
-# Colours are told apart by colour-blind readers, markers in grey print.
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_INK, _GRID = "#222222", "#E3E6EA"
 
 
 @dataclass(frozen=True)
@@ -120,11 +110,10 @@ def draw_robustness_curve(curve: RobustnessCurve) -> Figure:
     Returns:
         A figure of its own canvas, which no global state refers to.
     """
-    figure = Figure(figsize=(5.2, 3.6), dpi=200, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = create_figure()
     axes = figure.add_subplot()
     for i, line in enumerate(curve.lines):
-        color, marker = PALETTE[i % len(PALETTE)], _MARKERS[i % len(_MARKERS)]
+        color, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
         axes.fill_between(line.eps, line.low, line.high, color=color, alpha=0.12, linewidth=0)
         axes.plot(
             line.eps,
@@ -142,32 +131,15 @@ def draw_robustness_curve(curve: RobustnessCurve) -> Figure:
 def _style(axes: Axes, curve: RobustnessCurve) -> None:
     unit = "of the pixel range" if curve.norm == "Linf" else "Euclidean"
     symbol = "$L_\\infty$" if curve.norm == "Linf" else "$L_2$"
-    axes.set_xlabel(f"{symbol} radius ε ({unit})", color=_INK)
     counts = sorted({int(n) for line in curve.lines for n in line.num_samples})
-    axes.set_ylabel("accuracy, 95 % interval", color=_INK)
     images = " or ".join(f"{count:,}" for count in counts)
-    axes.set_title(f"{curve.title} on {curve.data}, {images} images", fontsize=8, color=_INK)
+    style_axes(
+        axes,
+        x=f"{symbol} radius ε ({unit})",
+        y="accuracy, 95 % interval",
+        title=f"{curve.title} on {curve.data}, {images} images",
+    )
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-
-
-def write_robustness_curve(curve: RobustnessCurve, path: str | Path) -> None:
-    """Draws a curve into a file; the suffix decides: pdf, png or svg.
-
-    Raises:
-        ValueError: If the suffix is another one, or the file cannot be written.
-    """
-    path = Path(path)
-    file_format = path.suffix.removeprefix(".")
-    if file_format not in CURVE_FORMATS:
-        raise ValueError(f"figure must end in {', '.join(CURVE_FORMATS)}, got {str(path)!r}")
-    content = render(draw_robustness_curve(curve), file_format)
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise ValueError(f"cannot write figure {str(path)!r}: {error.strerror}") from None

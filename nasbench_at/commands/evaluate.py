@@ -94,11 +94,12 @@ def run_evaluate(words: Sequence[str]) -> int:
             return 0
     show_evaluation(record)
     if len(evaluation.attacks) > 1:
-        from analysis.robustness_curve import compute_robustness_curve, write_robustness_curve
+        from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
+        from analysis.style import write_figure
 
         figure = arguments.figure or evaluation.path.with_name("robustness_curve.pdf")
         with bad_input():
-            write_robustness_curve(compute_robustness_curve(record), figure)
+            write_figure(draw_robustness_curve(compute_robustness_curve(record)), figure)
         stdout.print(f"curve drawn to {figure}", highlight=False, soft_wrap=True)
     # The last line is what scripts go on with: the run's folder, or a model's record.
     stdout.print(str(arguments.run or evaluation.path), highlight=False, soft_wrap=True)

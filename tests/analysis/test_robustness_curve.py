@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from analysis.robustness_curve import (
-    compute_robustness_curve,
-    draw_robustness_curve,
-    write_robustness_curve,
-)
+from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
 from nasbench_at.records import Record
 
 RADII = (0.01, 0.02, 0.031)
@@ -84,27 +79,3 @@ def test_figure_shows_lines_and_intervals_and_says_on_what(record):
     assert band[:, 1].min() == pytest.approx(0.49)
     assert axes.get_title() == "a-run on stripes/test, 100 images"
     assert "ε" in axes.get_xlabel()
-
-
-@pytest.mark.parametrize(
-    ("name", "start"), [("c.pdf", b"%PDF"), ("c.png", b"\x89PNG"), ("c.svg", b"<?xml")]
-)
-def test_suffix_decides_the_format_and_equal_curves_give_equal_files(name, start, record, tmp_path):
-    curve = compute_robustness_curve(record)
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-        write_robustness_curve(curve, tmp_path / folder / name)
-    content = (tmp_path / "one" / name).read_bytes()
-    assert content.startswith(start)
-    assert (tmp_path / "two" / name).read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [("c.doc", "must end in pdf, png, svg, got 'c.doc'"), ("none/c.pdf", "cannot write figure")],
-)
-def test_bad_path_is_named(path, message, record, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=message):
-        write_robustness_curve(compute_robustness_curve(record), Path(path))
-    assert not list(tmp_path.iterdir())

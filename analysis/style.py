@@ -1,0 +1,74 @@
+"""One style for every figure, and how a figure is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from nasbench_at.files import write_atomically
+from nasbench_at.networks.drawing import PALETTE, render
+
+__all__ = [
+    "FIGURE_FORMATS",
+    "INK",
+    "MARKERS",
+    "PALETTE",
+    "create_figure",
+    "style_axes",
+    "write_figure",
+]
+
+FIGURE_FORMATS = ("pdf", "png", "svg")
+# Colours are told apart by colour-blind readers, markers in grey print.
+MARKERS = ("o", "s", "^", "D", "v", "P")
+INK = "#222222"
+_GRID = "#E3E6EA"
+
+
+def create_figure(width: float = 5.2, height: float = 3.6) -> Figure:
+    """Returns an empty figure of its own canvas, which no global state refers to.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+    """
+    figure = Figure(figsize=(width, height), dpi=200, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def style_axes(axes: Axes, *, x: str, y: str, title: str = "") -> None:
+    """Labels two-dimensional axes and gives them a faint grid and no frame.
+
+    Args:
+        axes: The axes.
+        x: What the horizontal axis shows, with its unit.
+        y: What the vertical axis shows, with its unit.
+        title: A line above.
+    """
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.set_title(title, fontsize=8, color=INK)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def write_figure(figure: Figure, path: str | Path) -> None:
+    """Writes a figure; the suffix decides: pdf, png or svg. Equal figures give equal bytes.
+
+    Raises:
+        ValueError: If the suffix is another one, or the file cannot be written.
+    """
+    path = Path(path)
+    file_format = path.suffix.removeprefix(".")
+    if file_format not in FIGURE_FORMATS:
+        raise ValueError(f"figure must end in {', '.join(FIGURE_FORMATS)}, got {str(path)!r}")
+    content = render(figure, file_format)
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise ValueError(f"cannot write figure {str(path)!r}: {error.strerror}") from None
