@@ -16,7 +16,7 @@ test: $(READY)
 	$(BIN)/pytest
 
 coverage: $(READY)
-	$(BIN)/pytest -m "not gpu and not network and not postgres" --cov
+	$(BIN)/pytest -m "not gpu and not network" --cov
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -17,9 +17,9 @@ from nasbench_at.commands.compare import run_compare
 from nasbench_at.commands.evaluate import run_evaluate
 from nasbench_at.commands.graph import run_graph
 from nasbench_at.commands.input_errors import BadInputError
-from nasbench_at.commands.misalignment import run_misalignment
 from nasbench_at.commands.models import run_models
 from nasbench_at.commands.query import run_query
+from nasbench_at.commands.study import run_study_command
 from nasbench_at.commands.train import run_train
 from nasbench_at.runs import FolderInUseError
 from nasbench_at.training.interruption import InterruptedTraining
@@ -39,7 +39,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": run_evaluate,
     "compare": run_compare,
     "models": run_models,
-    "misalignment": run_misalignment,
+    "study": run_study_command,
     "query": run_query,
 }
 

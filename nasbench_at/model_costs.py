@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import timeit
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from nasbench_at.attacks import LinfPGD
 from nasbench_at.networks.ds_net import count_parameters
+from nasbench_at.networks.flops import FlopCounter
 from nasbench_at.networks.zoo import create_model, model_info
 
 __all__ = ["ModelCosts", "measure_model"]
@@ -64,7 +62,7 @@ def measure_model(
     info = model_info(name)
     with torch.device("meta"):
         network = create_model(name, num_classes, input_shape).eval()
-        counter = _FlopCounter()
+        counter = FlopCounter()
         with counter, torch.no_grad():
             network(torch.empty(1, *input_shape))
     return ModelCosts(
@@ -79,28 +77,6 @@ def measure_model(
             else _time_attack_step(name, num_classes, input_shape, time_on, batch_size)
         ),
     )
-
-
-class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up torch's own formulas; its `FlopCounterMode` fails where a network takes a gradient.
-
-    That an implicit Euler step does.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        """Runs an operation and counts it if there is a formula."""
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **kwargs, out_val=out)
-        return out
 
 
 def _time_attack_step(

@@ -14,7 +14,7 @@ from typing import Any
 from nasbench_at.config import Hyperparameters, RunConfig
 from nasbench_at.networks.architecture import Recipe
 
-__all__ = ["DATA_VALUES", "find_preset", "resolve"]
+__all__ = ["DATA_NETWORKS", "DATA_VALUES", "find_preset", "resolve"]
 
 _AT = Hyperparameters(
     eps=0.031,
@@ -144,6 +144,11 @@ DATA_VALUES: Mapping[str, Mapping[str, Any]] = {
 
 Data that is not known here is not augmented: a mirrored or shifted image may mean something else.
 """
+
+DATA_NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "digits": {"num_modules": 3, "init_channels": 8, "widen_factor": 2},
+}
+"""DS-Nets of a size that fits data much smaller than CIFAR-10, for the trials of studies."""
 
 
 def find_preset(data: str, method: str, recipe: Recipe) -> Hyperparameters:

@@ -1,11 +1,11 @@
-"""A SLURM batch script for a training command."""
+"""SLURM batch scripts: for a training command, and for the workers of a study."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["sbatch_script"]
+__all__ = ["sbatch_script", "worker_script"]
 
 _TEMPLATE = """\
 #!/usr/bin/env bash
@@ -42,6 +42,40 @@ fi
 exit "$code"
 """
 
+_WORKER_TEMPLATE = """\
+#!/usr/bin/env bash
+# Create the study once, from where its runs are to lie:
+#   {create}
+# then submit with: sbatch --array=1-8 THIS_FILE. Workers on several nodes need a database:
+#   export NASBENCH_AT_STORAGE=postgresql+psycopg://user@host/database
+#SBATCH --job-name={name}
+#SBATCH --array=1-8
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --gpus-per-task=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=12:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%A-%a.log
+# Two minutes before the time is up, the worker is asked to save its trial and stop.
+#SBATCH --signal=B:TERM@120
+set -uo pipefail
+
+srun nasbench-at study worker {worker} &
+child=$!
+stopped=0
+trap 'stopped=1; kill -TERM "$child"' TERM
+wait "$child"
+code=$?
+# The trap ends the first wait; the second one lets the worker save.
+if [ "$stopped" = 1 ]; then wait "$child"; code=$?; fi
+if [ "$code" = 75 ]; then
+  exec scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+fi
+exit "$code"
+"""
+
 
 def sbatch_script(words: Sequence[str]) -> str:
     """Returns a script that runs ``nasbench-at`` with these words and requeues itself.
@@ -53,3 +87,14 @@ def sbatch_script(words: Sequence[str]) -> str:
         words: The command line behind ``nasbench-at``.
     """
     return _TEMPLATE.format(command=shlex.join(words))
+
+
+def worker_script(name: str, create: str, words: Sequence[str]) -> str:
+    """Returns an array script whose jobs are workers of a study, requeued until it is done.
+
+    Args:
+        name: The study.
+        create: The command line that creates it.
+        words: The words behind ``nasbench-at study worker NAME``.
+    """
+    return _WORKER_TEMPLATE.format(name=name, create=create, worker=shlex.join([name, *words]))

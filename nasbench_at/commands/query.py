@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from nasbench_at.commands.input_errors import bad_input
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config import ModelOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nasbench_at.records import Benchmark
+
 __all__ = ["QueryArguments", "run_query"]
 
-OUT_SUFFIXES = (".csv", ".jsonl")
+OUT_SUFFIXES = (".csv", ".tex", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,14 @@ class QueryArguments:
     """Arguments of ``nasbench-at query``.
 
     Attributes:
-        paths: Folders of runs, or .jsonl files of records.
+        paths: Folders of runs, or .jsonl or .parquet files of records.
         where: What the configuration must have, such as method=at.
         columns: Columns to show; by default what differs between the runs, and the accuracies.
         sort: Column to sort by, highest first.
-        summary: A row a configuration, with mean and standard deviation over seeds.
+        summary: A row a configuration, with mean, standard deviation and 95 % interval over seeds.
         top: Show so many rows.
-        out: Write the rows to a .csv file, or the records behind them to a .jsonl file.
+        out: Write the rows to a .csv or .tex file, or the records behind them to a .jsonl or
+            .parquet file.
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
@@ -44,7 +47,7 @@ class QueryArguments:
 
     def __post_init__(self) -> None:
         if self.out is not None and self.out.suffix not in OUT_SUFFIXES:
-            allowed = " or ".join(OUT_SUFFIXES)
+            allowed = f"{', '.join(OUT_SUFFIXES[:-1])} or {OUT_SUFFIXES[-1]}"
             raise ValueError(f"--out must end in {allowed}, got {str(self.out)!r}")
         if self.top is not None and self.top < 1:
             raise ValueError(f"--top must be at least 1, got {self.top}")
@@ -59,25 +62,30 @@ def run_query(words: Sequence[str]) -> int:
             QueryArguments, words, command="query", description=run_query.__doc__
         )
     from nasbench_at.console import show_frame, stdout
-    from nasbench_at.files import write_atomically
     from nasbench_at.records import Benchmark
 
-    with bad_input():
+    with bad_input(), one_line_warnings():
         records = Benchmark.load(*arguments.paths).query(**arguments.where)
         frame = records.summary() if arguments.summary else records.to_frame()
         frame = _arrange(frame, arguments)
         if arguments.out is not None:
-            try:
-                if arguments.out.suffix == ".jsonl":
-                    records.save(arguments.out)
-                else:
-                    write_atomically(arguments.out, frame.to_csv(index=False).encode())
-            except OSError as error:
-                raise ValueError(f"cannot write {str(arguments.out)!r}: {error.strerror}") from None
+            _write(arguments.out, records, frame)
     show_frame(frame)
     if arguments.out is not None:
         stdout.print(f"written to {arguments.out}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _write(path: Path, records: Benchmark, frame: pd.DataFrame) -> None:
+    from nasbench_at.tables import write_frame
+
+    if path.suffix in (".csv", ".tex"):
+        write_frame(frame, path)
+        return
+    try:
+        records.save(path)
+    except OSError as error:
+        raise ValueError(f"cannot write {str(path)!r}: {error.strerror}") from None
 
 
 def _arrange(frame: pd.DataFrame, arguments: QueryArguments) -> pd.DataFrame:

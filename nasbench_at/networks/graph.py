@@ -23,10 +23,10 @@ from typing import Any, NamedTuple, TypeAlias
 import networkx as nx
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from blocks import ReductionBlock, block_info, create_block
 from nasbench_at.networks.architecture import Architecture
+from nasbench_at.networks.flops import FlopCounter
 
 __all__ = [
     "NODE_KINDS",
@@ -195,11 +195,11 @@ def _measure(
         part = build_part(
             kind, in_shape[0], channels, block=block, options=json.loads(options), copies=copies
         )
-        counter = FlopCounterMode(display=False)
+        counter = FlopCounter()
         with counter:
             part.eval()(torch.empty(1, *in_shape))
     num_params = sum(parameter.numel() for parameter in part.parameters())
-    return num_params, counter.get_total_flops()
+    return num_params, counter.total
 
 
 def build_part(

@@ -1,4 +1,4 @@
-"""Networks by name through the command line: models, graph, train, evaluate, misalignment."""
+"""Networks by name through the command line: models, graph, train, evaluate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from nasbench_at.cli import main
-from nasbench_at.commands.misalignment import MisalignmentArguments
 from nasbench_at.config import RunConfig, load_config
 from nasbench_at.networks.zoo import list_models
 from nasbench_at.records import Benchmark, read_record
@@ -155,47 +154,7 @@ def test_default_fields_of_ds_net_may_be_given_with_any_model():
     one_line(error)
 
 
-# --- misalignment
-
-
-def test_misalignment_is_one_command_and_repeats_nothing(capsys):
-    words = ["misalignment", "--models", "tiny_resnet", "tiny_wrn", *WORDS, "--seeds", "3"]
-    assert main(words) == 0
-    out = capsys.readouterr().out
-    assert "tiny_wrn" in out
-    assert "24 test images, 1 seed(s)" in out.replace("\n", " ")
-    assert len(list(Path("runs").iterdir())) == 2 * 2
-    stamps = [path.stat().st_mtime_ns for path in sorted(Path("runs").glob("*/record.json"))]
-    assert main(words) == 0
-    assert capsys.readouterr().out == out
-    assert stamps == [
-        path.stat().st_mtime_ns for path in sorted(Path("runs").glob("*/record.json"))
-    ]
-
-
-def test_options_of_the_method_are_not_those_of_standard_training():
-    arguments = MisalignmentArguments(
-        models=("tiny_wrn", "tiny_*net"), method="fat_trades", beta=1.0, tau_milestones=(2,)
-    )
-    configs = arguments.configs()
-    assert {config.model for config in configs} >= {"tiny_wrn", "tiny_densenet"}
-    assert len(configs) == 2 * len({config.model for config in configs})
-    for config in configs:
-        expected = ("st", None, None) if config.method == "st" else ("fat_trades", 1.0, (2,))
-        assert (config.method, config.beta, config.tau_milestones) == expected
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--models", "big_*"], "unknown model 'big_*'"),
-        (["--method", "st"], "method must be another than st"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_misalignment_refuses_before_it_trains(words, message, capsys):
-    assert message in complaint(["misalignment", *words, *WORDS], capsys)
-    assert not Path("runs").exists()
+# --- training
 
 
 @pytest.mark.slow

@@ -35,6 +35,42 @@ def test_rows_are_selected_sorted_and_cut(capsys):
     assert [record.run_id for record in Benchmark.load("at.jsonl")] == ["a"]
 
 
+@pytest.mark.parametrize("name", ["at.jsonl", "at.parquet"])
+def test_records_behind_the_rows_are_written_and_read_again(name, capsys):
+    assert main(["query", "--where", "method=at", "--columns", "run_id", "--out", name]) == 0
+    assert main(["query", name, "--columns", "run_id", "pgd", "--out", "rows.csv"]) == 0
+    assert pd.read_csv("rows.csv").to_dict("records") == [{"run_id": "a", "pgd": 0.5}]
+
+
+def test_latex_table_is_escaped(capsys):
+    write(Path("more"), make_record("50 % & $x_1$", blocks=("ada_rk", "dense"), pgd=1 / 3))
+    write(Path("more"), make_record("plain"))
+    words = ["query", "more", "--columns", "run_id", "blocks", "pgd", "num_params"]
+    assert main([*words, "--out", "table.tex"]) == 0
+    assert Path("table.tex").read_text().splitlines() == [
+        r"\begin{tabular}{llrr}",
+        r"\toprule",
+        r"run\_id & blocks & pgd & num\_params \\",
+        r"\midrule",
+        r"50 \% \& \$x\_1\$ & ada\_rk, dense & 0.3333 & 1234 \\",
+        r"plain & residual, dense & -- & 1234 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_line_that_was_cut_short_is_a_warning(capsys):
+    Benchmark.load("runs").save("all.jsonl")
+    Path("all.jsonl").write_text(Path("all.jsonl").read_text()[:-20])
+    assert main(["query", "all.jsonl"]) == 0
+    out, err = capsys.readouterr()
+    assert (
+        err
+        == "nasbench-at: warning: skipped line 3 of 'all.jsonl', the last, which was cut short\n"
+    )
+    assert "trades" in out
+
+
 def test_summary_counts_seeds(capsys):
     assert main(["query", "--summary", "--out", "summary.csv"]) == 0
     assert pd.read_csv("summary.csv")["seeds"].tolist() == [1, 1, 1]
@@ -48,7 +84,10 @@ def test_summary_counts_seeds(capsys):
         (["--sort", "accuracy"], "no column 'accuracy'; there are run_id"),
         (["--columns", "run"], "no column 'run'"),
         (["--top", "0"], "--top must be at least 1, got 0"),
-        (["--out", "table.xls"], "--out must end in .csv or .jsonl, got 'table.xls'"),
+        (
+            ["--out", "table.xls"],
+            "--out must end in .csv, .tex, .jsonl or .parquet, got 'table.xls'",
+        ),
         (["--out", "no/such/table.csv"], "cannot write 'no/such/table.csv': No such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -66,6 +66,11 @@ def test_unknown_keys_are_refused():
         Record.from_json(text)
 
 
+def test_missing_keys_are_refused():
+    with pytest.raises(ValueError, match="missing record keys: architecture, config, num_params"):
+        Record.from_json(json.dumps({"schema_version": 1, "run_id": "a", "provenance": {}}))
+
+
 def test_accuracy_is_looked_up_by_attack():
     assert make_record(pgd=0.25).accuracy("pgd") == 0.25
     assert make_record(pgd=0.25).accuracy("natural") == 0.9
@@ -120,6 +125,8 @@ def test_benchmark_is_a_sequence(benchmark_of_three):
     assert len(benchmark_of_three) == 3
     assert benchmark_of_three[0].run_id == "a"
     assert [record.run_id for record in benchmark_of_three] == ["a", "b", "c"]
+    assert [record.run_id for record in benchmark_of_three[1:]] == ["b", "c"]
+    assert benchmark_of_three[1:].best().run_id == "b"
 
 
 @pytest.mark.parametrize(
@@ -134,6 +141,18 @@ def test_benchmark_is_a_sequence(benchmark_of_three):
 )
 def test_query_keeps_the_records_with_these_values(benchmark_of_three, query, names):
     assert [record.run_id for record in benchmark_of_three.query(**query)] == names
+
+
+@pytest.mark.parametrize("blocks", [("dense", "residual"), [["residual", "dense"]] * 3])
+def test_query_finds_blocks_in_any_order_and_once_a_module(blocks):
+    mixed = [["residual", "dense"], ["dense", "residual"], ["residual", "dense"]]
+    records = [make_record("flat"), make_record("mixed", blocks=mixed), make_record("deep")]
+    records = [
+        replace(r, config={**r.config, "num_modules": 15 if r.run_id == "deep" else 3})
+        for r in records
+    ]
+    names = [record.run_id for record in Benchmark(records).query(blocks=blocks)]
+    assert names == ["flat", "mixed", "deep"][: 3 if isinstance(blocks, tuple) else 2]
 
 
 def test_query_by_an_unknown_key_names_the_known_ones(benchmark_of_three):
@@ -190,18 +209,9 @@ def test_file_of_lines_round_trips(benchmark_of_three, tmp_path):
 
 
 def test_other_files_are_not_written(benchmark_of_three, tmp_path):
-    with pytest.raises(ValueError, match=r"records are saved to a \.jsonl file, got '.*all.pkl'"):
+    with pytest.raises(ValueError, match=r"saved to a \.jsonl or \.parquet file, got '.*all.pkl'"):
         benchmark_of_three.save(tmp_path / "all.pkl")
     assert not list(tmp_path.iterdir())
-
-
-def test_damaged_line_is_named(benchmark_of_three, tmp_path):
-    path = tmp_path / "all.jsonl"
-    benchmark_of_three.save(path)
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(ValueError, match=r"cannot read line 3 of '.*all\.jsonl'") as error:
-        Benchmark.load(path)
-    one_line(error)
 
 
 def test_missing_file_of_lines_is_named(tmp_path):

@@ -1,0 +1,261 @@
+"""``nasbench-at study run`` and ``study worker``."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, make_dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import tyro
+
+from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
+from nasbench_at.commands.run_arguments import RunArguments
+from nasbench_at.config import RunConfig
+
+__all__ = ["StudyRunArguments", "WorkerArguments", "run_study_run", "run_study_worker"]
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 75
+
+
+@dataclass(frozen=True)
+class StudyRunArguments(RunArguments):
+    """Arguments of ``nasbench-at study run``: those of ``train`` hold for every trial.
+
+    Attributes:
+        name: The study's name; by default the recipe's.
+        workers: Processes that work at the same time; with GPUs, each gets one. 0 only creates the
+            study, for workers started elsewhere.
+        storage: URL of a database for workers on many machines; by default SQLite in the study's
+            folder. The variable NASBENCH_AT_STORAGE says the same, where a password is in it.
+        ranks: Processes that train one trial together, by torchrun.
+        attacks: Attacks on the test images after training: fgsm, pgd, cw, aa.
+        aa_samples: Let AutoAttack see so many of the test images.
+        any_code: Go on with a study that was begun with other code.
+        dry_run: Train nothing: show the runs and how long they would take.
+        print_sbatch: Train nothing: print a SLURM array script for the workers.
+    """
+
+    name: str | None = None
+    workers: int = 1
+    storage: str | None = None
+    ranks: int = 1
+    attacks: tuple[str, ...] | None = None
+    aa_samples: int | str | None = None
+    any_code: bool = False
+    dry_run: bool = False
+    print_sbatch: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, lowest in (("workers", 0), ("ranks", 1)):
+            if getattr(self, name) < lowest:
+                raise ValueError(f"--{name} must be at least {lowest}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class WorkerArguments:
+    """Arguments of ``nasbench-at study worker``.
+
+    Attributes:
+        name: The study.
+        runs_dir: Where runs lie.
+        storage: URL of its database; by default SQLite in the study's folder.
+        data_root: Where the data set's files lie.
+        device: auto, cpu, cuda or cuda:N.
+        ranks: Processes that train one trial together, by torchrun.
+        any_code: Work although the study was begun with other code.
+    """
+
+    name: tyro.conf.Positional[str]
+    runs_dir: Path = Path("runs")
+    storage: str | None = None
+    data_root: Path | None = None
+    device: str = "auto"
+    ranks: int = 1
+    any_code: bool = False
+
+
+def run_study_run(words: Sequence[str]) -> int:
+    """Run a recipe: study run RECIPE; what is there already is not run again."""
+    from studies.recipes import RECIPES, find_recipe
+
+    if not words or words[0].startswith("-"):
+        if words and words[0] in ("-h", "--help"):
+            sys.stdout.write(_describe_recipes(RECIPES))
+            return 0
+        raise BadInputError(f"study run needs a recipe: {', '.join(RECIPES)}")
+    with bad_input():
+        recipe = find_recipe(words[0])
+        arguments = _parse(recipe, words[0], words[1:])
+        config = _make_study(recipe, arguments)
+    if arguments.print_sbatch:
+        from nasbench_at.slurm import worker_script
+
+        kept = [word for word in words if word != "--print-sbatch"]
+        create = shlex.join(["nasbench-at", "study", "run", *kept, "--workers", "0"])
+        sys.stdout.write(worker_script(config.name, create, _worker_words(arguments)))
+        return 0
+    if arguments.dry_run:
+        return _show_cost(config, arguments)
+    return _run(config, arguments)
+
+
+def _describe_recipes(recipes: Any) -> str:
+    lines = [f"  {name:<15} {recipe.__doc__.splitlines()[0]}" for name, recipe in recipes.items()]
+    return (
+        "usage: nasbench-at study run RECIPE [flags]   (study run RECIPE --help for each)\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
+def _parse(recipe: Callable[..., Any], name: str, words: Sequence[str]) -> Any:
+    """Parses the flags of a recipe: its keyword arguments beside those of every study."""
+    from nasbench_at.flags import parse_flags, split_config_flag
+    from nasbench_at.presets import DATA_NETWORKS
+
+    kind = _flags_of(recipe)
+    default, rest = split_config_flag(words)
+
+    def parse(config: RunConfig) -> Any:
+        return parse_flags(
+            kind,
+            rest,
+            command=f"study run {name}",
+            description=(recipe.__doc__ or "").splitlines()[0],
+            default=config,
+        )
+
+    arguments = parse(default)
+    if len(rest) < len(words):  # --config was given
+        return arguments
+    if getattr(arguments, "parents", ()):
+        from nasbench_at.runs import open_run_folder
+
+        return parse(open_run_folder(arguments.parents[0]).config)
+    if arguments.data in DATA_NETWORKS:
+        return parse(replace(default, **DATA_NETWORKS[arguments.data]))
+    return arguments
+
+
+def _flags_of(recipe: Callable[..., Any]) -> type:
+    hints = get_type_hints(recipe)
+    inherited = {"base", "seeds", "data_root"}
+    options: list[tuple[str, Any, Any]] = [
+        (name, hints[name], field(default=parameter.default))
+        for name, parameter in inspect.signature(recipe).parameters.items()
+        if name not in inherited
+    ]
+    kind = make_dataclass("RecipeArguments", options, bases=(StudyRunArguments,), frozen=True)
+    kind.__doc__, kind.__module__ = recipe.__doc__, __name__
+    return kind
+
+
+def _make_study(recipe: Callable[..., Any], arguments: Any) -> Any:
+    parameters = inspect.signature(recipe).parameters
+    options = {
+        name: getattr(arguments, name) for name in parameters if name not in ("base", "seeds")
+    }
+    seeds = arguments.seeds or ((arguments.seed,) if arguments.seed else ())
+    if "seeds" in parameters and seeds:
+        options["seeds"] = seeds
+    config = recipe(arguments.config(), **options)
+    changes = {
+        name: value
+        for name in ("name", "attacks", "aa_samples")
+        if (value := getattr(arguments, name)) is not None
+    }
+    return replace(config, **changes)
+
+
+def _worker_words(arguments: StudyRunArguments) -> list[str]:
+    words = ["--runs-dir", str(arguments.runs_dir), "--device", arguments.device]
+    words += [] if arguments.data_root is None else ["--data-root", str(arguments.data_root)]
+    return words + (["--ranks", str(arguments.ranks)] if arguments.ranks > 1 else [])
+
+
+def _show_cost(config: Any, arguments: StudyRunArguments) -> int:
+    from nasbench_at.commands.study_progress import show_cost
+    from studies.costs import estimate_study
+
+    with bad_input():
+        cost = estimate_study(config, data_root=arguments.data_root, device=arguments.device)
+    show_cost(config, cost, max(arguments.workers, 1))
+    return 0
+
+
+def _run(config: Any, arguments: StudyRunArguments) -> int:
+    from nasbench_at.commands.study_progress import StudyReporter, show_results
+    from studies.supervisor import StudyInterruptedError, create_study, run_study
+
+    common: dict[str, Any] = {
+        "runs_dir": arguments.runs_dir,
+        "storage": arguments.storage,
+        "data_root": arguments.data_root,
+        "any_code": arguments.any_code,
+    }
+    with bad_input(), one_line_warnings():
+        if arguments.workers == 0:
+            create_study(config, **common)
+            sys.stdout.write(f"study {config.name} waits for workers\n")
+            return 0
+        reporter = StudyReporter(config.name)
+        try:
+            result = run_study(
+                config,
+                workers=arguments.workers,
+                device=arguments.device,
+                ranks=arguments.ranks,
+                on_status=reporter.update,
+                **common,
+            )
+        except StudyInterruptedError as stopped:
+            sys.stderr.write(f"nasbench-at: {stopped}; the same command goes on\n")
+            return EXIT_INTERRUPTED
+        finally:
+            reporter.stop()
+    return show_results(result, arguments.runs_dir)
+
+
+def run_study_worker(words: Sequence[str]) -> int:
+    """Work on a study that was created, beside other workers, here or on other machines."""
+    from nasbench_at.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            WorkerArguments, words, command="study worker", description=run_study_worker.__doc__
+        )
+    from studies.forkserver import start_forkserver
+
+    start_forkserver()
+    from studies.config import study_folder
+    from studies.storage import StorageError, storage_url
+    from studies.study import open_study, quiet_optuna
+    from studies.worker import DiskFullError, Worker, WorkerSettings, say_to_stderr
+
+    folder = study_folder(arguments.runs_dir, arguments.name)
+    url = storage_url(arguments.storage, folder)
+    with quiet_optuna(), one_line_warnings():
+        with bad_input():
+            if url.startswith("sqlite") and not folder.exists():
+                raise ValueError(f"there is no study in {str(folder)!r}")
+            opened = open_study(
+                arguments.name,
+                url,
+                data_root=arguments.data_root,
+                any_code=arguments.any_code,
+                to_work=True,
+            )
+        settings = WorkerSettings(
+            arguments.runs_dir, arguments.data_root, arguments.device, arguments.ranks
+        )
+        try:
+            finished = Worker(opened, settings, say_to_stderr).run()
+        except (StorageError, DiskFullError) as error:
+            sys.stderr.write(f"nasbench-at: {error}\n")
+            return EXIT_INTERRUPTED
+    return 0 if finished else EXIT_INTERRUPTED

@@ -1,0 +1,24 @@
+"""What was run, as data: a record a run, and a table over many.
+
+No torch here, so that records can be read and queried anywhere.
+"""
+
+from __future__ import annotations
+
+from nasbench_at.records.benchmark import Benchmark
+from nasbench_at.records.files import append_record
+from nasbench_at.records.isomorphism import canonical_form
+from nasbench_at.records.record import SCHEMA_VERSION, Record, read_record
+from nasbench_at.records.seeds import SeedComparison, compare_seeds, mean_interval
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Benchmark",
+    "Record",
+    "SeedComparison",
+    "append_record",
+    "canonical_form",
+    "compare_seeds",
+    "mean_interval",
+    "read_record",
+]

@@ -1,0 +1,207 @@
+"""Everything that was run, as one table."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, overload
+
+import pandas as pd
+
+from nasbench_at.records.files import read_lines, read_runs, write_lines
+from nasbench_at.records.frames import learning_curves, records_frame, summary_frame
+from nasbench_at.records.isomorphism import agrees
+from nasbench_at.records.parquet import read_parquet, write_parquet
+from nasbench_at.records.record import Record
+from nasbench_at.records.seeds import SeedComparison, compare_seeds
+
+__all__ = ["Benchmark"]
+
+_READERS = {".jsonl": read_lines, ".parquet": read_parquet}
+_WRITERS: Mapping[str, Callable[[Path, Sequence[Record]], None]] = {
+    ".jsonl": write_lines,
+    ".parquet": write_parquet,
+}
+
+
+class Benchmark(Sequence[Record]):
+    """Records, queried as one table.
+
+    Args:
+        records: The records.
+        folders: Where runs lie, by run id.
+
+    Example:
+        ``Benchmark.load("runs/").query(blocks=("residual", "dense"), method="at").to_frame()``
+    """
+
+    def __init__(
+        self, records: Sequence[Record], folders: Mapping[str, Path] | None = None
+    ) -> None:
+        self._records = tuple(records)
+        self._folders = dict(folders or {})
+
+    @classmethod
+    def load(cls, *paths: str | Path) -> Benchmark:
+        """Loads records, those of several places together.
+
+        Args:
+            *paths: Folders in which runs lie, at any depth, or ``.jsonl`` or ``.parquet`` files
+                that :meth:`save` wrote. A run that is found twice counts once, evaluated if it is
+                so anywhere.
+
+        Raises:
+            ValueError: If a path does not exist or a record cannot be read.
+        """
+        found: dict[str, Record] = {}
+        folders: dict[str, Path] = {}
+        with _no_garbage_collection():
+            for record, folder in itertools.chain.from_iterable(map(_read, map(Path, paths))):
+                name = record.run_id
+                is_better = name not in found or found[name].evaluation is None
+                if is_better:
+                    found[name] = record
+                if folder is not None and (is_better or name not in folders):
+                    folders[name] = folder
+        return cls(list(found.values()), folders)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the records to one file: ``.jsonl``, a line each, or ``.parquet``, a row each.
+
+        A row of a Parquet file has the columns of :meth:`to_frame`, and as JSON text ``config``,
+        ``provenance``, ``training`` and ``evaluation``; it needs the extra
+        ``nasbench-at[parquet]``.
+
+        Raises:
+            ValueError: If the suffix is another, or pyarrow is not installed.
+        """
+        path = Path(path)
+        if path.suffix not in _WRITERS:
+            allowed = " or ".join(_WRITERS)
+            raise ValueError(f"records are saved to a {allowed} file, got {str(path)!r}")
+        _WRITERS[path.suffix](path, self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Benchmark: ...
+    def __getitem__(self, index: int | slice) -> Record | Benchmark:
+        if isinstance(index, slice):
+            return Benchmark(self._records[index], self._folders)
+        return self._records[index]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def query(self, **config: Any) -> Benchmark:
+        """Returns the records whose configuration has these values.
+
+        Lists and tuples are the same. Blocks are found in whatever order they were written, and
+        one set for all modules is the same as that set once a module; queried along with them,
+        ``attention_weights`` and ``attention_keep`` are columns of the blocks as they are queried.
+
+        Raises:
+            ValueError: If no record's configuration has such a key.
+        """
+        known = {name for record in self for name in record.config}
+        for key in config:
+            if self._records and key not in known:
+                raise ValueError(f"no configuration key {key!r}; known: {', '.join(sorted(known))}")
+        wanted = json.loads(json.dumps(config))
+        return self.filter(lambda record: agrees(record.config, wanted))
+
+    def filter(self, keep: Callable[[Record], bool]) -> Benchmark:
+        """Returns the records for which a function says so."""
+        return Benchmark([record for record in self if keep(record)], self._folders)
+
+    def best(self, attack: str = "pgd") -> Record:
+        """Returns the record of the highest accuracy under an attack, the first of equal ones.
+
+        Raises:
+            ValueError: If no record was evaluated by it.
+        """
+        evaluated = self.filter(lambda record: record.was_evaluated_by(attack))
+        if not len(evaluated):
+            raise ValueError(f"none of {len(self)} records was evaluated by {attack!r}")
+        return max(evaluated, key=lambda record: record.accuracy(attack))
+
+    def compare(
+        self,
+        first: Mapping[str, Any] | Sequence[Record],
+        second: Mapping[str, Any] | Sequence[Record],
+        attack: str = "pgd",
+    ) -> SeedComparison:
+        """Compares two configurations over the seeds that both were evaluated with.
+
+        ``benchmark.compare({"method": "at"}, {"method": "trades"}, "pgd").interval`` is the 95 %
+        interval of the mean difference, that of the paired t test.
+
+        Args:
+            first: What to :meth:`query` for, or records: one configuration, a run a seed.
+            second: Likewise; its accuracies are subtracted.
+            attack: Name of a row, such as ``natural``, ``pgd`` or ``aa``.
+
+        Raises:
+            ValueError: If a group has several runs of a seed, no seed is common, or the images or
+                the attack's settings differ within a pair.
+        """
+        groups = [
+            self.query(**group) if isinstance(group, Mapping) else group
+            for group in (first, second)
+        ]
+        return compare_seeds(groups[0], groups[1], attack)
+
+    def summary(self) -> pd.DataFrame:
+        """Returns a row a configuration: how many seeds, mean and deviation of each accuracy.
+
+        Of the configuration the row holds what differs between the records. Columns are ``seeds``,
+        and for each attack ``<attack>`` (mean, in [0, 1]), ``<attack>_std`` (the sample standard
+        deviation over seeds), ``<attack>_low`` and ``<attack>_high`` (the 95 % interval of the
+        mean over seeds, by Student's t distribution). The last three are NaN for one seed.
+        """
+        return summary_frame(self)
+
+    def learning_curves(self) -> pd.DataFrame:
+        """Returns a row an epoch: ``run_id``, ``epoch``, and each metric that is one number.
+
+        They are read now, from the folders that the records were loaded from.
+
+        Raises:
+            ValueError: If a record was not loaded from its folder, or that holds no metrics.
+        """
+        return learning_curves(self, self._folders)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Returns a row a record: configuration, parameters, costs, accuracies by attack.
+
+        Costs are ``train_seconds``, and ``evaluation_seconds`` over all attacks and radii; NaN
+        where they were not recorded.
+        """
+        return records_frame(self)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Loads twice as fast: the collector would search ever more plain data, which has no cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read(path: Path) -> Iterator[tuple[Record, Path | None]]:
+    if path.suffix in _READERS:
+        for record in _READERS[path.suffix](path):
+            yield record, None
+    else:
+        yield from read_runs(path)

@@ -1,0 +1,107 @@
+"""Tables over many records."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nasbench_at.records.record import Record
+from nasbench_at.records.seeds import mean_interval
+
+__all__ = ["learning_curves", "records_frame", "summary_frame"]
+
+
+def records_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Returns a row a record, as :meth:`nasbench_at.Benchmark.to_frame` describes it."""
+    rows = [
+        {
+            "run_id": record.run_id,
+            **record.config,
+            "num_params": record.num_params,
+            "train_seconds": record.provenance.get("train_seconds", math.nan),
+            "evaluation_seconds": _evaluation_seconds(record),
+            **{name: result["accuracy"] for name, result in record.results.items()},
+        }
+        for record in records
+    ]
+    return pd.DataFrame(rows)
+
+
+def summary_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Returns a row a configuration, as :meth:`nasbench_at.Benchmark.summary` describes it."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        identity = {key: value for key, value in record.config.items() if key != "seed"}
+        groups.setdefault(json.dumps(identity, sort_keys=True), []).append(record)
+    varying = _varying_keys([json.loads(key) for key in groups])
+    rows = []
+    for group in groups.values():
+        row: dict[str, Any] = {key: group[0].config.get(key) for key in varying}
+        row |= {"num_params": group[0].num_params, "seeds": len(group)}
+        for attack in dict.fromkeys(name for record in group for name in record.results):
+            values = [r.accuracy(attack) for r in group if r.was_evaluated_by(attack)]
+            row |= _describe(attack, values)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def learning_curves(records: Sequence[Record], folders: Mapping[str, Path]) -> pd.DataFrame:
+    """Returns a row an epoch, as :meth:`nasbench_at.Benchmark.learning_curves` describes it."""
+    rows = []
+    for record in records:
+        if record.run_id not in folders:
+            raise ValueError(
+                f"run {record.run_id!r} was not loaded from its folder, which holds its learning "
+                "curve"
+            )
+        rows += _read_metrics(record.run_id, folders[record.run_id] / "metrics.jsonl")
+    return pd.DataFrame(rows)
+
+
+def _read_metrics(run_id: str, path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return [
+            {
+                "run_id": run_id,
+                "epoch": line["epoch"],
+                **{key: v for key, v in line.items() if not isinstance(v, list | dict)},
+            }
+            for line in lines
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"cannot read metrics {str(path)!r}: {error}") from None
+
+
+def _describe(attack: str, values: Sequence[float]) -> dict[str, float]:
+    series = pd.Series(values)
+    low, high = mean_interval(values)
+    return {
+        attack: series.mean(),
+        f"{attack}_std": series.std(),
+        f"{attack}_low": float(low),
+        f"{attack}_high": float(high),
+    }
+
+
+def _evaluation_seconds(record: Record) -> float:
+    """Seconds of all attacks at all radii; the parts of an attack are in those of the whole."""
+    evaluation: Mapping[str, Any] = record.evaluation or {}
+    seconds = [
+        result["seconds"]
+        for point in evaluation.get("curve", [evaluation])
+        for name, result in point.get("results", {}).items()
+        if "/" not in name and "seconds" in result
+    ]
+    return math.fsum(seconds) if seconds else math.nan
+
+
+def _varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for config in configs for key in config)
+    first = configs[0] if configs else {}
+    return [key for key in keys if any(config.get(key) != first.get(key) for config in configs)]

@@ -1,0 +1,89 @@
+"""Records in a Parquet file: a row a record, for whatever reads tables."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nasbench_at.files import write_atomically
+from nasbench_at.records.frames import records_frame
+from nasbench_at.records.record import Record
+
+__all__ = ["read_parquet", "write_parquet"]
+
+_PLAIN_COLUMNS = ("run_id", "architecture", "num_params", "schema_version")
+_JSON_COLUMNS = ("config", "provenance", "training", "evaluation")
+
+
+def write_parquet(path: Path, records: Sequence[Record]) -> None:
+    """Writes records to a Parquet file in place of what is there.
+
+    The columns ``config``, ``provenance``, ``training`` and ``evaluation`` are JSON text and hold
+    everything. The others are those of :meth:`nasbench_at.Benchmark.to_frame`, lists and mappings
+    again as JSON text, so that the file can be queried without this package.
+
+    Raises:
+        ValueError: If pyarrow is not installed.
+    """
+    parquet = _import_parquet()
+    import pyarrow
+
+    frame = records_frame(records)
+    columns = {str(name): _flat_column(frame[name].tolist()) for name in frame.columns}
+    for name in _PLAIN_COLUMNS:
+        columns[name] = [getattr(record, name) for record in records]
+    for name in _JSON_COLUMNS:
+        parts = [getattr(record, name) for record in records]
+        columns[name] = [None if part is None else json.dumps(part) for part in parts]
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())
+
+
+def read_parquet(path: Path) -> Iterator[Record]:
+    """Yields the records of a file that :func:`write_parquet` wrote.
+
+    Raises:
+        ValueError: If pyarrow is not installed, or the file or a record in it cannot be read.
+    """
+    parquet = _import_parquet()
+    try:
+        # From memory: pyarrow's own opening has other errors for each way a file can be missing.
+        content = parquet.ParquetFile(io.BytesIO(path.read_bytes()))
+        names = set(content.schema_arrow.names)
+        if missing := [name for name in _PLAIN_COLUMNS + _JSON_COLUMNS if name not in names]:
+            raise ValueError(f"it has no column {missing[0]!r}")
+        rows = content.read(columns=[*_PLAIN_COLUMNS, *_JSON_COLUMNS]).to_pylist()
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot read records {str(path)!r}: {reason}") from None
+    for number, row in enumerate(rows, start=1):
+        try:
+            parts = {name: json.loads(row[name] or "null") for name in _JSON_COLUMNS}
+            yield Record.from_dict({**row, **parts})
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"cannot read row {number} of {str(path)!r}: {error}") from None
+
+
+def _import_parquet() -> ModuleType:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise ValueError(
+            "Parquet files need pyarrow; install it with: pip install 'nasbench-at[parquet]'"
+        ) from None
+    module: ModuleType = parquet
+    return module
+
+
+def _flat_column(values: Sequence[Any]) -> list[Any]:
+    """Returns a column's values as one type: as they are, or all as JSON text."""
+    known = [value for value in values if value is not None and value == value]  # NaN: unknown
+    kinds = {type(value) for value in known}
+    if kinds <= {int, float} or kinds in ({bool}, {str}):
+        return [value if value == value else None for value in values]
+    return [json.dumps(value) if value is not None and value == value else None for value in values]

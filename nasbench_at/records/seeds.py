@@ -1,0 +1,135 @@
+"""What a few seeds say: intervals of a mean, and of the difference of two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nasbench_at.records.record import Record
+
+__all__ = ["SeedComparison", "compare_seeds", "mean_interval"]
+
+
+def mean_interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the 95 % interval of the mean over the first axis, by Student's t distribution.
+
+    Args:
+        values: Shape ``(n, ...)``, independent along the first axis.
+
+    Returns:
+        Lower and upper ends, shape ``(...)``; NaN where n is below 2.
+    """
+    # Imported here: every command loads this module, and few need an interval.
+    from scipy.special import stdtrit
+
+    samples = np.asarray(values, dtype=np.float64)
+    count = len(samples)
+    if count < 2:
+        unknown = np.full(samples.shape[1:], np.nan)
+        return unknown, unknown
+    mean = samples.mean(axis=0)
+    spread = stdtrit(count - 1, 0.975) * samples.std(axis=0, ddof=1) / math.sqrt(count)
+    return mean - spread, mean + spread
+
+
+@dataclass(frozen=True)
+class SeedComparison:
+    """Two configurations under one attack, seed by seed.
+
+    Attributes:
+        attack: Name of the attack.
+        seeds: The seeds that both were run with.
+        first: Accuracies of the first in [0, 1], one a seed.
+        second: Accuracies of the second.
+    """
+
+    attack: str
+    seeds: tuple[int, ...]
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+
+    @property
+    def differences(self) -> NDArray[np.float64]:
+        """Accuracy of the first minus that of the second, one a seed."""
+        return np.subtract(self.first, self.second)
+
+    @property
+    def difference(self) -> float:
+        """Mean of the differences."""
+        return float(self.differences.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean difference: that of the paired t test; NaN for one seed."""
+        low, high = mean_interval(self.differences)
+        return float(low), float(high)
+
+
+def compare_seeds(
+    first: Sequence[Record], second: Sequence[Record], attack: str = "pgd"
+) -> SeedComparison:
+    """Compares two configurations over the seeds that both were evaluated with.
+
+    Args:
+        first: Runs of one configuration, one a seed.
+        second: Runs of another.
+        attack: Name of a row, such as ``natural``, ``pgd`` or ``aa``.
+
+    Raises:
+        ValueError: If a group has several runs of a seed, no seed is common, or the images or the
+            attack's settings differ within a pair.
+    """
+    one, other = _by_seed("first", first, attack), _by_seed("second", second, attack)
+    common = sorted(one.keys() & other.keys())
+    if not common:
+        raise ValueError(
+            f"no seed was evaluated by {attack!r} in both groups, got seeds "
+            f"{sorted(one)} and {sorted(other)}"
+        )
+    for seed in common:
+        _require_equal_conditions(one[seed], other[seed], attack)
+    return SeedComparison(
+        attack=attack,
+        seeds=tuple(common),
+        first=tuple(one[seed].accuracy(attack) for seed in common),
+        second=tuple(other[seed].accuracy(attack) for seed in common),
+    )
+
+
+def _by_seed(which: str, records: Sequence[Record], attack: str) -> dict[int, Record]:
+    found: dict[int, Record] = {}
+    for record in records:
+        if not record.was_evaluated_by(attack):
+            continue
+        seed = record.config.get("seed")
+        if seed is None:
+            raise ValueError(f"run {record.run_id!r} of the {which} group has no seed")
+        known = found.setdefault(seed, record)
+        if known is not record:
+            raise ValueError(
+                f"the {which} group must be one configuration, got two runs of seed {seed}: "
+                f"{known.run_id!r} and {record.run_id!r}"
+            )
+    return found
+
+
+def _require_equal_conditions(first: Record, second: Record, attack: str) -> None:
+    one, other = _conditions(first, attack), _conditions(second, attack)
+    for key in one | other:
+        if one.get(key) != other.get(key):
+            raise ValueError(
+                f"{first.run_id!r} and {second.run_id!r} cannot be compared by {attack!r}; they "
+                f"differ in {key} ({one.get(key)!r} and {other.get(key)!r})"
+            )
+
+
+def _conditions(record: Record, attack: str) -> dict[str, Any]:
+    """What must be equal for two accuracies to be of the same attack on the same images."""
+    evaluation, result = record.evaluation or {}, record.results[attack]
+    images = {key: evaluation.get(key) for key in ("data", "data_fingerprint")}
+    return images | {"num_samples": result.get("num_samples"), **result.get("settings", {})}

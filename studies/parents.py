@@ -1,0 +1,81 @@
+"""What a study takes from a finished run: its learned attention weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from nasbench_at.config import RunConfig
+from nasbench_at.jobs import create_network, load_config_data
+from nasbench_at.networks.ds_net import DSNet
+from nasbench_at.records import read_record
+from nasbench_at.runs import open_run_folder
+from nasbench_at.training.checkpoints import load_weights
+
+__all__ = ["Matrix", "keep_top", "learned_weights"]
+
+Matrix: TypeAlias = tuple[tuple[float, ...], ...]
+
+
+def learned_weights(path: str | Path, base: RunConfig) -> Matrix:
+    """Returns the attention weights that a finished run has learned, a row a module.
+
+    Args:
+        path: The run's folder.
+        base: The run that is to take them: it must weigh the same blocks.
+
+    Raises:
+        ValueError: If the run is not finished, has not learned its weights or weighs other blocks.
+    """
+    folder = open_run_folder(path)
+    config = folder.config
+    if config.model != "ds_net" or config.attention != "learned":
+        raise ValueError(
+            f"parent run {str(path)!r} has no learned weights: its model is {config.model!r}, its "
+            f"attention {config.attention}"
+        )
+    if not folder.record.exists() or not read_record(folder.record).training:
+        raise ValueError(f"parent run {str(path)!r} is not finished")
+    if (config.blocks, config.num_modules) != (base.blocks, base.num_modules):
+        raise ValueError(
+            f"parent run {str(path)!r} weighs {config.num_modules} modules of {config.blocks}, "
+            f"the study's network {base.num_modules} of {base.blocks}"
+        )
+    device = torch.device("cpu")
+    network = create_network(config, load_config_data(config, device), device)
+    assert isinstance(network, DSNet)
+    load_weights(folder.best, network)
+    with torch.no_grad():
+        rows = network.attention.weights().double()
+    sets = network.attention.active
+    return tuple(
+        tuple((row[: len(active)] / row.sum()).tolist())
+        for row, active in zip(rows, sets, strict=True)
+    )
+
+
+def keep_top(weights: Matrix, count: int) -> tuple[tuple[tuple[int, ...], ...], Matrix]:
+    """Keeps the highest weights of each module and scales them to sum 1 (Sec. 4.8).
+
+    Args:
+        weights: A row a module.
+        count: How many are kept; of equal weights the first.
+
+    Returns:
+        The kept columns of each row in order, and the rows with zeros elsewhere.
+    """
+    kept = tuple(_top(row, count) for row in weights)
+    rows = []
+    for row, columns in zip(weights, kept, strict=True):
+        total = sum(row[column] for column in columns)
+        rows.append(tuple(row[i] / total if i in columns else 0.0 for i in range(len(row))))
+    return kept, tuple(rows)
+
+
+def _top(row: Sequence[float], count: int) -> tuple[int, ...]:
+    """The columns of the highest weights; a module without so many blocks keeps what it has."""
+    present = [column for column, weight in enumerate(row) if weight > 0]
+    return tuple(sorted(sorted(present, key=lambda column: -row[column])[:count]))

@@ -1,0 +1,72 @@
+"""Do diversity and learned weights matter? (Fig. 4, Sec. 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nasbench_at.config import RunConfig
+from nasbench_at.presets import resolve
+from studies.config import StudyConfig
+from studies.recipes.methods import parse_method
+from studies.variants import (
+    image_spec,
+    match_width,
+    num_params,
+    with_blocks,
+    with_seeds,
+    with_training,
+)
+
+__all__ = ["block_ensemble"]
+
+
+def block_ensemble(
+    base: RunConfig,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    ways: tuple[str, ...] = ("at", "trades:1", "mart"),
+    match_parameters: bool = True,
+    data_root: Path | None = None,
+) -> StudyConfig:
+    """Compares learned weights with fixed uniform ones and with ensembles of one block.
+
+    Six networks a way of training and seed for the paper's four blocks. The paper does not say
+    whether the ensembles of one block have the network's number of parameters.
+
+    Args:
+        base: The run with learned weights.
+        seeds: Train each with each of these.
+        ways: Ways of training, with the weight of the robust term behind a colon.
+        match_parameters: Give the ensembles of one block the parameters of the diverse network.
+        data_root: Where the data set's files lie.
+
+    Raises:
+        ValueError: If the blocks differ from module to module, a way is unknown or no width meets
+            the parameters.
+    """
+    if not all(isinstance(name, str) for name in base.blocks):
+        raise ValueError("block_ensemble takes one block set for all modules, got one for each")
+    names = [str(name) for name in base.blocks]
+    images = image_spec(base, data_root)
+    target = num_params(base, images)
+    learned = replace(base, attention="learned")
+    uniform = replace(base, attention="fixed", attention_init="equal", attention_parameters={})
+    variants = {"learned": learned, "uniform": uniform}
+    for name in dict.fromkeys(names):
+        same = with_blocks(uniform, (name,) * len(names))
+        variants[f"{name} x{len(names)}"] = (
+            match_width(same, images, target) if match_parameters else same
+        )
+    cells = [
+        cell
+        for way in ways
+        for variant, config in variants.items()
+        for cell in with_seeds(
+            {"method": way, "variant": variant},
+            with_training(config, *parse_method(way)),
+            seeds,
+        )
+    ]
+    return StudyConfig("block-ensemble", "block-ensemble", resolve(base), tuple(cells))

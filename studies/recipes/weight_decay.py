@@ -1,0 +1,39 @@
+"""How much weight decay? (Tab. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nasbench_at.config import RunConfig
+from nasbench_at.presets import resolve
+from studies.config import StudyConfig
+from studies.variants import with_seeds
+
+__all__ = ["weight_decay"]
+
+
+def weight_decay(
+    base: RunConfig,
+    *,
+    seeds: Sequence[int] = (0,),
+    values: tuple[float, ...] = (3e-4, 4e-4, 5e-4, 6e-4, 7e-4),
+) -> StudyConfig:
+    """Trains with each of several weight decays of the blocks.
+
+    Five runs a seed; the paper's table looks like one seed.
+
+    Args:
+        base: The run.
+        seeds: Train each with each of these.
+        values: The weight decays.
+
+    Raises:
+        ValueError: If a value is negative.
+    """
+    cells = [
+        cell
+        for value in values
+        for cell in with_seeds({"weight_decay": value}, replace(base, weight_decay=value), seeds)
+    ]
+    return StudyConfig("weight-decay", "weight-decay", resolve(base), tuple(cells))

@@ -1,0 +1,264 @@
+"""A study in its storage: created once, opened by everyone, refused by other code or data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
+
+from nasbench_at.devices import select_device
+from nasbench_at.files import write_atomically
+from nasbench_at.jobs import load_config_data
+from nasbench_at.seeding import derive_seed
+from studies.config import DIRECTIONS, StudyConfig, study_folder
+from studies.storage import open_storage, without_experimental_warnings
+from studies.suggestion import ImageSpec
+
+__all__ = [
+    "OpenStudy",
+    "OtherVersionError",
+    "create_or_open_study",
+    "create_sampler",
+    "open_study",
+    "quiet_optuna",
+    "source_hash",
+]
+
+
+class OtherVersionError(ValueError):
+    """The study was begun with other code or other data."""
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study, ready to be worked on or looked at.
+
+    Attributes:
+        config: What it is.
+        study: The Optuna study, with its sampler and pruner.
+        storage: Where it is kept.
+        images: What its networks must fit.
+    """
+
+    config: StudyConfig
+    study: optuna.Study
+    storage: RDBStorage
+    images: ImageSpec
+
+
+def create_or_open_study(
+    config: StudyConfig,
+    url: str,
+    *,
+    runs_dir: Path,
+    data_root: Path | None = None,
+    any_code: bool = False,
+) -> OpenStudy:
+    """Creates a study in its storage and its folder, or opens the same one.
+
+    Args:
+        config: The study.
+        url: Storage.
+        runs_dir: Where runs lie.
+        data_root: Where the data set's files lie.
+        any_code: Go on although the study was begun with other code.
+
+    Raises:
+        StorageError: If the storage cannot be reached.
+        ValueError: If there is another study of that name, or this one was begun with other code
+            or data.
+    """
+    storage = open_storage(url)
+    provenance = _provenance(config, data_root)
+    known = _find(storage, config.name)
+    if known is None:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=config.name,
+            directions=[DIRECTIONS[name] for name in config.objectives],
+            load_if_exists=True,
+        )
+        with without_experimental_warnings():
+            study.set_metric_names(list(config.objectives))
+        for name, value in provenance.items():
+            study.set_user_attr(name, value)
+        study.set_user_attr("config", config.to_dict())
+    else:
+        there = StudyConfig.from_dict(known["config"])
+        if there != config:
+            raise ValueError(
+                f"study {config.name!r} exists and is another one: "
+                f"{'; '.join(config.differences(there))}; choose another --name"
+            )
+        _check_provenance(config.name, known, provenance, any_code=any_code)
+    folder = study_folder(runs_dir, config.name)
+    _write(folder, config)
+    return _open(storage, config, provenance)
+
+
+def _write(folder: Path, config: StudyConfig) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "study.yaml", config.to_yaml().encode())
+    except OSError as error:
+        raise ValueError(f"cannot write to {str(folder)!r}: {error.strerror}") from None
+
+
+def open_study(
+    name: str,
+    url: str,
+    *,
+    data_root: Path | None = None,
+    any_code: bool = False,
+    to_work: bool = False,
+) -> OpenStudy:
+    """Opens a study that is in its storage.
+
+    Args:
+        name: The study's name.
+        url: Storage.
+        data_root: Where the data set's files lie.
+        any_code: Work on although the study was begun with other code.
+        to_work: Refuse other code and data; a study that is only looked at may be of any.
+
+    Raises:
+        StorageError: If the storage cannot be reached.
+        ValueError: If there is no such study, or it was begun with other code or data.
+    """
+    storage = open_storage(url)
+    known = _find(storage, name)
+    if known is None:
+        there = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
+        raise ValueError(f"there is no study {name!r} in this storage; there is {there}")
+    config = StudyConfig.from_dict(known["config"])
+    if to_work:
+        _check_provenance(name, known, _provenance(config, data_root), any_code=any_code)
+    return _open(storage, config, known)
+
+
+def _open(storage: RDBStorage, config: StudyConfig, provenance: Mapping[str, Any]) -> OpenStudy:
+    study = optuna.load_study(
+        study_name=config.name,
+        storage=storage,
+        sampler=create_sampler(config),
+        pruner=_create_pruner(config),
+    )
+    shape = tuple(provenance["input_shape"])
+    return OpenStudy(config, study, storage, ImageSpec(shape, provenance["num_classes"]))
+
+
+def _find(storage: RDBStorage, name: str) -> Mapping[str, Any] | None:
+    """What is known of a study of that name; None if there is none that was fully created."""
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+    attributes = storage.get_study_user_attrs(study_id)
+    # The configuration is written last: without it, the creation was cut off and is repeated.
+    return attributes if "config" in attributes else None
+
+
+def _provenance(config: StudyConfig, data_root: Path | None) -> dict[str, Any]:
+    data = load_config_data(config.base, select_device("cpu"), data_root)
+    return {
+        "version": version("nasbench-at"),
+        "source_hash": source_hash(),
+        "data_fingerprint": data.fingerprint,
+        "input_shape": list(data.image_shape),
+        "num_classes": data.num_classes,
+    }
+
+
+def _check_provenance(
+    name: str, known: Mapping[str, Any], here: Mapping[str, Any], *, any_code: bool
+) -> None:
+    if known["data_fingerprint"] != here["data_fingerprint"]:
+        raise OtherVersionError(
+            f"study {name!r} was begun with other data: fingerprint "
+            f"{known['data_fingerprint']} there, {here['data_fingerprint']} here"
+        )
+    if known["source_hash"] != here["source_hash"] and not any_code:
+        raise OtherVersionError(
+            f"study {name!r} was begun with other code: nasbench-at {known['version']} "
+            f"({known['source_hash']}) there, {here['version']} ({here['source_hash']}) here; "
+            "--any-code goes on nevertheless"
+        )
+
+
+def source_hash() -> str:
+    """Returns a hash of the Python files that decide what a trial does."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for package in ("blocks", "nasbench_at", "studies"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)};".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def create_sampler(config: StudyConfig, slot: int = 0) -> BaseSampler:
+    """Returns a study's sampler for one of its slots.
+
+    A seeded sampler draws other numbers in each slot, whichever worker takes it: workers that
+    share a seed would otherwise choose the same.
+
+    Raises:
+        ValueError: If it does not take the options.
+    """
+    samplers = optuna.samplers
+    kinds: dict[str, type[BaseSampler]] = {
+        "tpe": samplers.TPESampler,
+        "random": samplers.RandomSampler,
+        "nsga2": samplers.NSGAIISampler,
+        "gp": samplers.GPSampler,
+        "qmc": samplers.QMCSampler,
+        "brute_force": samplers.BruteForceSampler,
+    }
+    options = dict(config.sampler_options)
+    if options.get("seed") is not None:
+        options["seed"] = derive_seed(options["seed"], "sampler", slot) % 2**32
+    sampler: BaseSampler = _create(f"sampler {config.sampler!r}", kinds[config.sampler], options)
+    return sampler
+
+
+def _create_pruner(config: StudyConfig) -> BasePruner:
+    pruners = optuna.pruners
+    kinds: dict[str, type[BasePruner]] = {
+        "none": pruners.NopPruner,
+        "hyperband": pruners.HyperbandPruner,
+        "successive_halving": pruners.SuccessiveHalvingPruner,
+        "median": pruners.MedianPruner,
+    }
+    pruner: BasePruner = _create(
+        f"pruner {config.pruner!r}", kinds[config.pruner], config.pruner_options
+    )
+    return pruner
+
+
+def _create(what: str, kind: Any, options: Mapping[str, Any]) -> Any:
+    try:
+        return kind(**options)
+    except (TypeError, ValueError) as error:
+        given = json.dumps(dict(options))
+        raise ValueError(f"{what} does not take {given}: {error}") from None
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keeps Optuna from logging every trial; what happens is shown by ourselves."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,237 @@
+"""`run_study`: creates a study, starts its workers, watches over them, returns what came out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from studies.config import StudyConfig, study_folder
+from studies.queue import fill_queue, release_stale_trials, release_worker
+from studies.results import StudyResult, StudyStatus
+from studies.storage import STORAGE_VARIABLE, patiently, storage_url
+from studies.study import OpenStudy, create_or_open_study, quiet_optuna
+from studies.worker import is_worker_dead
+
+__all__ = [
+    "StudyInterruptedError",
+    "create_study",
+    "release_dead_workers",
+    "run_study",
+]
+
+MAX_RESTARTS = 3
+POLL_SECONDS = 0.5
+EXIT_INTERRUPTED = 75
+
+OnStatus = Callable[[StudyStatus], None]
+
+
+class StudyInterruptedError(Exception):
+    """The study was stopped before its queue was empty; the same call goes on."""
+
+
+def run_study(
+    config: StudyConfig,
+    *,
+    workers: int = 1,
+    runs_dir: str | Path = "runs",
+    storage: str | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    ranks: int = 1,
+    any_code: bool = False,
+    on_status: OnStatus | None = None,
+) -> StudyResult:
+    """Runs what is left of a study and returns its results.
+
+    Runs that are in ``runs_dir`` already, from this study or from anything else, are not repeated.
+    Killed at any instant and called again, it goes on: trials resume their own checkpoints.
+
+    Args:
+        config: The study, as a recipe returns it.
+        workers: Processes that work at the same time; with GPUs, each gets one.
+        runs_dir: Where runs lie; the study's folder is ``<runs_dir>/studies/<name>``.
+        storage: URL of a database; by default SQLite in the study's folder.
+        data_root: Where the data set's files lie.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        ranks: Processes that train one trial together, by torchrun.
+        any_code: Go on although the study was begun with other code.
+        on_status: Is told how it goes, twice a second.
+
+    Raises:
+        ValueError: If the study, the storage or an argument is not usable.
+        StudyInterruptedError: If it was asked to stop, or workers kept dying.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if ranks < 1:
+        raise ValueError(f"ranks must be at least 1, got {ranks}")
+    runs = Path(runs_dir)
+    folder = study_folder(runs, config.name)
+    url = storage_url(storage, folder)
+    with quiet_optuna():
+        opened = create_study(
+            config, runs_dir=runs, storage=storage, data_root=data_root, any_code=any_code
+        )
+        release_dead_workers(opened, folder)
+        if not StudyStatus.of(opened).is_finished:
+            arguments = ["--runs-dir", str(runs), "--device", device, "--ranks", str(ranks)]
+            arguments += [] if data_root is None else ["--data-root", str(data_root)]
+            arguments += ["--any-code"] if any_code else []
+            _Supervisor(opened, folder, url, arguments).run(workers, on_status)
+        if on_status is not None:
+            on_status(StudyStatus.of(opened))
+        return StudyResult.of(opened, runs)
+
+
+def create_study(
+    config: StudyConfig,
+    *,
+    runs_dir: str | Path = "runs",
+    storage: str | None = None,
+    data_root: str | Path | None = None,
+    any_code: bool = False,
+) -> OpenStudy:
+    """Creates a study and its queue, or opens the same one; arguments as in :func:`run_study`.
+
+    Raises:
+        ValueError: If the study or the storage is not usable.
+    """
+    folder = study_folder(runs_dir, config.name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write to {str(folder)!r}: {error.strerror}") from None
+    with quiet_optuna():
+        opened = create_or_open_study(
+            config,
+            storage_url(storage, folder),
+            runs_dir=Path(runs_dir),
+            data_root=None if data_root is None else Path(data_root),
+            any_code=any_code,
+        )
+        fill_queue(opened)
+    return opened
+
+
+def release_dead_workers(opened: OpenStudy, folder: Path) -> int:
+    """Queues the trials again that dead workers held; returns how many."""
+    running = opened.study.get_trials(deepcopy=False)
+    workers = {trial.user_attrs.get("worker") for trial in running} - {None}
+    dead = [name for name in workers if is_worker_dead(folder, str(name))]
+    return sum(release_worker(opened, str(name)) for name in dead) + release_stale_trials(opened)
+
+
+@dataclass
+class _Supervisor:
+    """Keeps a number of workers at work.
+
+    Attributes:
+        opened: The study.
+        folder: Its folder; workers' logs go there.
+        url: Its storage.
+        arguments: Words of the worker's command line.
+        processes: The workers by their place.
+        restarts: How often each was started again.
+    """
+
+    opened: OpenStudy
+    folder: Path
+    url: str
+    arguments: list[str]
+    processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    restarts: dict[int, int] = field(default_factory=dict)
+
+    def run(self, workers: int, on_status: OnStatus | None) -> None:
+        with self._forward_signals() as stopping:
+            for place in range(workers):
+                self._start(place, workers)
+            try:
+                while self.processes:
+                    self._tend(workers, stopping)
+                    if on_status is not None:
+                        on_status(patiently(lambda: StudyStatus.of(self.opened)))
+                    time.sleep(POLL_SECONDS)
+            finally:
+                for process in self.processes.values():
+                    process.terminate()
+        status = StudyStatus.of(self.opened)
+        if not status.is_finished:
+            raise StudyInterruptedError(
+                f"study {self.opened.config.name!r} stopped with {status.num_done} of "
+                f"{status.num_trials} trials done; logs are in {str(self.folder / 'logs')!r}"
+            )
+
+    def _start(self, place: int, workers: int) -> None:
+        logs = self.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        with (logs / f"worker-{place}.log").open("ab") as log:
+            self.processes[place] = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "nasbench_at", "study", "worker"),
+                    *(self.opened.config.name, *self.arguments),
+                ],
+                env=_environment(self.url, place, workers, self.arguments),
+                stdout=log,
+                stderr=log,
+                # Ctrl-C is for the supervisor, which asks the workers to stop.
+                start_new_session=True,
+            )
+
+    def _tend(self, workers: int, stopping: list[str]) -> None:
+        """Takes note of workers that ended and starts those again that died."""
+        for place, process in list(self.processes.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del self.processes[place]
+            if code == 0 or stopping:
+                continue
+            patiently(lambda: release_dead_workers(self.opened, self.folder))
+            self.restarts[place] = self.restarts.get(place, 0) + 1
+            # One that ended by itself, with a word in its log, would do so again.
+            if code < 0 and self.restarts[place] <= MAX_RESTARTS:
+                self._start(place, workers)
+
+    @contextmanager
+    def _forward_signals(self) -> Iterator[list[str]]:
+        stopping: list[str] = []
+        if threading.current_thread() is not threading.main_thread():
+            yield stopping  # only the main thread may receive signals
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            stopping.append(signal.Signals(number).name)
+            for process in self.processes.values():
+                process.terminate()
+
+        before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield stopping
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _environment(url: str, place: int, workers: int, arguments: list[str]) -> Mapping[str, str]:
+    """A worker's environment: its storage, and its share of the machine."""
+    environment = {**os.environ, STORAGE_VARIABLE: url}
+    device = arguments[arguments.index("--device") + 1]
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    elif workers > 1 and "OMP_NUM_THREADS" not in os.environ:
+        environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // workers, 1))
+    return environment

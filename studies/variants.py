@@ -1,0 +1,130 @@
+"""Variants of a run: another block set, another width, another network, other seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from nasbench_at.config import DS_NET_FIELDS, RunConfig
+from nasbench_at.devices import select_device
+from nasbench_at.jobs import load_config_data
+from nasbench_at.networks.graph import count_parameters, match_parameters
+from nasbench_at.presets import resolve
+from studies.config import Cell, Label
+from studies.suggestion import ImageSpec
+
+__all__ = [
+    "fit_width",
+    "image_spec",
+    "match_width",
+    "num_params",
+    "with_blocks",
+    "with_model",
+    "with_seeds",
+    "with_training",
+]
+
+
+@lru_cache(maxsize=8)
+def _image_spec(data: str, data_root: Path | None) -> ImageSpec:
+    loaded = load_config_data(RunConfig(data=data), select_device("cpu"), data_root)
+    return ImageSpec(loaded.image_shape, loaded.num_classes)
+
+
+def image_spec(config: RunConfig, data_root: str | Path | None = None) -> ImageSpec:
+    """Returns what a network for a run's data must fit.
+
+    Raises:
+        ValueError: If the data set is unknown or not usable.
+    """
+    return _image_spec(config.data, None if data_root is None else Path(data_root))
+
+
+def with_blocks(
+    config: RunConfig, blocks: Sequence[str] | Sequence[Sequence[str]], **changes: Any
+) -> RunConfig:
+    """Returns a run with another block set; options of blocks that it lacks are left out."""
+    rows: Any = tuple(row if isinstance(row, str) else tuple(row) for row in blocks)
+    used = {name for row in rows for name in ((row,) if isinstance(row, str) else row)}
+
+    def restrict(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name in used}
+
+    return replace(
+        config,
+        blocks=rows,
+        block_options=restrict(config.block_options),
+        block_copies=restrict(config.block_copies),
+        **changes,
+    )
+
+
+def with_model(
+    config: RunConfig, model: str, options: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Returns a run of another network; what describes a DS-Net does not go with one by name."""
+    if model == "ds_net":
+        return config
+    defaults = {f.name: getattr(RunConfig(), f.name) for f in fields(RunConfig)}
+    bare = {name: defaults[name] for name in DS_NET_FIELDS}
+    return replace(config, model=model, model_options=dict(options or {}), **bare)
+
+
+def with_training(config: RunConfig, method: str, beta: float | None = None) -> RunConfig:
+    """Returns a run trained in another way; the other way's options go back to its recipe's.
+
+    Args:
+        config: A run, before or after :func:`nasbench_at.presets.resolve`.
+        method: The other way.
+        beta: Weight of its robust term, where it has one.
+    """
+    if method == config.method and beta is None:
+        return config
+    return replace(config, method=method, beta=beta, tau_milestones=None)
+
+
+def with_seeds(labels: Mapping[str, Label], config: RunConfig, seeds: Sequence[int]) -> list[Cell]:
+    """Returns a run with each of some seeds, all filled in."""
+    return [Cell({**labels, "seed": seed}, resolve(replace(config, seed=seed))) for seed in seeds]
+
+
+def num_params(config: RunConfig, images: ImageSpec) -> int:
+    """Returns the parameters of a run's DS-Net, attention logits not counted."""
+    return count_parameters(config.architecture(images.input_shape, images.num_classes))
+
+
+def match_width(config: RunConfig, images: ImageSpec, target: int) -> RunConfig:
+    """Returns a run of the width that comes closest to a number of parameters (Sec. 4.5).
+
+    Raises:
+        ValueError: If no width comes near it.
+    """
+    architecture = config.architecture(images.input_shape, images.num_classes)
+    return replace(config, init_channels=match_parameters(architecture, target).init_channels)
+
+
+def fit_width(config: RunConfig, images: ImageSpec, budget: int) -> RunConfig:
+    """Returns a run of the greatest width within a number of parameters.
+
+    Raises:
+        ValueError: If no width is.
+    """
+    matched = match_width(config, images, budget)
+    for width in (matched.init_channels, matched.init_channels - 1):
+        fitting = replace(matched, init_channels=max(width, 1))
+        try:
+            size = num_params(fitting, images)
+        except ValueError:  # some blocks need several channels
+            break
+        if size <= budget:
+            return fitting
+    raise ValueError(
+        f"no width of blocks {', '.join(_names(config))} meets a budget of {budget} parameters"
+    )
+
+
+def _names(config: RunConfig) -> Iterable[str]:
+    return (row if isinstance(row, str) else "+".join(row) for row in config.blocks)

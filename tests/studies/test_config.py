@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nasbench_at import RunConfig
+from nasbench_at.presets import resolve
+from studies.config import Cell, StudyConfig
+from studies.recipes import search
+
+
+def test_study_survives_yaml(tiny_study):
+    import yaml
+
+    text = tiny_study.to_yaml()
+    assert StudyConfig.from_dict(yaml.safe_load(text)) == tiny_study
+
+
+def test_search_survives_yaml(base):
+    import yaml
+
+    study = search(
+        base,
+        pool=("residual", "dense"),
+        depths=(3, 4),
+        weight_decays=(1e-4, 1e-3),
+        screening_epochs=1,
+        inits=("normal", "uniform"),
+        widen_factors=(1, 2),
+    )
+    assert StudyConfig.from_dict(yaml.safe_load(study.to_yaml())) == study
+
+
+def test_runs_are_written_as_what_differs_from_the_base(tiny_study):
+    cells = tiny_study.to_dict()["cells"]
+    assert cells[0]["changes"].keys() == {"blocks", "init_channels"}
+    assert cells[-1]["changes"] == {}
+
+
+def test_differences_name_what_is_another(tiny_study):
+    other = replace(tiny_study, base=replace(tiny_study.base, epochs=7))
+    assert tiny_study.differences(other) == ["epochs 7 there, 2 here"]
+    assert tiny_study.differences(replace(tiny_study, attacks=("pgd",))) == ["another attacks"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "a/b"}, "name must be letters, digits, '.', '_' and '-', got 'a/b'"),
+        ({"cells": ()}, "must list runs or have a space to search"),
+        ({"objectives": ("speed",)}, "objective must be one of robust, .*, got 'speed'"),
+        ({"objectives": ()}, "objectives must name at least one"),
+        ({"sampler": "luck"}, "sampler must be one of tpe, .*, got 'luck'"),
+        ({"attacks": ("pdg",)}, "attacks must be some of fgsm, pgd, cw, aa, got 'pdg'"),
+        (
+            {"pruner": "median", "objectives": ("robust", "natural")},
+            "pruner 'median' goes with one objective, got 2",
+        ),
+    ],
+)
+def test_bad_values_are_named(changes, message, tiny_study):
+    with pytest.raises(ValueError, match=message):
+        replace(tiny_study, **changes)
+
+
+def test_runs_must_differ_and_have_the_same_labels():
+    config = resolve(RunConfig())
+    twins = (Cell({"a": 1}, config), Cell({"a": 2}, config))
+    with pytest.raises(ValueError, match=r"one and the same: \{'a': 1\} and \{'a': 2\}"):
+        StudyConfig("s", "r", config, twins)
+    other = (Cell({"a": 1}, config), Cell({"b": 1}, replace(config, seed=1)))
+    with pytest.raises(ValueError, match="must have the same labels"):
+        StudyConfig("s", "r", config, other)

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nasbench_at import RunConfig, train
+from nasbench_at.presets import resolve
+from nasbench_at.run_evaluation import load_run
+from nasbench_at.runs import open_run_folder
+from studies import recipes
+from studies.parents import keep_top, learned_weights
+from studies.recipes import RECIPES, find_recipe
+from studies.recipes.methods import parse_method
+from studies.variants import fit_width, image_spec, num_params
+from tests.studies.conftest import tiny_run
+
+FOUR = ("residual", "mbconv", "dense", "ada_rk")
+
+
+@pytest.fixture
+def four(stripes) -> RunConfig:
+    return tiny_run(stripes, blocks=FOUR, init_channels=8)
+
+
+@pytest.fixture(scope="module")
+def parent(stripes, tmp_path_factory) -> Path:
+    config = resolve(tiny_run(stripes, blocks=FOUR, epochs=1))
+    runs = tmp_path_factory.mktemp("runs")
+    train(config, runs_dir=runs, device="cpu")
+    return runs / config.run_id
+
+
+def test_block_space_trains_all_subsets_at_the_full_sets_parameters(four):
+    study = recipes.block_space(four)
+    assert len(study.cells) == 15
+    subsets = {cell.config.blocks for cell in study.cells}
+    assert len(subsets) == 15
+    images = image_spec(four)
+    target = num_params(four, images)
+    for cell in study.cells:
+        assert {name for name in FOUR if cell.labels[name]} == set(cell.config.blocks)
+        width = cell.config.init_channels
+        missed = abs(num_params(cell.config, images) - target)
+        for other in (width - 1, width + 1):
+            neighbour = num_params(
+                tiny_run(cell.config.data, blocks=cell.config.blocks, init_channels=other), images
+            )
+            assert missed <= abs(neighbour - target)
+    assert study.cells[-1].config == resolve(four)
+
+
+def test_block_space_of_some_sizes_seeds_and_a_budget(four):
+    study = recipes.block_space(four, sizes=(2,), seeds=(3, 4), max_parameters=20_000)
+    assert len(study.cells) == 12
+    assert {cell.labels["seed"] for cell in study.cells} == {3, 4}
+    images = image_spec(four)
+    sizes = [num_params(cell.config, images) for cell in study.cells]
+    assert max(sizes) <= 20_000
+    wider = [
+        tiny_run(four.data, blocks=cell.config.blocks, init_channels=cell.config.init_channels + 1)
+        for cell in study.cells
+    ]
+    assert min(num_params(config, images) for config in wider) > 20_000
+
+
+def test_block_options_follow_their_blocks(stripes):
+    base = tiny_run(stripes, blocks=FOUR, block_options={"ada_rk": {"separate_norms": True}})
+    for cell in recipes.block_space(base).cells:
+        assert bool(cell.config.block_options) == ("ada_rk" in cell.config.blocks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes": (5,)}, r"sizes must lie in 1\.\.4, got 5"),
+        ({"max_parameters": 100}, "no width meets 100 parameters"),
+        ({"max_parameters": 9, "match_parameters": 9}, "both choose the width"),
+    ],
+)
+def test_bad_block_spaces_are_named(changes, message, four):
+    with pytest.raises(ValueError, match=message):
+        recipes.block_space(four, **changes)
+
+
+def test_no_width_within_a_budget_is_named(four):
+    images = image_spec(four)
+    smallest = num_params(tiny_run(four.data, blocks=("residual",), init_channels=1), images)
+    with pytest.raises(ValueError, match="blocks residual meets a budget of"):
+        fit_width(tiny_run(four.data, blocks=("residual",)), images, smallest - 1)
+
+
+def test_block_ensemble_has_learned_uniform_and_same_blocks(four):
+    study = recipes.block_ensemble(four, seeds=(0,), ways=("at", "trades:1"))
+    by_variant = {
+        cell.labels["variant"]: cell.config for cell in study.cells if cell.labels["method"] == "at"
+    }
+    assert list(by_variant) == ["learned", "uniform", *(f"{name} x4" for name in FOUR)]
+    assert by_variant["learned"].attention == "learned"
+    assert (by_variant["uniform"].attention, by_variant["uniform"].attention_init) == (
+        "fixed",
+        "equal",
+    )
+    assert by_variant["dense x4"].blocks == ("dense",) * 4
+    assert by_variant["dense x4"].init_channels < 8 < by_variant["mbconv x4"].init_channels
+    betas = {cell.config.beta for cell in study.cells if cell.config.method == "trades"}
+    assert betas == {1.0}
+    assert len(study.cells) == 12
+
+
+def test_initialization_varies_where_logits_begin(four, parent):
+    study = recipes.initialization(four, seeds=(0,))
+    inits = [cell.config.attention_init for cell in study.cells]
+    assert inits == ["normal", "uniform", "log_normal", "exponential", "geometric"]
+    study = recipes.initialization(four, seeds=(0,), parent=parent)
+    optimised = study.cells[-1]
+    assert optimised.labels["init"] == "optimised"
+    assert optimised.config.attention == "learned"
+    assert optimised.config.attention_weights == learned_weights(parent, four)
+
+
+def test_initialization_of_the_papers_network_takes_the_authors_weights():
+    study = recipes.initialization(RunConfig(data="cifar10"), seeds=(0,))
+    assert study.cells[-1].config.attention_init == "trained"
+
+
+def test_initialization_needs_learned_weights(stripes):
+    base = tiny_run(stripes, attention="fixed")
+    with pytest.raises(ValueError, match="needs a ds_net with learned weights, got 'ds_net' with"):
+        recipes.initialization(base)
+
+
+def test_weight_decay(base):
+    study = recipes.weight_decay(base, seeds=(0, 1))
+    decays = {cell.config.weight_decay for cell in study.cells}
+    assert decays == {3e-4, 4e-4, 5e-4, 6e-4, 7e-4}
+    assert len(study.cells) == 10
+
+
+def test_pruning_keeps_the_highest_weights_in_both_forms(four, parent):
+    study = recipes.pruning(four, parents=(parent,))
+    assert [(c.labels["kept"], c.labels["form"]) for c in study.cells] == [
+        *((k, f) for k in (1, 2, 3) for f in ("instantiated", "zeroed")),
+        (4, "instantiated"),
+    ]
+    network, _ = load_run(open_run_folder(parent), "cpu")
+    weights = network.attention.weights()
+    top = weights.argmax(dim=1).tolist()
+    built, zeroed = study.cells[0].config, study.cells[1].config
+    assert built.blocks == tuple((FOUR[column],) for column in top)
+    assert zeroed.blocks == FOUR
+    assert zeroed.attention_keep == tuple((column,) for column in top)
+    assert all(cell.config.attention == "fixed" for cell in study.cells)
+    images = image_spec(four)
+    assert num_params(built, images) == pytest.approx(num_params(four, images), rel=0.15)
+    full = study.cells[-1].config
+    torch.testing.assert_close(torch.tensor(full.attention_weights), weights.detach())
+
+
+def test_zeroed_and_instantiated_two_block_networks_weigh_alike(four, parent):
+    study = recipes.pruning(four, parents=(parent,), kept=(2,))
+    built, zeroed = (cell.config for cell in study.cells)
+    for packed, row in zip(built.attention_weights, zeroed.attention_weights, strict=True):
+        assert sum(packed) == pytest.approx(1.0)
+        assert [weight for weight in row if weight] == list(packed)
+
+
+def test_keep_top_renormalises():
+    kept, rows = keep_top(((0.1, 0.4, 0.3, 0.2), (0.5, 0.5, 0.0, 0.0)), 3)
+    assert kept == ((1, 2, 3), (0, 1))
+    assert rows[0] == pytest.approx((0, 4 / 9, 3 / 9, 2 / 9))
+    assert rows[1] == (0.5, 0.5, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parents": ()}, "needs at least one parent"),
+        ({"kept": (5,)}, r"kept must lie in 1\.\.4, got 5"),
+        ({"forms": ("cut",)}, "forms must be some of instantiated, zeroed, got 'cut'"),
+    ],
+)
+def test_bad_prunings_are_named(changes, message, four, parent):
+    arguments: dict[str, Any] = {"parents": (parent,), **changes}
+    with pytest.raises(ValueError, match=message):
+        recipes.pruning(four, **arguments)
+
+
+def test_parent_without_learned_weights_is_named(stripes, four, parent, tmp_path):
+    fixed = resolve(tiny_run(stripes, attention="fixed", epochs=1))
+    train(fixed, runs_dir=tmp_path, device="cpu")
+    with pytest.raises(ValueError, match="has no learned weights: its model is 'ds_net', its"):
+        recipes.pruning(four, parents=(tmp_path / fixed.run_id,))
+    with pytest.raises(
+        ValueError, match=r"weighs 3 modules of .*'ada_rk'.*, the study's network 3"
+    ):
+        recipes.pruning(tiny_run(stripes), parents=(parent,))
+    with pytest.raises(ValueError, match="is no run folder"):
+        recipes.pruning(four, parents=(tmp_path / "none",))
+
+
+def test_methods_by_models_by_seeds(base):
+    study = recipes.methods(
+        base, models=("ds_net", "tiny_resnet"), ways=("at", "trades:6"), seeds=(0, 1)
+    )
+    assert [tuple(cell.labels.values()) for cell in study.cells[:4]] == [
+        ("ds_net", "at", 0),
+        ("ds_net", "at", 1),
+        ("tiny_resnet", "at", 0),
+        ("tiny_resnet", "at", 1),
+    ]
+    assert {cell.config.beta for cell in study.cells if cell.config.method == "trades"} == {6.0}
+    assert study.cells[2].config.model == "tiny_resnet"
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [("bt", "method must be one of st, at, .*, got 'bt'"), ("trades:x", "must be a number")],
+)
+def test_bad_ways_are_named(way, message):
+    with pytest.raises(ValueError, match=message):
+        parse_method(way)
+
+
+def test_misalignment_trains_each_model_twice(base):
+    study = recipes.misalignment(base, models=("tiny_resnet", "tiny_mobilenet_v2"))
+    assert [tuple(cell.labels.values())[:2] for cell in study.cells] == [
+        ("tiny_resnet", "st"),
+        ("tiny_resnet", "at"),
+        ("tiny_mobilenet_v2", "st"),
+        ("tiny_mobilenet_v2", "at"),
+    ]
+
+
+def test_misalignment_takes_options_of_the_adversarial_method(stripes):
+    base = tiny_run(stripes, method="fat_trades", beta=2.0, tau_milestones=(2,))
+    runs = [cell.config for cell in recipes.misalignment(base, models=("tiny_resnet",)).cells]
+    assert [(run.method, run.beta, run.tau_milestones) for run in runs] == [
+        ("st", None, None),
+        ("fat_trades", 2.0, (2,)),
+    ]
+    with pytest.raises(ValueError, match="method must be another than st"):
+        recipes.misalignment(tiny_run(stripes, method="st"))
+
+
+def test_search_takes_the_whole_registry_by_default(base):
+    study = recipes.search(base)
+    assert {"residual", "convnext", "ssp2"} <= set(study.space.blocks)
+    assert (study.pruner, study.pruner_options["max_resource"]) == ("hyperband", 2)
+    assert recipes.search(base, objectives=("robust", "parameters")).pruner == "none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pool": ("resident",)}, "pool must name blocks: .*; got 'resident'"),
+        ({"max_parameters": 10}, "no block of the space fits: .*10 parameters"),
+        ({"widths": (4, 8), "match_parameters": 5000}, "both choose the width"),
+        ({"depths": (2, 3)}, "num_modules of a space must be two numbers in order, at least 3"),
+        ({"weight_decays": (0.0, 1.0)}, "weight_decay is sampled by its logarithm"),
+        ({"screening_epochs": 1, "screening_keep": 1.0}, r"must keep a part in \(0, 1\), got 1.0"),
+    ],
+)
+def test_bad_searches_are_named(changes, message, base):
+    with pytest.raises(ValueError, match=message):
+        recipes.search(base, **changes)
+
+
+def test_recipes_are_found_by_their_names():
+    assert find_recipe("block_space") is recipes.block_space
+    assert set(RECIPES) == {name.replace("_", "-") for name in recipes.__all__} - {
+        "RECIPES",
+        "find-recipe",
+    }
+    with pytest.raises(ValueError, match="unknown recipe 'prunning'; did you mean 'pruning'"):
+        find_recipe("prunning")

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import optuna
+import pytest
+from optuna.samplers import GridSampler, RandomSampler, TPESampler
+from scipy import stats
+
+from nasbench_at.records import Record
+from studies.tabular import TabularObjective, regret_curves, replay
+
+SPACE = ("blocks", "method")
+
+
+def make_run(blocks=("residual",), method="at", pgd: float | None = 0.5, **config) -> Record:
+    results = {} if pgd is None else {"pgd": {"accuracy": pgd}}
+    values = {"blocks": blocks, "method": method, "num_modules": 3, "seed": 0, "lr": 0.1} | config
+    return Record(
+        run_id=f"{'+'.join(map(str, blocks))}-{method}-s{values['seed']}",
+        config=values,
+        architecture="",
+        num_params=0,
+        provenance={},
+        evaluation={"results": results, "eps": 0.1},
+    )
+
+
+def value_at(objective, **parameters) -> float:
+    named = {name.replace("_of_", "."): value for name, value in parameters.items()}
+    return objective(optuna.trial.FixedTrial(named))
+
+
+@pytest.fixture
+def objective() -> TabularObjective:
+    """Two blocks, two methods; all but the empty set and one pair."""
+    runs = [
+        make_run(("residual",), "at", 0.2),
+        make_run(("residual",), "trades", 0.3),
+        make_run(("dense",), "at", 0.4),
+        make_run(("residual", "dense"), "at", 0.6),
+        make_run(("residual", "dense"), "trades", 0.8),
+    ]
+    return TabularObjective(runs, SPACE, "pgd")
+
+
+def test_parameters_are_values_that_occur_and_a_boolean_a_block(objective):
+    assert {name: d.choices for name, d in objective.search_space.items()} == {
+        "method": ("at", "trades"),
+        "blocks.dense": (False, True),
+        "blocks.residual": (False, True),
+    }
+    assert (len(objective), objective.best, objective.worst) == (5, 0.8, 0.2)
+
+
+def test_recorded_combination_is_looked_up(objective):
+    values = {"blocks_of_dense": True, "blocks_of_residual": False, "method": "at"}
+    assert value_at(objective, **values) == 0.4
+    assert value_at(objective, **{**values, "blocks_of_residual": True}) == 0.6
+
+
+@pytest.mark.parametrize(("dense", "method"), [(True, "trades"), (False, "at")])
+def test_unknown_combination_is_pruned(objective, dense, method):
+    with pytest.raises(optuna.TrialPruned, match="there is no record of this combination"):
+        value_at(objective, blocks_of_dense=dense, blocks_of_residual=False, method=method)
+
+
+def test_mean_is_taken_over_seeds_and_over_orders_of_the_blocks():
+    runs = [
+        make_run(("residual", "dense"), pgd=0.5, seed=0),
+        make_run(("dense", "residual"), pgd=0.6, seed=1),
+        make_run([["residual", "dense"]] * 3, pgd=0.7, seed=2),
+        make_run(("residual", "dense"), pgd=None, seed=3),  # was not evaluated
+    ]
+    objective = TabularObjective(runs, ("blocks",), "pgd")
+    assert value_at(objective, blocks_of_dense=True, blocks_of_residual=True) == pytest.approx(0.6)
+
+
+def test_values_are_in_an_order_of_their_own():
+    runs = [
+        make_run(pgd=0.1, lr=0.1, tau=(1, 2), beta=None),
+        make_run(pgd=0.2, lr=0.01, tau=None, beta=6),
+        make_run(pgd=0.3, lr=1, tau=(1, 3), beta=1),
+    ]
+    spaces = [
+        TabularObjective(order, ("lr", "tau", "beta"), "pgd").search_space
+        for order in itertools.permutations(runs)
+    ]
+    assert {name: d.choices for name, d in spaces[0].items()} == {
+        "lr": (0.01, 0.1, 1),
+        "tau": ("[1, 2]", "[1, 3]", None),
+        "beta": (1, 6, None),
+    }
+    assert all(space == spaces[0] for space in spaces)
+
+
+@pytest.mark.parametrize(
+    ("runs", "space", "message"),
+    [
+        ([], SPACE, "none of 0 records was evaluated by 'pgd'"),
+        ([make_run(pgd=None)], SPACE, "none of 1 records was evaluated by 'pgd'"),
+        ([make_run()], (), r"space must be keys of the configuration, at least one, got \(\)"),
+        ([make_run()], "blocks", "space must be keys of the configuration, .* got 'blocks'"),
+        ([make_run()], ("seed",), "space must not have the key 'seed'"),
+        ([make_run()], ("eps",), r"space has the unknown key 'eps'; all records have: \['blocks'"),
+        (
+            [make_run(), make_run(seed=1, lr=0.2)],
+            ("blocks", "method"),
+            r"runs 'residual-at-s0' and 'residual-at-s1' have the same blocks, method but differ "
+            r"in lr \(0.1 and 0.2\)",
+        ),
+        ([make_run(), make_run(seed=1, beta=6)], ("blocks",), r"differ in beta \(None and 6\)"),
+        ([make_run(beta=6), make_run(seed=1)], ("blocks",), r"differ in beta \(6 and None\)"),
+        ([make_run([["a"], ["b"], ["a"]])], ("blocks",), "all modules must have the same set"),
+        ([make_run(("a", "a"))], ("blocks",), "same set without repetition, got"),
+        (
+            [make_run(), replace(make_run(), evaluation={**make_run().evaluation, "eps": 0.2})],
+            SPACE,
+            "on the same images at one radius, got the eps 0.1 and 0.2",
+        ),
+    ],
+)
+def test_bad_table_is_one_line(runs, space, message):
+    with pytest.raises(ValueError, match=message) as error:
+        TabularObjective(runs, space, "pgd")
+    assert "\n" not in str(error.value)
+
+
+# Replays
+
+
+def test_replay_repeats_by_seed_and_prunes_what_is_unknown(objective):
+    values = replay(objective, RandomSampler, 40, seed=3)
+    np.testing.assert_array_equal(values, replay(objective, RandomSampler, 40, seed=3))
+    assert not np.array_equal(values, replay(objective, RandomSampler, 40, seed=4), equal_nan=True)
+    assert values.shape == (40,)
+    assert set(values[~np.isnan(values)]) <= {0.2, 0.3, 0.4, 0.6, 0.8}
+    assert np.isnan(values).any()
+
+
+def test_sampler_that_ends_early_leaves_the_rest_open(objective):
+    grid = {name: d.choices for name, d in objective.search_space.items()}
+    values = replay(objective, functools.partial(GridSampler, grid), 20, seed=0)
+    assert sorted(values[~np.isnan(values)]) == [0.2, 0.3, 0.4, 0.6, 0.8]
+    assert np.isnan(values[8:]).all()
+
+
+def test_replay_says_nothing_and_leaves_optuna_as_talkative_as_it_was(objective, caplog):
+    optuna.logging.enable_propagation()
+    try:
+        optuna.create_study()
+        count = len(caplog.records)
+        assert count > 0  # Optuna announces a study
+        replay(objective, RandomSampler, 2)
+        assert len(caplog.records) == count
+        optuna.create_study()
+        assert len(caplog.records) == 2 * count
+    finally:
+        optuna.logging.disable_propagation()
+
+
+def test_regret_is_what_the_best_so_far_lacks(objective):
+    seeds = range(5)
+    frame = regret_curves(objective, {"a": RandomSampler, "b": TPESampler}, 6, seeds)
+    assert list(frame.columns) == ["sampler", "trial", "regret", "low", "high", "seeds"]
+    assert frame["sampler"].tolist() == ["a"] * 6 + ["b"] * 6
+    assert frame["trial"].tolist() == [1, 2, 3, 4, 5, 6] * 2
+    assert set(frame["seeds"]) == {5}
+    for trial in range(6):
+        regrets = [0.8 - best(replay(objective, RandomSampler, trial + 1, s)) for s in seeds]
+        row = frame.iloc[trial]
+        assert row["regret"] == pytest.approx(np.mean(regrets))
+        low, high = stats.t.interval(0.95, 4, np.mean(regrets), stats.sem(regrets))
+        assert (row["low"], row["high"]) == pytest.approx((low, high))
+
+
+def best(values) -> float:
+    """The best so far; the table's worst before anything was found."""
+    return max([0.2, *(value for value in values if not math.isnan(value))])
+
+
+def test_one_seed_has_no_interval(objective):
+    frame = regret_curves(objective, {"a": RandomSampler}, 2, [0])
+    assert frame[["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (({"a": RandomSampler}, 0), "num_trials must be at least 1, got 0"),
+        (({}, 1), "there must be a sampler and a seed, got 0 samplers and 100 seeds"),
+        (({"a": RandomSampler}, 1, []), "got 1 samplers and 0 seeds"),
+        (({"a": RandomSampler(seed=0)}, 1), "give the class RandomSampler, or a function of seed"),
+    ],
+)
+def test_bad_replay_is_one_line(objective, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        regret_curves(objective, *arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_it_needs_no_torch():
+    code = "import sys, studies.tabular; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr or "importing studies.tabular loads torch"
