@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from statistics import mean
 
 import pandas as pd
-from rich.table import Table
 
-from nasbench_at.console import mean_and_std
 from nasbench_at.records import Record
 
-__all__ = ["Misalignment", "MisalignmentRow", "compute_misalignment", "draw_misalignment"]
+__all__ = ["Misalignment", "MisalignmentRow", "compute_misalignment"]
 
 
 @dataclass(frozen=True)
@@ -117,25 +115,3 @@ def _correlation(
         pd.Series([mean(side[model]) for model in natural]).rank() for side in (natural, robust)
     )
     return one.corr(other)
-
-
-def draw_misalignment(misalignment: Misalignment) -> Table:
-    """Lays the ranks out for a terminal."""
-    num_seeds = len(misalignment.rows[0].natural)
-    table = Table(
-        title="natural accuracy after standard training, PGD-20 after adversarial training",
-        caption=f"{misalignment.num_samples} test images, {num_seeds} seed(s); Spearman's rank "
-        f"correlation {misalignment.correlation:.2f}",
-    )
-    table.add_column("model")
-    for column in ("natural", "rank", "PGD-20", "rank"):
-        table.add_column(column, justify="right")
-    for row in misalignment.rows:
-        table.add_row(
-            row.model,
-            mean_and_std(row.natural),
-            str(row.natural_rank),
-            mean_and_std(row.robust),
-            str(row.robust_rank),
-        )
-    return table

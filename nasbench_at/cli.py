@@ -15,11 +15,15 @@ from importlib.metadata import version
 from nasbench_at.commands.blocks import run_blocks
 from nasbench_at.commands.compare import run_compare
 from nasbench_at.commands.evaluate import run_evaluate
+from nasbench_at.commands.figure import run_figure
 from nasbench_at.commands.graph import run_graph
 from nasbench_at.commands.input_errors import BadInputError
 from nasbench_at.commands.models import run_models
 from nasbench_at.commands.query import run_query
+from nasbench_at.commands.report import run_report
 from nasbench_at.commands.study import run_study_command
+from nasbench_at.commands.table import run_table
+from nasbench_at.commands.theory import run_theory
 from nasbench_at.commands.train import run_train
 from nasbench_at.runs import FolderInUseError
 from nasbench_at.training.interruption import InterruptedTraining
@@ -40,6 +44,10 @@ COMMANDS: dict[str, Command] = {
     "compare": run_compare,
     "models": run_models,
     "study": run_study_command,
+    "figure": run_figure,
+    "table": run_table,
+    "theory": run_theory,
+    "report": run_report,
     "query": run_query,
 }
 

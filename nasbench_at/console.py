@@ -9,7 +9,14 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from nasbench_at.records import Record
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConsoleReporter",
+    "PointProgress",
     "evaluation_table",
     "mean_and_std",
     "show_comparison",
@@ -113,6 +121,40 @@ class ConsoleReporter:
         """Gives the terminal back, also after an interruption."""
         if self._progress.live.is_started:
             self._progress.stop()
+
+
+class PointProgress:
+    """A bar over the points of a long computation, with the time left; nothing before the first.
+
+    Args:
+        title: What is computed.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._progress = Progress(
+            TextColumn(title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("points"),
+            TimeRemainingColumn(compact=True),
+            console=stderr,
+            transient=True,
+            disable=not stderr.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> PointProgress:
+        return self
+
+    def update(self, num_done: int, num_points: int) -> None:
+        """Moves the bar."""
+        if self._task is None:
+            self._progress.start()
+            self._task = self._progress.add_task("", total=num_points)
+        self._progress.update(self._task, completed=num_done, total=num_points)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
 
 
 def show_training(record: Record, path: Path) -> None:

@@ -1,4 +1,7 @@
-"""A run's folder: what lies where, written whole or not at all, one process at a time."""
+"""A run's folder: what lies where, written whole or not at all, one process at a time.
+
+A study's folder, ``<runs-dir>/studies/<name>``, only says which of the runs are its own.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,14 @@ from typing import Any
 from nasbench_at.config import RunConfig, dump_config, load_config
 from nasbench_at.files import write_atomically
 
-__all__ = ["FolderInUseError", "RunFolder", "create_run_folder", "open_run_folder"]
+__all__ = [
+    "FolderInUseError",
+    "RunFolder",
+    "StudyRuns",
+    "create_run_folder",
+    "find_runs",
+    "open_run_folder",
+]
 
 
 class FolderInUseError(ValueError):
@@ -123,3 +133,67 @@ def open_run_folder(path: str | Path) -> RunFolder:
     if not file.is_file():
         raise ValueError(f"{str(path)!r} is no run folder: it holds no config.yaml")
     return RunFolder(Path(path), load_config(file))
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """The runs of a study, as its folder lists them in ``runs.json``.
+
+    Attributes:
+        run_ids: The runs that are finished.
+        is_finished: Whether no more will come.
+    """
+
+    run_ids: tuple[str, ...]
+    is_finished: bool
+
+    def write(self, folder: Path) -> None:
+        """Writes the list into a study's folder."""
+        content = {"runs": self.run_ids, "finished": self.is_finished}
+        write_atomically(folder / _STUDY_RUNS, json.dumps(content, indent=1).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> StudyRuns | None:
+        """Reads the list; None if the folder is no study's.
+
+        Raises:
+            ValueError: If the list cannot be read.
+        """
+        path = folder / _STUDY_RUNS
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            return cls(tuple(content["runs"]), bool(content["finished"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"cannot read {str(path)!r}: {error}") from None
+
+    def folders(self, folder: Path) -> list[Path]:
+        """Returns where the runs lie: beside the folder of the studies."""
+        return [folder.parent.parent / run_id for run_id in self.run_ids]
+
+
+_STUDY_RUNS = "runs.json"
+
+
+def find_runs(path: str | Path) -> list[Path]:
+    """Returns the folders of runs, finished or not, that a path stands for.
+
+    Args:
+        path: A run's folder, a study's, or one in which runs lie at any depth.
+
+    Raises:
+        ValueError: If the path is no folder, or a run that a study lists is missing.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"{str(path)!r} is no folder of runs")
+    if (path / "config.yaml").exists():
+        return [path]
+    study = StudyRuns.read(path)
+    if study is None:
+        return sorted(file.parent for file in path.glob("**/config.yaml"))
+    for folder in study.folders(path):
+        if not (folder / "config.yaml").exists():
+            raise ValueError(f"run {folder.name!r} of study {path.name!r} is missing")
+    return study.folders(path)

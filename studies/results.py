@@ -13,11 +13,12 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from nasbench_at.records import Benchmark, Record, read_record
+from nasbench_at.runs import StudyRuns
 from studies.config import StudyConfig
 from studies.queue import latest_trials
 from studies.study import OpenStudy
 
-__all__ = ["Compute", "StudyResult", "StudyStatus"]
+__all__ = ["Compute", "StudyResult", "StudyStatus", "is_feasible", "list_runs"]
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -246,6 +247,14 @@ class StudyResult:
         size = len(self.config.cells) or (space and space.size(self.config.base.num_modules))
         exhaustive = None if not size else size * (self.config.base.epochs or 0)
         return Compute(seconds, epochs, full, size or None, exhaustive)
+
+
+def list_runs(opened: OpenStudy, folder: Path) -> None:
+    """Writes into a study's folder which finished runs are its own, for reports and queries."""
+    trials = latest_trials(opened.study.get_trials(deepcopy=False))
+    run_ids = [t.user_attrs["run_id"] for t in trials if t.state == TrialState.COMPLETE]
+    is_finished = StudyStatus.of(opened).is_finished
+    StudyRuns(tuple(dict.fromkeys(run_ids)), is_finished).write(folder)
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

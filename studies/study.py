@@ -23,6 +23,7 @@ from nasbench_at.seeding import derive_seed
 from studies.config import DIRECTIONS, StudyConfig, study_folder
 from studies.storage import open_storage, without_experimental_warnings
 from studies.suggestion import ImageSpec
+from studies.variants import load_blocks
 
 __all__ = [
     "OpenStudy",
@@ -147,6 +148,7 @@ def open_study(
 
 
 def _open(storage: RDBStorage, config: StudyConfig, provenance: Mapping[str, Any]) -> OpenStudy:
+    load_blocks(config.base)
     study = optuna.load_study(
         study_name=config.name,
         storage=storage,

@@ -18,7 +18,7 @@ import torch
 
 from studies.config import StudyConfig, study_folder
 from studies.queue import fill_queue, release_stale_trials, release_worker
-from studies.results import StudyResult, StudyStatus
+from studies.results import StudyResult, StudyStatus, list_runs
 from studies.storage import STORAGE_VARIABLE, patiently, storage_url
 from studies.study import OpenStudy, create_or_open_study, quiet_optuna
 from studies.worker import is_worker_dead
@@ -92,6 +92,7 @@ def run_study(
             _Supervisor(opened, folder, url, arguments).run(workers, on_status)
         if on_status is not None:
             on_status(StudyStatus.of(opened))
+        list_runs(opened, folder)
         return StudyResult.of(opened, runs)
 
 

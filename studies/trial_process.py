@@ -148,22 +148,24 @@ def _run(job: TrialJob, messages: Connection) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     _end_with_worker()
-    outcome = Outcome("done")
     try:
         _train_and_evaluate(job, messages)
+        outcome = Outcome("done")
     except InterruptedTraining as stopped:
         outcome = Outcome("interrupted", str(stopped))
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        outcome = Outcome("out_of_memory", _one_line(error))
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        outcome = Outcome("disk_full" if full else "failed", _one_line(error))
     except Exception as error:  # noqa: BLE001 - whatever it is, it costs this trial alone
-        out_of_memory = isinstance(error, RuntimeError) and "out of memory" in str(error)
-        outcome = Outcome("out_of_memory" if out_of_memory else "failed", _one_line(error))
-    if outcome.kind not in ("done", "interrupted"):
         traceback.print_exc()
+        outcome = Outcome(_kind_of(error), _one_line(error))
     messages.send(("outcome", outcome))
+
+
+def _kind_of(error: Exception) -> OutcomeKind:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "out of memory" in str(error)
+    ):
+        return "out_of_memory"
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "disk_full" if is_full else "failed"
 
 
 def _one_line(error: BaseException) -> str:

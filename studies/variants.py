@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from blocks import load_entry_points, load_plugin
 from nasbench_at.config import DS_NET_FIELDS, RunConfig
 from nasbench_at.devices import select_device
 from nasbench_at.jobs import load_config_data
@@ -19,6 +20,7 @@ from studies.suggestion import ImageSpec
 __all__ = [
     "fit_width",
     "image_spec",
+    "load_blocks",
     "match_width",
     "num_params",
     "with_blocks",
@@ -41,6 +43,17 @@ def image_spec(config: RunConfig, data_root: str | Path | None = None) -> ImageS
         ValueError: If the data set is unknown or not usable.
     """
     return _image_spec(config.data, None if data_root is None else Path(data_root))
+
+
+def load_blocks(config: RunConfig) -> None:
+    """Registers the blocks that other packages and a run's plugins offer.
+
+    Raises:
+        ValueError: If a plugin cannot be loaded.
+    """
+    load_entry_points()
+    for plugin in config.plugins:
+        load_plugin(plugin)
 
 
 def with_blocks(

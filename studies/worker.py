@@ -26,6 +26,7 @@ from nasbench_at.presets import resolve
 from nasbench_at.records import Record, read_record
 from studies.config import Objective, study_folder
 from studies.queue import claim_trial, fail_and_requeue, release_stale_trials
+from studies.results import list_runs
 from studies.storage import StorageError, heartbeat, patiently
 from studies.study import OpenStudy
 from studies.suggestion import Suggestion, suggest_run
@@ -98,6 +99,7 @@ class Worker:
                 )
                 if trial is not None:
                     self._run_trial(trial)
+                    patiently(lambda: list_runs(self.opened, self.folder), on_wait=self.say)
                 elif patiently(self._is_anything_running, on_wait=self.say):
                     time.sleep(WAIT_SECONDS)
                 else:

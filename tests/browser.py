@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_browser(**options: str) -> Iterator[tuple[Page, list[str]]]:
+def open_browser(**options: Any) -> Iterator[tuple[Page, list[str]]]:
     """Yields a page and the errors that its console shows."""
     from playwright.sync_api import sync_playwright
 

@@ -50,9 +50,9 @@ class Benchmark(Sequence[Record]):
         """Loads records, those of several places together.
 
         Args:
-            *paths: Folders in which runs lie, at any depth, or ``.jsonl`` or ``.parquet`` files
-                that :meth:`save` wrote. A run that is found twice counts once, evaluated if it is
-                so anywhere.
+            *paths: Folders in which runs lie, at any depth, folders of studies, or ``.jsonl`` or
+                ``.parquet`` files that :meth:`save` wrote. A run that is found twice counts once,
+                evaluated if it is so anywhere.
 
         Raises:
             ValueError: If a path does not exist or a record cannot be read.

@@ -12,12 +12,13 @@ from typing import IO
 
 from nasbench_at.files import write_atomically
 from nasbench_at.records.record import Record, read_record
+from nasbench_at.runs import StudyRuns
 
 __all__ = ["append_record", "read_lines", "read_runs", "write_lines"]
 
 
 def read_runs(path: Path) -> Iterator[tuple[Record, Path]]:
-    """Yields the records of the runs below a folder, in the order of their paths.
+    """Yields the records of the runs below a folder, in the order of their paths, or of a study.
 
     Runs without a record, such as those that still train, are passed over.
 
@@ -29,7 +30,9 @@ def read_runs(path: Path) -> Iterator[tuple[Record, Path]]:
     """
     if not path.is_dir():
         raise ValueError(f"{str(path)!r} is no folder of runs")
-    for folder in _find_folders(str(path)):
+    study = StudyRuns.read(path)
+    folders = _find_folders(str(path)) if study is None else map(str, study.folders(path))
+    for folder in folders:
         yield read_record(f"{folder}/record.json"), Path(folder)
 
 

@@ -12,6 +12,7 @@ from studies.config import StudyConfig
 from studies.recipes.methods import parse_method
 from studies.variants import (
     image_spec,
+    load_blocks,
     match_width,
     num_params,
     with_blocks,
@@ -49,6 +50,7 @@ def block_ensemble(
     if not all(isinstance(name, str) for name in base.blocks):
         raise ValueError("block_ensemble takes one block set for all modules, got one for each")
     names = [str(name) for name in base.blocks]
+    load_blocks(base)
     images = image_spec(base, data_root)
     target = num_params(base, images)
     learned = replace(base, attention="learned")

@@ -12,6 +12,7 @@ from studies.config import StudyConfig
 from studies.variants import (
     fit_width,
     image_spec,
+    load_blocks,
     match_width,
     num_params,
     with_blocks,
@@ -56,6 +57,7 @@ def block_space(
             raise ValueError(f"sizes must lie in 1..{len(names)}, got {size}")
     if match_parameters is not None and max_parameters is not None:
         raise ValueError("match_parameters and max_parameters both choose the width; give one")
+    load_blocks(base)
     images = image_spec(base, data_root)
     target = match_parameters or num_params(base, images)
     cells = []

@@ -11,7 +11,14 @@ from nasbench_at.config import RunConfig
 from nasbench_at.presets import resolve
 from studies.config import Cell, Label, StudyConfig
 from studies.parents import Matrix, keep_top, learned_weights
-from studies.variants import image_spec, match_width, num_params, with_blocks, with_seeds
+from studies.variants import (
+    image_spec,
+    load_blocks,
+    match_width,
+    num_params,
+    with_blocks,
+    with_seeds,
+)
 
 __all__ = ["PruningForm", "pruning"]
 
@@ -51,6 +58,7 @@ def pruning(
     for form in forms:
         if form not in get_args(PruningForm):
             raise ValueError(f"forms must be some of instantiated, zeroed, got {form!r}")
+    load_blocks(base)
     cells: list[Cell] = []
     for parent in parents:
         weights = learned_weights(parent, base)

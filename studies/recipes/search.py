@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blocks import list_blocks, load_entry_points, load_plugin
+from blocks import list_blocks
 from nasbench_at.config import RunConfig
 from nasbench_at.networks.architecture import AttentionInit
 from nasbench_at.presets import resolve
 from studies.config import Objective, PrunerName, SamplerName, StudyConfig
 from studies.space import Granularity, Screening, SearchSpace
-from studies.variants import fit_width, image_spec, match_width, with_blocks
+from studies.variants import fit_width, image_spec, load_blocks, match_width, with_blocks
 
 __all__ = ["search"]
 
@@ -68,9 +68,7 @@ def search(
     Raises:
         ValueError: If a block is unknown, or no width of any of them meets the budget.
     """
-    load_entry_points()
-    for plugin in base.plugins:
-        load_plugin(plugin)
+    load_blocks(base)
     known = list_blocks()
     for name in pool:
         if name not in known:

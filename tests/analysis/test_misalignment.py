@@ -4,9 +4,8 @@ import math
 import re
 
 import pytest
-from rich.console import Console
 
-from analysis.misalignment import compute_misalignment, draw_misalignment
+from analysis.misalignment import compute_misalignment
 from nasbench_at.records import Record
 
 
@@ -74,14 +73,3 @@ def test_run_without_an_evaluation_is_named():
     record = Record("x-st-0", {"model": "x", "method": "st"}, "x", 1, {}, {})
     with pytest.raises(ValueError, match="run x-st-0 lacks an evaluation with natural and pgd"):
         compute_misalignment([record])
-
-
-def test_table_shows_mean_std_and_correlation():
-    records = [*pair("a", 0.9, 0.3), *pair("a", 0.7, 0.5, seed=1)]
-    records += [*pair("b", 0.85, 0.2), *pair("b", 0.85, 0.2, seed=1)]
-    console = Console(width=120)
-    with console.capture() as captured:
-        console.print(draw_misalignment(compute_misalignment(records)))
-    text = " ".join(captured.get().split())
-    assert "80.00% ± 14.14%" in text
-    assert "correlation -1.00" in text

@@ -49,7 +49,9 @@ def one_run(base) -> StudyConfig:
     ],
     ids=["cuda", "kernel"],
 )
-def test_trial_without_memory_is_tried_again(action, error, stripes, tmp_path, monkeypatch):
+def test_trial_without_memory_is_tried_again(
+    action, error, stripes, tmp_path, monkeypatch, own_registry
+):
     monkeypatch.chdir(tmp_path)
     plugin = tmp_path / "hungry.py"
     plugin.write_text(HUNGRY.format(action=action))
@@ -72,7 +74,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip("only root can mount a small disk")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_full_disk_stops_the_study_and_loses_nothing(small_disk, stripes, tmp_path):

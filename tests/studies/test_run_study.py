@@ -166,6 +166,7 @@ def test_study_whose_every_process_is_killed_goes_on_when_it_is_started_again(st
     study.process.kill()
     for pid in study.worker_pids():
         os.kill(pid, signal.SIGKILL)
+    study.finish()
     again = RunningStudy(config)
     assert again.finish() == 0
     trials = again.trials()

@@ -1,0 +1,148 @@
+"""Draws attention weights: a panel a group by module, a panel a block by epoch, their entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from analysis.attention.weights import (
+    AttentionHistory,
+    AttentionWeights,
+    Band,
+    attention_entropy,
+    spread,
+)
+from analysis.style import INK, MARKERS, PALETTE, create_figure, style_axes
+
+__all__ = ["draw_attention", "draw_attention_entropy", "draw_attention_history"]
+
+_WEIGHT = "attention weight"
+_MODULE = "module"
+
+
+def draw_attention(groups: Sequence[AttentionWeights], *, band: Band = "std") -> Figure:
+    """Draws weights by module, a panel a group, a line a block, as Fig. 8 of the paper.
+
+    Args:
+        groups: One or more.
+        band: What is shaded, see :meth:`AttentionWeights.band`; nothing in a group of one run.
+
+    Returns:
+        A figure of its own canvas, which no global state refers to. Titles tell the seeds.
+
+    Raises:
+        ValueError: If there are no groups, or no such band.
+    """
+    figure, panels = _create_panels(groups)
+    names = dict.fromkeys(block for group in groups for block in group.blocks)
+    styles = {block: _style(i) for i, block in enumerate(names)}
+    for panel, group in zip(panels, groups, strict=True):
+        numbers = np.arange(1, len(group.modules) + 1)
+        ends = group.band(band)
+        for column, block in enumerate(group.blocks):
+            color, marker = styles[block]
+            if ends is not None:
+                low, high = (end[:, column] for end in ends)
+                panel.fill_between(numbers, low, high, color=color, alpha=0.15, linewidth=0)
+            _plot(panel, numbers, group.mean[:, column], color, marker, block)
+        style_axes(panel, x=_MODULE, y=_WEIGHT, title=_title(group, band))
+        panel.set_ylim(bottom=0)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def draw_attention_entropy(groups: Sequence[AttentionWeights], *, band: Band = "std") -> Figure:
+    """Draws by module how evenly the blocks are weighed, a line a group.
+
+    The entropy of each run is divided by its largest value, log of the number of active blocks,
+    and then averaged; a module of one active block has none.
+
+    Args:
+        groups: One or more.
+        band: What is shaded, ``std`` or ``range``; nothing around a group of one run.
+
+    Returns:
+        A figure of its own canvas, which no global state refers to. The legend tells the seeds.
+
+    Raises:
+        ValueError: If there are no groups, or no such band.
+    """
+    _check_any(groups)
+    figure = create_figure()
+    axes = figure.add_subplot()
+    for i, group in enumerate(groups):
+        color, marker = _style(i)
+        entropy = attention_entropy(group.weights, normalised=True)
+        numbers = np.arange(1, len(group.modules) + 1)
+        ends = spread(entropy, band)
+        if ends is not None:
+            axes.fill_between(numbers, *ends, color=color, alpha=0.15, linewidth=0)
+        _plot(axes, numbers, entropy.mean(axis=0), color, marker, _title(group, band))
+    style_axes(axes, x=_MODULE, y="entropy of the weights / log of active blocks")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def draw_attention_history(history: AttentionHistory) -> Figure:
+    """Draws weights by epoch, a panel a block, a line a module, darker the earlier the module.
+
+    Returns:
+        A figure of its own canvas, which no global state refers to.
+    """
+    figure = create_figure(2.2 * len(history.blocks) + 0.9, 2.8)
+    panels = figure.subplots(1, len(history.blocks), sharey=True, squeeze=False)[0]
+    depth = ScalarMappable(Normalize(1, max(2, len(history.modules))), mpl.colormaps["viridis"])
+    colors = depth.to_rgba(np.arange(1, len(history.modules) + 1))
+    for column, (panel, block) in enumerate(zip(panels, history.blocks, strict=True)):
+        for line, color in zip(history.weights[:, :, column].T, colors, strict=True):
+            panel.plot(history.epochs, line, color=color, linewidth=1.2)
+        style_axes(panel, x="epoch", y=_WEIGHT if column == 0 else "", title=block)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[0].set_ylim(bottom=0)
+    figure.suptitle(history.name, fontsize=8, color=INK)
+    figure.colorbar(depth, ax=list(panels), label=_MODULE, ticks=MaxNLocator(integer=True))
+    return figure
+
+
+def _create_panels(groups: Sequence[AttentionWeights]) -> tuple[Figure, Sequence[Axes]]:
+    _check_any(groups)
+    figure = create_figure(3.4 * len(groups), 3.0)
+    panels: Sequence[Axes] = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    return figure, panels
+
+
+def _check_any(groups: Sequence[AttentionWeights]) -> None:
+    if not groups:
+        raise ValueError("there must be at least one group of runs to draw, got none")
+
+
+def _style(number: int) -> tuple[str, str]:
+    return PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+
+
+def _plot(
+    axes: Axes,
+    x: NDArray[np.int64],
+    y: NDArray[np.float64],
+    color: str,
+    marker: str,
+    label: str,
+) -> None:
+    axes.plot(x, y, color=color, marker=marker, markersize=3.5, linewidth=1.4, label=label)
+
+
+def _title(group: AttentionWeights, band: Band) -> str:
+    if group.num_seeds == 1:
+        return f"{group.name}, 1 seed, no band"
+    what = "mean ± std" if band == "std" else "mean, smallest to largest"
+    return f"{group.name}, {what} of {group.num_seeds} seeds"

@@ -1,0 +1,146 @@
+"""Reads attention weights from runs' folders, sorted by block."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import safetensors
+import torch
+from numpy.typing import NDArray
+
+from blocks import load_entry_points, load_plugin
+from nasbench_at.config import RunConfig
+from nasbench_at.networks.ds_net import DSNet, build_network
+from nasbench_at.networks.graph import ModuleStage, walk_stages
+from nasbench_at.networks.zoo import create_model
+from nasbench_at.runs import RunFolder, open_run_folder
+
+__all__ = ["AttentionLayout", "Run", "open_run", "read_history", "read_layout", "read_weights"]
+
+Run: TypeAlias = RunFolder | str | Path
+_ANY_INPUT = (3, 32, 32)
+_KEY = "attention.logits"
+
+
+class AttentionLayout(NamedTuple):
+    """Which block each of a network's attention weights belongs to.
+
+    Attributes:
+        modules: Per module, the names of its blocks; a second one of a kind has ``_2`` behind it.
+        active: Whether each takes part, shape ``(modules, columns)``: the j-th block of a module
+            is column j of the network's matrix.
+    """
+
+    modules: tuple[tuple[str, ...], ...]
+    active: NDArray[np.bool_]
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The names of all modules, each once."""
+        return tuple(dict.fromkeys(name for names in self.modules for name in names))
+
+    def __str__(self) -> str:
+        kinds = dict.fromkeys(", ".join(names) for names in self.modules)
+        return f"{len(self.modules)} modules of {' or '.join(kinds)}"
+
+    def by_block(self, rows: NDArray[np.float64], path: str) -> NDArray[np.float64]:
+        """Sorts a matrix by slot into one by block, ``(modules, blocks)``, NaN where is none.
+
+        Raises:
+            ValueError: If it is not of the network's shape; the message names the path.
+        """
+        if rows.shape != self.active.shape:
+            raise ValueError(
+                f"{path!r} holds attention weights of shape {rows.shape}, its network has "
+                f"{self.active.shape}"
+            )
+        columns = self.blocks
+        sorted_rows = np.full((len(self.modules), len(columns)), np.nan)
+        for i, names in enumerate(self.modules):
+            for j, name in enumerate(names):
+                sorted_rows[i, columns.index(name)] = rows[i, j]
+        return sorted_rows
+
+
+def open_run(run: Run) -> RunFolder:
+    """Returns a run's folder, opened if it is given by its path."""
+    return run if isinstance(run, RunFolder) else open_run_folder(run)
+
+
+def read_layout(config: RunConfig) -> AttentionLayout:
+    """Returns the layout of a configuration's network.
+
+    Raises:
+        ValueError: If that is no DS-Net.
+    """
+    network = _build_without_memory(config)
+    if not isinstance(network, DSNet):
+        raise ValueError(
+            f"run {config.run_id!r} has no attention weights: {config.model!r} is no DS-Net"
+        )
+    stages = [stage for stage in walk_stages(network.graph) if isinstance(stage, ModuleStage)]
+    return AttentionLayout(
+        modules=tuple(tuple(n.partition(".")[2] for n in stage.block_nodes) for stage in stages),
+        active=np.array(network.attention.active, dtype=np.bool_),
+    )
+
+
+def _build_without_memory(config: RunConfig) -> Any:
+    """Builds a run's network on the meta device; images and classes do not matter here."""
+    load_entry_points()
+    for plugin in config.plugins:
+        load_plugin(plugin)
+    # The initial logits are drawn from the global generator.
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        if config.model == "ds_net":
+            return build_network(config.architecture(_ANY_INPUT, num_classes=10))
+        return create_model(config.model, 10, _ANY_INPUT, **config.model_options)
+
+
+def read_weights(folder: RunFolder, layout: AttentionLayout) -> NDArray[np.float64]:
+    """Reads the weights of a run's selected epoch: the softmax of its active blocks' logits.
+
+    Returns:
+        Shape ``(modules, blocks)``.
+
+    Raises:
+        ValueError: If the run's weights are missing, damaged or of another network.
+    """
+    path = str(folder.best)
+    try:
+        with safetensors.safe_open(folder.best, framework="numpy") as file:
+            logits: NDArray[np.float64] = file.get_tensor(_KEY).astype(np.float64)
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot read attention weights from {path!r}: {reason}") from None
+    if logits.shape == layout.active.shape:
+        logits[~layout.active] = -np.inf
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return layout.by_block(powers / powers.sum(axis=-1, keepdims=True), path)
+
+
+def read_history(
+    folder: RunFolder, layout: AttentionLayout
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Reads the epochs of a run's metrics and the weights after each.
+
+    Returns:
+        Shapes ``(epochs,)`` and ``(epochs, modules, blocks)``.
+
+    Raises:
+        ValueError: If the metrics are missing or damaged, or hold no epoch or no attention weights.
+    """
+    path = str(folder.metrics)
+    try:
+        rows = [json.loads(line) for line in folder.metrics.read_text("utf-8").splitlines()]
+        epochs = np.array([row["epoch"] for row in rows], dtype=np.int64)
+        slots = [np.array(row["attention"], dtype=np.float64) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ValueError(f"cannot read attention weights from {path!r}: {reason}") from None
+    if not rows:
+        raise ValueError(f"metrics {path!r} hold no epoch")
+    return epochs, np.stack([layout.by_block(row, path) for row in slots])

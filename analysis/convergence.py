@@ -1,0 +1,219 @@
+"""Theorem 3.4, the convergence bound of stochastic gradient descent, for a trained network.
+
+The theorem is about plain SGD that returns a random iterate, on a function that is L-smooth
+everywhere with gradients whose variance is at most σ² everywhere. What can be measured is L and σ²
+at some weights, and the gradient at the end; training has momentum and weight decay besides. The
+result says which of the assumptions the numbers meet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from analysis.claims import Claim
+from analysis.curvature import Curvature, compute_curvature
+from analysis.gradient_variance import compute_gradient_variance
+from analysis.loss_gradients import Loss, choose_method
+from analysis.run_inputs import RunInputs, load_run_inputs
+from nasbench_at.jobs import create_network
+from nasbench_at.training.methods import Method
+from nasbench_at.training.schedules import learning_rate
+
+__all__ = ["ConvergenceBound", "compute_convergence_bound", "compute_run_convergence_bound"]
+
+
+@dataclass(frozen=True)
+class ConvergenceBound:
+    """E‖∇f_{W_R}‖² ≤ 2(f_{W_0} − f*)/H + (Lσ²/H) Σ γ_k², Eq. (11) of the paper.
+
+    Attributes:
+        initial_loss: f_{W_0}.
+        optimal_loss: f*.
+        smoothness: L.
+        variance: σ².
+        num_steps: N.
+        largest_step: Largest γ_k.
+        sum_steps: H = Σ γ_k.
+        sum_squared_steps: Σ γ_k².
+        gradient_norm_squared: ‖∇f‖² at the weights that training ended with.
+    """
+
+    initial_loss: float
+    optimal_loss: float
+    smoothness: float
+    variance: float
+    num_steps: int
+    largest_step: float
+    sum_steps: float
+    sum_squared_steps: float
+    gradient_norm_squared: float
+
+    @property
+    def descent_term(self) -> float:
+        """2(f_{W_0} − f*)/H, which vanishes with the number of steps."""
+        return 2 * (self.initial_loss - self.optimal_loss) / self.sum_steps
+
+    @property
+    def noise_term(self) -> float:
+        """(Lσ²/H) Σ γ_k², which does not with constant steps."""
+        return self.smoothness * self.variance * self.sum_squared_steps / self.sum_steps
+
+    @property
+    def bound(self) -> float:
+        """The right side of Eq. (11)."""
+        return self.descent_term + self.noise_term
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Holds the theorem's assumption on the steps and its bound against the numbers."""
+        limit = math.inf if self.smoothness == 0 else 1 / self.smoothness
+        small_enough = self.largest_step < limit
+        premise = "" if small_enough else ", but the theorem does not speak of such steps"
+        return (
+            Claim(
+                source="Thm. 3.4",
+                statement="the steps are below 1/L",
+                holds=small_enough,
+                explanation=f"the largest is {self.largest_step:.3g}, 1/L {limit:.3g} where L was "
+                "measured; L may be larger elsewhere",
+            ),
+            Claim(
+                source="Thm. 3.4",
+                statement="E‖∇f‖² ≤ 2(f_W0 - f*)/H + (L σ²/H) Σ step_k²",
+                holds=self.gradient_norm_squared <= self.bound,
+                explanation=f"{self.gradient_norm_squared:.3g} against {self.descent_term:.3g} + "
+                f"{self.noise_term:.3g}{premise}; the left side is that of the weights selected, "
+                "not of a random iterate",
+            ),
+        )
+
+
+def compute_convergence_bound(
+    step_sizes: Sequence[float],
+    *,
+    initial_loss: float,
+    smoothness: float,
+    variance: float,
+    gradient_norm: float,
+    optimal_loss: float = 0.0,
+) -> ConvergenceBound:
+    """Evaluates Theorem 3.4.
+
+    Args:
+        step_sizes: γ_k of each step, positive.
+        initial_loss: f_{W_0}.
+        smoothness: L.
+        variance: σ².
+        gradient_norm: ‖∇f‖ at the end.
+        optimal_loss: f*, or a lower bound of it, as 0 is of the cross entropy.
+
+    Raises:
+        ValueError: If there is no step, a step is not positive, L or σ² is negative, or f* lies
+            above f_{W_0}.
+
+    Reference:
+        Ghadimi and Lan, SIAM Journal on Optimization 2013, Theorem 2.1.
+    """
+    steps = np.asarray(step_sizes, dtype=np.float64)
+    if steps.size == 0 or not (steps > 0).all():
+        least = "none" if steps.size == 0 else f"{steps.min():.4g}"
+        raise ValueError(f"step_sizes must be positive and at least one, got {least}")
+    for name, value in (("smoothness", smoothness), ("variance", variance)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be finite and at least 0, got {value}")
+    if optimal_loss > initial_loss:
+        raise ValueError(
+            f"optimal_loss must be at most initial_loss {initial_loss:.4g}, got {optimal_loss:.4g}"
+        )
+    return ConvergenceBound(
+        initial_loss=initial_loss,
+        optimal_loss=optimal_loss,
+        smoothness=smoothness,
+        variance=variance,
+        num_steps=steps.size,
+        largest_step=float(steps.max()),
+        sum_steps=float(steps.sum()),
+        sum_squared_steps=float(np.square(steps).sum()),
+        gradient_norm_squared=gradient_norm**2,
+    )
+
+
+def compute_run_convergence_bound(
+    path: str | Path,
+    *,
+    loss: Loss = "training",
+    num_images: int = 512,
+    num_batches: int = 50,
+    seed: int = 0,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+) -> ConvergenceBound:
+    """Evaluates Theorem 3.4 for a run, on its first training images.
+
+    L (the Hessian's largest eigenvalue) and σ² are the larger of two measurements, before training
+    and at the selected weights, over all trained parameters. γ_k are the learning rates of the
+    run's schedule.
+
+    Args:
+        path: The run's folder.
+        loss: ``natural``, ``adversarial`` or ``training``, see
+            :func:`analysis.loss_gradients.choose_method`.
+        num_images: How many images the loss and its Hessian are of, and the batches drawn from.
+        num_batches: Batches for the variance, of the run's size.
+        seed: Of starts, orders and attacks.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data_root: Where the data set's files lie.
+
+    Raises:
+        ValueError: If the folder or an argument is not usable.
+    """
+    inputs = load_run_inputs(
+        path, part="train", num_images=num_images, device=device, data_root=data_root
+    )
+    config = inputs.folder.config
+    method = choose_method(config, loss)
+    untrained = create_network(config, inputs.data, inputs.labels.device)
+    measured = [
+        _measure(model, inputs, method, num_batches, seed) for model in (untrained, inputs.model)
+    ]
+    (before, _), (after, _) = measured
+    return compute_convergence_bound(
+        _step_sizes(inputs),
+        initial_loss=before.loss,
+        smoothness=max(0.0, *(curvature.top_eigenvalue for curvature, _ in measured)),
+        variance=max(variance for _, variance in measured),
+        gradient_norm=after.gradient_norm,
+    )
+
+
+def _measure(
+    model: nn.Module, inputs: RunInputs, method: Method, num_batches: int, seed: int
+) -> tuple[Curvature, float]:
+    images: Tensor = inputs.images
+    curvature = compute_curvature(model, images, inputs.labels, method=method, seed=seed)
+    variance = compute_gradient_variance(
+        model,
+        images,
+        inputs.labels,
+        method=method,
+        layer="all",
+        batch_size=inputs.folder.config.hyperparameters().batch_size,
+        num_batches=num_batches,
+        seed=seed,
+    )
+    return curvature, variance.variance
+
+
+def _step_sizes(inputs: RunInputs) -> list[float]:
+    values = inputs.folder.config.hyperparameters()
+    num_steps = inputs.data.train.num_batches(values.batch_size)
+    return [
+        learning_rate(values, epoch, step, num_steps)
+        for epoch in range(1, values.epochs + 1)
+        for step in range(num_steps)
+    ]

@@ -1,0 +1,287 @@
+"""Variance of the stochastic gradient, Sec. 4.7 and Fig. 7 (b) of the paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from analysis.loss_gradients import Loss, choose_method, flatten, gradients_of, select_parameters
+from analysis.run_inputs import load_run_inputs
+from analysis.style import MARKERS, PALETTE, create_figure, style_axes
+from nasbench_at.attacks import check_inputs
+from nasbench_at.seeding import make_generator
+from nasbench_at.training.checkpoints import load_weights
+from nasbench_at.training.methods import Method, StandardTraining
+
+__all__ = [
+    "GradientVariance",
+    "RunGradientVariance",
+    "compute_gradient_variance",
+    "compute_run_gradient_variance",
+    "draw_gradient_variance",
+]
+
+
+@dataclass(frozen=True)
+class GradientVariance:
+    """E‖g − E g‖² over batches, g the gradient of a batch's mean loss.
+
+    Attributes:
+        layer: Which parameters, see :func:`analysis.loss_gradients.select_parameters`.
+        num_parameters: How many.
+        variance: E‖g − E g‖², E the mean over the batches.
+        mean_norm: ‖E g‖.
+        num_batches: Batches the mean is over.
+        batch_size: Images in each.
+    """
+
+    layer: str
+    num_parameters: int
+    variance: float
+    mean_norm: float
+    num_batches: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class RunGradientVariance:
+    """The gradient variance of one run, at its selected weights or over its training.
+
+    Attributes:
+        title: The run's name.
+        loss: Loss that was differentiated.
+        epochs: Epoch of each point, ascending.
+        points: The variances.
+    """
+
+    title: str
+    loss: Loss
+    epochs: tuple[int, ...]
+    points: tuple[GradientVariance, ...]
+
+
+def compute_gradient_variance(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    method: Method | None = None,
+    layer: str = "last",
+    batch_size: int = 128,
+    num_batches: int | None = None,
+    seed: int = 0,
+) -> GradientVariance:
+    """Measures how much the gradient differs from batch to batch.
+
+    As in the paper a batch's gradient stands for one sample and the mean over batches for the
+    expectation. All batches have one size, so that this mean is the gradient of all their images;
+    the images that a pass leaves over are not used. The network is in eval mode, and the backward
+    pass ends at the layer.
+
+    Args:
+        model: Images to logits.
+        images: In [0, 1], shape ``(N, C, H, W)``.
+        labels: True classes, shape ``(N,)``.
+        method: How a batch becomes a loss, its attack among it; by default the cross entropy of
+            the clean images.
+        layer: ``last``, ``all``, or the beginning of parameters' names.
+        batch_size: Images in a batch.
+        num_batches: How many batches, drawn in as many passes as needed; one pass by default.
+        seed: Of the order and of the attack.
+
+    Returns:
+        The variance over the batches (their number divides, not one less).
+
+    Raises:
+        ValueError: If an argument is not usable or there are fewer than two batches.
+
+    Reference:
+        Du et al., ICML 2021, Sec. 4.7, which takes the last fully connected layer.
+    """
+    check_inputs(images, labels)
+    num_batches = _check_batches(len(labels), batch_size, num_batches)
+    method = method or StandardTraining()
+    names = select_parameters(model, layer)
+    mean = torch.zeros((), dtype=torch.float64, device=images.device)
+    spread = torch.zeros_like(mean)
+    with gradients_of(model, names) as parameters:
+        for i, indices in enumerate(_draw_batches(len(labels), batch_size, num_batches, seed)):
+            chosen = indices.to(images.device)
+            x, y = images[chosen], labels[chosen]
+            noise = make_generator(seed, "gradient variance", i, device=x.device)
+            x_adv = method.perturb(model, x, y, noise)
+            loss = method.loss(model, x, x_adv, y).loss
+            gradient = flatten(torch.autograd.grad(loss, parameters, materialize_grads=True))
+            # Welford: sums of squares would cancel where the mean is far longer than the spread.
+            delta = gradient - mean
+            mean = mean + delta / (i + 1)
+            spread = spread + delta @ (gradient - mean)
+    return GradientVariance(
+        layer=layer,
+        num_parameters=mean.numel(),
+        variance=float(spread) / num_batches,
+        mean_norm=float(mean.norm()),
+        num_batches=num_batches,
+        batch_size=batch_size,
+    )
+
+
+def _check_batches(num_images: int, batch_size: int, num_batches: int | None) -> int:
+    if not 1 <= batch_size <= num_images:
+        raise ValueError(
+            f"batch_size must lie in 1..{num_images}, the number of images, got {batch_size}"
+        )
+    count = num_images // batch_size if num_batches is None else num_batches
+    if count < 2:
+        raise ValueError(
+            f"a variance needs at least 2 batches, got {count} of {batch_size} images out of "
+            f"{num_images}"
+        )
+    return count
+
+
+def _draw_batches(
+    num_images: int, batch_size: int, num_batches: int, seed: int
+) -> Iterator[Tensor]:
+    """Yields indices of whole batches, pass after pass, each in an order of its own."""
+    per_pass = num_images // batch_size
+    for number in range(num_batches):
+        if number % per_pass == 0:
+            generator = make_generator(seed, "gradient variance", "order", number // per_pass)
+            order = torch.randperm(num_images, generator=generator)
+        yield order.narrow(0, number % per_pass * batch_size, batch_size)
+
+
+def compute_run_gradient_variance(
+    path: str | Path,
+    *,
+    weights: Sequence[str | Path] = (),
+    loss: Loss = "training",
+    layer: str = "last",
+    num_batches: int = 50,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+) -> RunGradientVariance:
+    """Measures the gradient variance of a run on its training images.
+
+    Args:
+        path: The run's folder.
+        weights: Files of weights kept while training, as the run's own ``best.safetensors`` is
+            written; by default that alone.
+        loss: ``natural``, ``adversarial`` or ``training``, see
+            :func:`analysis.loss_gradients.choose_method`. Fig. 7 shows the last.
+        layer: As in :func:`compute_gradient_variance`.
+        num_batches: As there.
+        batch_size: As there; the run's by default.
+        seed: As there.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data_root: Where the data set's files lie.
+
+    Returns:
+        One point a file, by epoch.
+
+    Raises:
+        ValueError: If the folder, a file or an argument is not usable.
+    """
+    inputs = load_run_inputs(path, part="train", device=device, data_root=data_root)
+    config = inputs.folder.config
+    method = choose_method(config, loss)
+    chosen = [Path(file) for file in weights or (inputs.folder.best,)]
+    files = {_read_epoch(file): file for file in chosen}
+    if len(files) < len(chosen):
+        raise ValueError(
+            f"weights must be of different epochs, got {len(chosen)} files of epochs "
+            f"{', '.join(map(str, sorted(files)))}"
+        )
+    size = config.hyperparameters().batch_size if batch_size is None else batch_size
+    points = []
+    for epoch in sorted(files):
+        load_weights(files[epoch], inputs.model)
+        point = compute_gradient_variance(
+            inputs.model,
+            inputs.images,
+            inputs.labels,
+            method=method,
+            layer=layer,
+            batch_size=size,
+            num_batches=num_batches,
+            seed=seed,
+        )
+        points.append(point)
+    return RunGradientVariance(config.run_id, loss, tuple(sorted(files)), tuple(points))
+
+
+def _read_epoch(path: Path) -> int:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"cannot read weights {str(path)!r}: {error}") from None
+    epoch = json.loads(metadata.get("nasbench_at", "{}")).get("epoch")
+    if not isinstance(epoch, int):
+        raise ValueError(f"weights {str(path)!r} do not say of which epoch they are")
+    return epoch
+
+
+def draw_gradient_variance(runs: Sequence[RunGradientVariance]) -> Figure:
+    """Draws bars for runs of one point each, else a line a run over the epochs.
+
+    Raises:
+        ValueError: If there is no run, or they are of different losses, layers or batches.
+    """
+    settings = {
+        (run.loss, point.layer, point.num_batches, point.batch_size)
+        for run in runs
+        for point in run.points
+    }
+    if len(settings) != 1:
+        raise ValueError(
+            f"runs must share loss, layer, batches and batch size, got {len(settings)} different "
+            "settings"
+        )
+    ((loss, layer, num_batches, batch_size),) = settings
+    is_bars = all(len(run.points) == 1 for run in runs)
+    figure = create_figure()
+    axes = figure.add_subplot()
+    style_axes(
+        axes,
+        x="" if is_bars else "epoch",
+        y="gradient variance $E\\|g - E g\\|^2$",
+        title=f"{loss} loss, {layer} layer, {num_batches} batches of {batch_size} images",
+    )
+    (_draw_bars if is_bars else _draw_lines)(axes, runs)
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def _draw_bars(axes: Axes, runs: Sequence[RunGradientVariance]) -> None:
+    positions = np.arange(len(runs))
+    colors = [PALETTE[i % len(PALETTE)] for i in range(len(runs))]
+    axes.bar(positions, [run.points[0].variance for run in runs], width=0.6, color=colors)
+    axes.set_xlim(-0.75, len(runs) - 0.25)
+    axes.set_xticks(positions, [run.title for run in runs], fontsize=7, rotation=15, ha="right")
+
+
+def _draw_lines(axes: Axes, runs: Sequence[RunGradientVariance]) -> None:
+    for i, run in enumerate(runs):
+        axes.plot(
+            run.epochs,
+            [point.variance for point in run.points],
+            color=PALETTE[i % len(PALETTE)],
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=4.5,
+            linewidth=1.6,
+            label=run.title,
+        )
+    axes.legend(frameon=False, fontsize=8)

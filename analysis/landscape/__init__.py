@@ -1,0 +1,36 @@
+"""The loss around a network's weights, Fig. 7a of the paper.
+
+``directions`` draws where to go, ``weights`` goes there, ``measuring`` finds the loss on the way,
+``computing`` does so for a grid, ``grid`` holds what was found, ``drawing`` draws it.
+"""
+
+from __future__ import annotations
+
+from analysis.landscape.computing import compute_landscape, compute_run_landscape
+from analysis.landscape.drawing import (
+    draw_landscape_contour,
+    draw_landscape_line,
+    draw_landscape_surface,
+)
+from analysis.landscape.grid import (
+    Landscape,
+    Sharpness,
+    load_landscape,
+    measure_sharpness,
+    merge_landscapes,
+    save_landscape,
+)
+
+__all__ = [
+    "Landscape",
+    "Sharpness",
+    "compute_landscape",
+    "compute_run_landscape",
+    "draw_landscape_contour",
+    "draw_landscape_line",
+    "draw_landscape_surface",
+    "load_landscape",
+    "measure_sharpness",
+    "merge_landscapes",
+    "save_landscape",
+]

@@ -1,0 +1,237 @@
+"""Measures the loss at the points of a grid around a network's weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from analysis.landscape.directions import RULES, draw_direction, moved_parameters
+from analysis.landscape.grid import (
+    Landscape,
+    check_same_landscape,
+    load_landscape,
+    save_landscape,
+)
+from analysis.landscape.measuring import LossesAt, Measure, Point, measuring
+from nasbench_at.attacks import Attack, check_inputs
+from nasbench_at.attacks.objectives import Objective, cross_entropy_objective, describe
+from nasbench_at.evaluation_files import hash_images, hash_weights
+from nasbench_at.run_evaluation import load_run
+from nasbench_at.runs import RunFolder, open_run_folder
+from nasbench_at.standard_attacks import standard_attacks
+
+__all__ = ["OnProgress", "compute_landscape", "compute_run_landscape"]
+
+_NUM_IMAGES = 512
+OnProgress = Callable[[int, int], None]
+"""Is told how many of how many points of this call are done."""
+Place = tuple[int, ...]
+
+
+def compute_landscape(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    name: str = "",
+    span: float = 1.0,
+    points: int = 21,
+    dimensions: int = 2,
+    seed: int = 0,
+    attack: Attack | None = None,
+    reattack: bool = False,
+    loss: Objective = cross_entropy_objective,
+    move_vectors: bool = False,
+    batch_size: int = 512,
+    workers: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    progress_file: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Landscape:
+    """Measures f(α, β) = L(W* + αδ + βη) on a grid, for two random directions δ and η.
+
+    The directions are filter-normalised, see :func:`analysis.landscape.directions.draw_direction`.
+    Biases and the parameters of norms stay where they are (unless ``move_vectors``), and so do the
+    attention logits and the running statistics of BatchNorm, always. The model computes in eval
+    mode, convolution and BatchNorm as one, and is left as it was, bit for bit.
+
+    Args:
+        model: Its weights are W*.
+        images: In [0, 1], shape ``(N, ...)``.
+        labels: Their classes, int64, shape ``(N,)``.
+        name: Name of the model in the result.
+        span: The grid reaches from −span to span; 1 adds to each filter one of its own norm.
+        points: Points a direction, odd, at least 3.
+        dimensions: 2, or 1 for a line along δ.
+        seed: Seed of directions and attack.
+        attack: L is the loss on its images; None takes the images as they are.
+        reattack: Attack anew at each point, from the same start; else once, at W*.
+        loss: Maps logits ``(N, C)`` and labels ``(N,)`` to values ``(N,)``; L is their mean.
+        move_vectors: Whether biases and the parameters of norms move too.
+        batch_size: Images of a forward pass. Large ones are faster, by half for tiny networks.
+        workers: Threads that each take points, with a copy of the model. By default one, but for a
+            small network on the CPU ``OMP_NUM_THREADS`` or all cores, at most 8: its operations are
+            too short to be shared out.
+        shard: (i, n) computes every n-th point, from the i-th; the others stay NaN.
+        progress_file: Keeps what is done after each row; a call that finds it goes on from there.
+            Calls at the same time need a file each.
+        on_progress: Is told after each point.
+
+    Raises:
+        ValueError: If an argument is out of range, or the file belongs to another landscape.
+
+    Reference:
+        Sec. 4.7 of the paper; Li et al., NeurIPS 2018.
+    """
+    _check_arguments(span, points, dimensions, batch_size, workers, shard)
+    if reattack and attack is None:
+        raise ValueError("reattack needs an attack, got none")
+    check_inputs(images, labels)
+    device = next(iter(moved_parameters(model, move_vectors=move_vectors).values())).device
+    attack_settings = attack and {
+        **attack.settings(),
+        "reattack": reattack,
+        "batch_size": batch_size,
+    }
+    settings = {
+        "weights": hash_weights(model),
+        "images": hash_images(images, labels),
+        "num_images": len(images),
+        "seed": seed,
+        "loss": describe(loss),
+        "attack": attack_settings,
+        "move_vectors": move_vectors,
+        "rules": RULES[move_vectors],
+    }
+    landscape = _start(_empty(name, span, points, dimensions, settings), progress_file)
+    places = _missing_places(landscape, shard)
+    if not places:
+        return landscape
+    measure = Measure(images.to(device), labels.to(device), loss, attack, seed, batch_size)
+    directions = [
+        draw_direction(model, number, seed=seed, move_vectors=move_vectors)
+        for number in range(dimensions)
+    ]
+    measure = measure if reattack else measure.with_fixed_images(model)
+    with measuring(model, measure, directions, workers, fold=not move_vectors) as losses_at:
+        _fill(landscape, places, losses_at, progress_file, on_progress)
+    return landscape
+
+
+def compute_run_landscape(
+    run: RunFolder | str | Path,
+    *,
+    num_images: int | None = None,
+    adversarial: bool = False,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    **options: Any,
+) -> Landscape:
+    """Measures the landscape of a run's selected weights on its first test images.
+
+    Args:
+        run: The run's folder.
+        num_images: How many; by default 512, or all if there are fewer.
+        adversarial: Attack them by the PGD-20 that the run is evaluated by, at its own radius.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data_root: Where the data set's files lie.
+        **options: Other arguments of :func:`compute_landscape`; ``name`` is the run's.
+
+    Raises:
+        ValueError: If the folder, its weights or an argument is not usable.
+    """
+    folder = run if isinstance(run, RunFolder) else open_run_folder(run)
+    config = folder.config
+    if adversarial and "attack" not in options:
+        eps = config.hyperparameters().eps
+        attacks = standard_attacks(("pgd",), eps=eps, recipe=config.recipe, method=config.method)
+        options["attack"] = attacks["pgd"]
+    model, test = load_run(folder, device, data_root)
+    num_images = min(_NUM_IMAGES, len(test)) if num_images is None else num_images
+    if not 1 <= num_images <= len(test):
+        raise ValueError(f"num_images must lie in 1..{len(test)}, got {num_images}")
+    images, labels = test.take(torch.arange(num_images))
+    return compute_landscape(model, images, labels, **{"name": config.run_id, **options})
+
+
+def _check_arguments(
+    span: float,
+    points: int,
+    dimensions: int,
+    batch_size: int,
+    workers: int | None,
+    shard: tuple[int, int],
+) -> None:
+    if not 0 < span < float("inf"):
+        raise ValueError(f"span must be positive and finite, got {span}")
+    if points < 3 or points % 2 == 0:
+        raise ValueError(f"points must be odd and at least 3, got {points}")
+    if dimensions not in (1, 2):
+        raise ValueError(f"dimensions must be 1 or 2, got {dimensions}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard}")
+
+
+def _empty(
+    name: str, span: float, points: int, dimensions: int, settings: dict[str, Any]
+) -> Landscape:
+    half = points // 2
+    # Exactly 0 in the middle, and symmetrical to the last bit.
+    axis: NDArray[np.float64] = np.arange(-half, half + 1, dtype=np.float64) * (span / half)
+    betas: NDArray[np.float64] = axis if dimensions == 2 else np.zeros(1)
+    losses = np.full((points, len(betas)), np.nan)
+    return Landscape(name, axis, betas, losses, json.loads(json.dumps(settings)))
+
+
+def _start(landscape: Landscape, progress_file: str | Path | None) -> Landscape:
+    """Returns the landscape with what its file knows; there is a file from here on."""
+    if progress_file is None:
+        return landscape
+    if Path(progress_file).exists():
+        found = load_landscape(progress_file)
+        check_same_landscape(found, landscape, f"landscape file {str(progress_file)!r}")
+        landscape.losses[:] = found.losses
+    else:
+        save_landscape(progress_file, landscape)
+    return landscape
+
+
+def _missing_places(landscape: Landscape, shard: tuple[int, int]) -> list[Place]:
+    """Returns the indices of the shard's points that are not known yet, row by row."""
+    everything = list(np.ndindex(*landscape.losses.shape))
+    mine = everything[shard[0] :: shard[1]]
+    return [place for place in mine if np.isnan(landscape.losses[place])]
+
+
+def _fill(
+    landscape: Landscape,
+    places: Sequence[Place],
+    losses_at: LossesAt,
+    progress_file: str | Path | None,
+    on_progress: OnProgress | None,
+) -> None:
+    """Computes the losses at these indices into the landscape's array."""
+    found = losses_at([_point_at(landscape, place) for place in places])
+    for done, (place, value) in enumerate(zip(places, found, strict=True), start=1):
+        landscape.losses[place] = value
+        is_row_done = done == len(places) or places[done][0] != place[0]
+        if progress_file is not None and is_row_done:
+            save_landscape(progress_file, landscape)
+        if on_progress is not None:
+            on_progress(done, len(places))
+
+
+def _point_at(landscape: Landscape, place: Place) -> Point:
+    alpha, beta = landscape.alphas[place[0]], landscape.betas[place[1]]
+    return (float(alpha),) if landscape.is_line else (float(alpha), float(beta))

@@ -1,0 +1,13 @@
+"""One self-contained HTML page about runs, which opens from disk without a network.
+
+Example:
+    ``write_report(["runs/"], "report.html")``
+"""
+
+from __future__ import annotations
+
+from analysis.report.landscapes import LandscapeData
+from analysis.report.measuring import best_landscapes, best_theories
+from analysis.report.page import write_report
+
+__all__ = ["LandscapeData", "best_landscapes", "best_theories", "write_report"]

@@ -1,0 +1,133 @@
+"""The attention weights of DS-Nets, as numbers and on the edges of their graphs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+import torch
+from safetensors import SafetensorError, safe_open
+
+from analysis.ds_net_configs import read_ds_net
+from analysis.naming import network_label
+from analysis.report.entries import RunEntry
+from nasbench_at.config import config_from_mapping
+from nasbench_at.networks.ds_net import DSNet
+from nasbench_at.networks.graph import build_graph
+from nasbench_at.networks.zoo import create_model
+
+__all__ = ["AttentionView", "attention_views", "find_graph"]
+
+_RESOLUTIONS = range(4, 513)
+_NAMED = re.compile(r"\w+\((?P<classes>\d+),(?P<shape>\d+x\d+x\d+)")
+
+
+@dataclass(frozen=True)
+class AttentionView:
+    """The weights of one run's selected epoch.
+
+    Attributes:
+        run_id: The run.
+        label: Its network.
+        epoch: The epoch.
+        columns: Names of the columns: blocks, or numbers of slots where modules differ.
+        weights: A row a module, each summing to 1.
+        is_learned: Whether they were learned.
+    """
+
+    run_id: str
+    label: str
+    epoch: int
+    columns: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...]
+    is_learned: bool
+
+
+def attention_views(entries: Sequence[RunEntry]) -> list[AttentionView]:
+    """Returns the weights of all DS-Nets whose epochs are known, fixed and equal ones left out."""
+    views = (_view(entry) for entry in entries)
+    return [view for view in views if view is not None]
+
+
+def _view(entry: RunEntry) -> AttentionView | None:
+    shape = read_ds_net(entry.config)
+    row = _selected_row(entry)
+    if shape is None or row is None or shape.attention_init == "equal":
+        return None
+    weights = tuple(tuple(map(float, weights)) for weights in row["attention"])
+    numbers = tuple(f"block {i + 1}" for i in range(len(weights[0])))
+    return AttentionView(
+        run_id=entry.run_id,
+        label=network_label(entry.config),
+        epoch=row["epoch"],
+        columns=numbers if shape.blocks is None else shape.blocks,
+        weights=weights,
+        is_learned=shape.attention == "learned",
+    )
+
+
+def _selected_row(entry: RunEntry) -> Mapping[str, Any] | None:
+    rows = [row for row in entry.metrics if row.get("attention")]
+    if not rows:
+        return None
+    training: Mapping[str, Any] = {} if entry.record is None else entry.record.training
+    selected = training.get("selected", {}).get("epoch")
+    return next((row for row in rows if row["epoch"] == selected), rows[-1])
+
+
+def find_graph(entry: RunEntry) -> nx.DiGraph[str] | None:
+    """Returns the graph of a run's DS-Net.
+
+    Data sets need not be at hand: channels and classes are read from the run's weights, and the
+    images' size is the one that gives the architecture's hash.
+
+    Returns:
+        The graph; None if that does not succeed, or the network needs blocks of the user's.
+    """
+    if entry.record is None or entry.config.get("plugins"):
+        return None
+    named = _NAMED.match(entry.record.architecture)
+    if named is not None:
+        channels, height, width = map(int, named["shape"].split("x"))
+        options = entry.config.get("model_options") or {}
+        with torch.device("meta"):
+            network = create_model(
+                str(entry.config["model"]),
+                int(named["classes"]),
+                (channels, height, width),
+                **options,
+            )
+        return network.graph if isinstance(network, DSNet) else None
+    return _graph_of_hash(entry, entry.record.architecture)
+
+
+def _graph_of_hash(entry: RunEntry, wanted: str) -> nx.DiGraph[str] | None:
+    sizes = _read_sizes(entry)
+    if sizes is None:
+        return None
+    channels, num_classes = sizes
+    config = config_from_mapping(entry.config)
+    for side in _RESOLUTIONS:
+        architecture = config.architecture((channels, side, side), num_classes)
+        if architecture.hash == wanted:
+            return build_graph(architecture)
+    return None
+
+
+def _read_sizes(entry: RunEntry) -> tuple[int, int] | None:
+    """Reads the images' channels and the number of classes from the shapes of the weights."""
+    if entry.folder is None:
+        return None
+    try:
+        with safe_open(entry.folder / "best.safetensors", "pt") as file:
+            names = set(file.keys())
+            if not {"stem.weight", "head.weight"} <= names:
+                return None
+            stem = file.get_slice("stem.weight").get_shape()
+            head = file.get_slice("head.weight").get_shape()
+    except (OSError, SafetensorError):
+        return None
+    return int(stem[1]), int(head[0])

@@ -1,0 +1,116 @@
+"""The runs that a report is about: finished ones, and those that still run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from analysis.study_figures import read_metrics
+from nasbench_at.config import load_config
+from nasbench_at.records import Benchmark, Record, read_record
+from nasbench_at.runs import StudyRuns, find_runs
+
+__all__ = ["RunEntry", "collect_entries", "name_anchors"]
+
+Status = Literal["evaluated", "not evaluated", "still running"]
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """A run as it was found.
+
+    Attributes:
+        run_id: Its name.
+        config: Its configuration.
+        record: Its record; None before the end of its training.
+        folder: Where it lies; None of a record from a ``.jsonl`` file.
+        metrics: A line for each finished epoch.
+    """
+
+    run_id: str
+    config: Mapping[str, Any]
+    record: Record | None = None
+    folder: Path | None = None
+    metrics: Sequence[Mapping[str, Any]] = field(default=())
+
+    @property
+    def status(self) -> Status:
+        """How far it is."""
+        if self.record is None:
+            return "still running"
+        return "not evaluated" if self.record.evaluation is None else "evaluated"
+
+    @property
+    def record_path(self) -> Path | None:
+        """The file of its record, if it has one."""
+        if self.record is None or self.folder is None:
+            return None
+        return self.folder / "record.json"
+
+    @cached_property
+    def results(self) -> Mapping[str, Mapping[str, Any]]:
+        """Its accuracies by attack; empty before its evaluation."""
+        evaluation = None if self.record is None else self.record.evaluation
+        return {} if evaluation is None else evaluation["results"]
+
+
+def collect_entries(paths: Iterable[str | Path]) -> list[RunEntry]:
+    """Finds runs.
+
+    Args:
+        paths: Folders in which runs lie, at any depth, folders of studies, or files of records,
+            ``.jsonl`` or ``.parquet``. A run that is found twice counts once: as it is where it got
+            furthest.
+
+    Raises:
+        ValueError: If a path is neither, a file cannot be read, or there is no run.
+    """
+    paths = list(paths)
+    found: dict[str, RunEntry] = {}
+    order: tuple[Status, ...] = ("still running", "not evaluated", "evaluated")
+    for path in map(Path, paths):
+        is_file = path.suffix in (".jsonl", ".parquet")
+        for entry in _read_file(path) if is_file else _read_folders(path):
+            known = found.get(entry.run_id)
+            if known is None or order.index(known.status) < order.index(entry.status):
+                found[entry.run_id] = entry
+    if not found:
+        raise ValueError(f"there is no run in {', '.join(repr(str(path)) for path in paths)}")
+    return list(found.values())
+
+
+def _read_file(path: Path) -> Iterator[RunEntry]:
+    for record in Benchmark.load(path):
+        yield RunEntry(record.run_id, record.config, record)
+
+
+def _read_folders(path: Path) -> Iterator[RunEntry]:
+    folders = set(find_runs(path))
+    if StudyRuns.read(path) is None:  # models of users have records and no configuration
+        folders |= {file.parent for file in path.glob("**/record.json")}
+    for folder in sorted(folders):
+        metrics = read_metrics(folder / "metrics.jsonl")
+        if (folder / "record.json").exists():
+            record = read_record(folder / "record.json")
+            yield RunEntry(record.run_id, record.config, record, folder, metrics)
+        else:
+            config = load_config(folder / "config.yaml")
+            yield RunEntry(config.run_id, config.to_dict(), None, folder, metrics)
+
+
+def name_anchors(entries: Iterable[RunEntry]) -> dict[str, str]:
+    """Returns for each run the id of its place in the page, in letters that links take."""
+    anchors: dict[str, str] = {}
+    for entry in entries:
+        slug = "run-" + (re.sub(r"[^A-Za-z0-9_-]+", "-", entry.run_id).strip("-") or "nameless")
+        taken = set(anchors.values())
+        number = 2
+        anchor = slug
+        while anchor in taken:
+            anchor, number = f"{slug}-{number}", number + 1
+        anchors[entry.run_id] = anchor
+    return anchors

@@ -1,0 +1,85 @@
+"""What a report measures anew, of the most robust runs: landscapes, and the paper's theory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from analysis.landscape import compute_run_landscape
+from analysis.report.entries import RunEntry, collect_entries
+from analysis.report.landscapes import LandscapeData
+from analysis.theory import RunTheory, compute_run_theory
+
+__all__ = ["best_landscapes", "best_theories"]
+
+Paths = str | Path | Iterable[str | Path]
+
+
+def best_landscapes(
+    paths: Paths,
+    count: int,
+    *,
+    num_images: int = 128,
+    points: int = 21,
+    **options: Any,
+) -> list[LandscapeData]:
+    """Measures the loss around the weights of the most robust runs.
+
+    What is measured is kept in the run's folder, so that another report takes it from there.
+
+    Args:
+        paths: As :func:`analysis.report.write_report` takes them.
+        count: How many runs.
+        num_images: Test images, or all of them where there are fewer.
+        points: Points along each of the two directions, odd.
+        **options: Other arguments of :func:`analysis.landscape.compute_run_landscape`.
+
+    Raises:
+        ValueError: If a path or an argument is not usable.
+    """
+    found = []
+    for entry, folder in _most_robust(paths)[:count]:
+        images = min(num_images, int(entry.results["natural"]["num_samples"]))
+        landscape = compute_run_landscape(
+            folder,
+            num_images=images,
+            points=points,
+            progress_file=folder / f"landscape-{points}-{images}.safetensors",
+            **options,
+        )
+        found.append(
+            LandscapeData(entry.run_id, landscape.alphas, landscape.betas, landscape.losses)
+        )
+    return found
+
+
+def best_theories(paths: Paths, count: int, **options: Any) -> list[RunTheory]:
+    """Holds the paper's theory against the most robust DS-Nets with learned weights.
+
+    Args:
+        paths: As :func:`analysis.report.write_report` takes them.
+        count: How many runs.
+        **options: Other arguments of :func:`analysis.theory.compute_run_theory`.
+
+    Raises:
+        ValueError: If a path or an argument is not usable.
+    """
+    nets = [
+        folder
+        for entry, folder in _most_robust(paths)
+        if (entry.config.get("model"), entry.config.get("attention")) == ("ds_net", "learned")
+    ]
+    return [compute_run_theory(folder, **options) for folder in nets[:count]]
+
+
+def _most_robust(paths: Paths) -> list[tuple[RunEntry, Path]]:
+    """Runs with weights, by their accuracy under PGD."""
+    runs = [
+        (entry, entry.folder)
+        for entry in collect_entries([paths] if isinstance(paths, str | Path) else paths)
+        if entry.folder is not None
+        and (entry.folder / "best.safetensors").exists()
+        and "pgd" in entry.results
+    ]
+    return sorted(runs, key=lambda run: float(run[0].results["pgd"]["accuracy"]), reverse=True)

@@ -1,0 +1,190 @@
+"""Which runs belong together, and the checks that their numbers can be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from analysis.ds_net_configs import read_ds_net
+from analysis.naming import data_label, metric_label
+from nasbench_at.config import DS_NET_FIELDS
+from nasbench_at.presets import find_preset
+from nasbench_at.records import Record
+
+__all__ = [
+    "NAMED_KEYS",
+    "TECHNICAL_KEYS",
+    "MissingRunsError",
+    "check_distinct_seeds",
+    "check_evaluated_alike",
+    "check_trained_alike",
+    "differing_keys",
+    "evaluated_runs",
+    "group_by",
+    "is_network_to_compare",
+    "prefer_recipe_weight_decay",
+]
+
+NAMED_KEYS = DS_NET_FIELDS - {"block_options", "block_copies", "attention_parameters"} | {
+    "model",
+    "model_options",
+}
+"""Configuration keys that a network's name tells apart."""
+TECHNICAL_KEYS = frozenset(
+    {"seed", "compile", "sync_batch_norm", "channels_last", "optimizer_impl", "accumulation_steps"}
+)
+"""Configuration keys by which runs of one number may differ."""
+KeyT = TypeVar("KeyT")
+
+
+class MissingRunsError(ValueError):
+    """No evaluated run belongs to a table or figure."""
+
+
+def evaluated_runs(
+    records: Iterable[Record], belongs: Callable[[Record], bool], table: str, needs: str
+) -> tuple[list[Record], list[str]]:
+    """Returns the evaluated runs that belong to a table, and notes on those left out.
+
+    Args:
+        records: Any records.
+        belongs: Whether a run belongs to the table.
+        table: The table's name, for messages.
+        needs: What it needs, for messages.
+
+    Raises:
+        MissingRunsError: If there is none.
+    """
+    candidates = [record for record in records if belongs(record)]
+    evaluated = [record for record in candidates if record.was_evaluated_by("natural")]
+    waiting = [r.run_id for r in candidates if not r.was_evaluated_by("natural")]
+    if not evaluated:
+        found = "none belongs to it"
+        if waiting:
+            found = f"not evaluated yet: {', '.join(waiting)}"
+        raise MissingRunsError(f"{table} needs evaluated runs of {needs}; {found}")
+    notes = [f"Left out, because not evaluated: {', '.join(waiting)}."] if waiting else []
+    return evaluated, notes
+
+
+def is_network_to_compare(record: Record) -> bool:
+    """Whether a network is no variant that an ablation study makes of DS-Net."""
+    shape = read_ds_net(record.config)
+    return shape is None or (shape.is_searched and shape.is_whole)
+
+
+def group_by(records: Iterable[Record], key: Callable[[Record], KeyT]) -> dict[KeyT, list[Record]]:
+    """Groups records, groups and records in order of appearance."""
+    groups: dict[KeyT, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
+
+
+def prefer_recipe_weight_decay(records: Sequence[Record]) -> list[Record]:
+    """Keeps the runs of the recipe's weight decay, if some of the network's runs have it.
+
+    The others are then those of Table 6.
+    """
+    usual = [record for record in records if _has_recipe_weight_decay(record.config)]
+    return usual or list(records)
+
+
+def _has_recipe_weight_decay(config: Mapping[str, Any]) -> bool:
+    preset = find_preset(
+        str(config.get("data")), str(config.get("method")), config.get("recipe", "paper")
+    )
+    decay = config.get("weight_decay")
+    return decay is None or math.isclose(decay, preset.weight_decay)
+
+
+def check_trained_alike(records: Sequence[Record], varied: Iterable[str], table: str) -> None:
+    """Raises a ValueError unless runs differ in nothing but what the table varies.
+
+    Args:
+        records: Runs of one section.
+        varied: Configuration keys that may differ.
+        table: The table's name, for the message.
+    """
+    ignored = TECHNICAL_KEYS | set(varied)
+    first = records[0]
+    for record in records[1:]:
+        for key in {**first.config, **record.config}:
+            if key not in ignored and first.config.get(key) != record.config.get(key):
+                raise ValueError(
+                    f"{table} compares runs that were trained alike, but {key} is "
+                    f"{first.config.get(key)!r} in run {first.run_id!r} and "
+                    f"{record.config.get(key)!r} in run {record.run_id!r}; choose runs of one value"
+                )
+
+
+def differing_keys(records: Iterable[Record], ignored: Iterable[str] = ("seed",)) -> list[str]:
+    """Returns the configuration keys, in order, whose values are not the same in all records."""
+    configs = [record.config for record in records]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    varied = (key for key in keys if key not in frozenset(ignored))
+    return [key for key in varied if any(c.get(key) != configs[0].get(key) for c in configs)]
+
+
+def check_evaluated_alike(records: Sequence[Record], metrics: Sequence[str], table: str) -> None:
+    """Raises a ValueError unless accuracies are of the same images under the same attacks.
+
+    Args:
+        records: Runs of one section of a table.
+        metrics: What the section compares.
+        table: The table's name, for the message.
+    """
+    for metric in metrics:
+        seen: tuple[Record, dict[str, Any]] | None = None
+        for record in records:
+            if not record.was_evaluated_by(metric):
+                continue
+            settings = _settings_of(record, metric)
+            if seen is None:
+                seen = record, settings
+            elif seen[1] != settings:
+                what = _first_difference(seen, (record, settings))
+                raise ValueError(
+                    f"{table} compares {metric_label(metric)} of runs that were evaluated "
+                    f"differently: {what}; choose runs evaluated alike"
+                )
+
+
+def _settings_of(record: Record, metric: str) -> dict[str, Any]:
+    evaluation: Mapping[str, Any] = record.evaluation or {}
+    result = evaluation["results"][metric]
+    shared = {"images": evaluation.get("data_fingerprint")}
+    if metric == "natural":
+        return {**shared, "num_samples": result.get("num_samples")}
+    return {
+        **shared,
+        "norm": evaluation.get("norm"),
+        "eps": evaluation.get("eps"),
+        **result.get("settings", {}),
+        "num_samples": result.get("num_samples"),
+    }
+
+
+def _first_difference(
+    one: tuple[Record, Mapping[str, Any]], other: tuple[Record, Mapping[str, Any]]
+) -> str:
+    (first, left), (second, right) = one, other
+    key = next(key for key in {**left, **right} if left.get(key) != right.get(key))
+    return (
+        f"{key} is {left.get(key)!r} in run {first.run_id!r} and {right.get(key)!r} in run "
+        f"{second.run_id!r} ({data_label(str(second.config.get('data')))})"
+    )
+
+
+def check_distinct_seeds(records: Sequence[Record]) -> None:
+    """Raises a ValueError if two of the runs of one number have the same seed."""
+    by_seed: dict[Any, Record] = {}
+    for record in records:
+        other = by_seed.setdefault(record.config.get("seed"), record)
+        if other is not record:
+            keys = ", ".join(differing_keys([other, record])) or "nothing"
+            raise ValueError(
+                f"runs {other.run_id!r} and {record.run_id!r} would be one number, but "
+                f"have the same seed and differ in {keys}; choose one of them"
+            )

@@ -1,0 +1,159 @@
+"""Fig. 4: learned weights of different blocks against fixed weights, and against equal blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from analysis.ds_net_configs import DSNetShape
+from analysis.naming import method_label, metric_label
+from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
+from analysis.study_figures.estimates import (
+    Estimate,
+    check_one_setting,
+    describe_setting,
+    ds_nets_of,
+    estimate,
+)
+from analysis.study_figures.points import describe_spread, draw_points
+from analysis.style import create_figure
+from nasbench_at.records import Record
+
+__all__ = [
+    "BlockEnsemble",
+    "EnsembleVariant",
+    "compute_block_ensemble",
+    "draw_block_ensemble",
+]
+
+_FIGURE = "the block-ensemble figure"
+LEARNED, FIXED = "learned weights", "fixed, equal weights"
+
+
+@dataclass(frozen=True)
+class EnsembleVariant:
+    """One variant under one way of training.
+
+    Attributes:
+        method: Way of training, with its β.
+        variant: ``learned weights``, ``fixed, equal weights`` or several of one block.
+        natural: Natural accuracy.
+        robust: Accuracy under the attack.
+    """
+
+    method: str
+    variant: str
+    natural: Estimate
+    robust: Estimate
+
+
+@dataclass(frozen=True)
+class BlockEnsemble:
+    """The variants, by method.
+
+    Attributes:
+        variants: In order of method and variant.
+        attack: Name of the attack.
+        setting: On what the networks were trained and how attacked.
+    """
+
+    variants: tuple[EnsembleVariant, ...]
+    attack: str
+    setting: str
+
+
+def compute_block_ensemble(records: Sequence[Record], attack: str = "pgd") -> BlockEnsemble:
+    """Compares DS-Nets with the variants of Sec. 4.3 of the paper.
+
+    Learned weights start at N(0, 1); fixed ones are equal, of the same blocks or of several of one
+    block. All are of the blocks that the fixed ones have.
+
+    Args:
+        records: Runs, of one data set and depth.
+        attack: Whose accuracy is the robust one.
+
+    Raises:
+        MissingRunsError: If no method has two of the variants.
+        ValueError: If the runs of a method were trained or evaluated differently.
+    """
+    nets = ds_nets_of(records, attack, _FIGURE)
+    fixed = {blocks for _, shape in nets if (blocks := _variant_blocks(shape))}
+    variants: list[EnsembleVariant] = []
+    used: list[Record] = []
+    candidates = [(r, s) for r, s in nets if _variant_of(s, frozenset().union(*fixed)) is not None]
+    shapes = {record.run_id: shape for record, shape in candidates}
+    methods = group_by([r for r, _ in candidates], _method_of)
+    for method, runs in methods.items():
+        kept = prefer_recipe_weight_decay(runs)
+        by_variant = group_by(
+            kept, lambda r: str(_variant_of(shapes[r.run_id], frozenset().union(*fixed)))
+        )
+        if len(by_variant) < 2:
+            continue
+        check_one_setting([(r, shapes[r.run_id]) for r in kept], attack, _FIGURE)
+        used += kept
+        variants += [
+            EnsembleVariant(method, name, estimate(group, "natural"), estimate(group, attack))
+            for name, group in sorted(by_variant.items(), key=lambda item: _order(item[0]))
+        ]
+    if not used:
+        raise MissingRunsError(
+            f"{_FIGURE} needs, of one method, two of: learned weights, fixed and equal weights, "
+            "several of one block"
+        )
+    setting = describe_setting(used[0], attack, with_method=False)
+    return BlockEnsemble(tuple(variants), attack, setting)
+
+
+def _variant_blocks(shape: DSNetShape) -> frozenset[str]:
+    is_fixed = (shape.attention, shape.attention_init) == ("fixed", "equal")
+    return shape.all_blocks if is_fixed and shape.blocks is not None else frozenset()
+
+
+def _variant_of(shape: DSNetShape, blocks: frozenset[str]) -> str | None:
+    if shape.is_same_block:
+        assert shape.blocks is not None
+        return f"{len(shape.blocks)} \N{MULTIPLICATION SIGN} {shape.blocks[0]}"
+    if shape.blocks is None or shape.all_blocks != blocks or not shape.is_whole:
+        return None
+    if shape.is_searched:
+        return LEARNED
+    return FIXED if (shape.attention, shape.attention_init) == ("fixed", "equal") else None
+
+
+def _method_of(record: Record) -> str:
+    return method_label(str(record.config.get("method")), record.config.get("beta"))
+
+
+def _order(variant: str) -> tuple[int, str]:
+    return {LEARNED: 0, FIXED: 1}.get(variant, 2), variant
+
+
+def draw_block_ensemble(ensemble: BlockEnsemble) -> Figure:
+    """Draws robust accuracy at the left and natural accuracy at the right, a group a method.
+
+    Returns:
+        A figure of its own canvas, which no global state refers to.
+    """
+    figure = create_figure(9.0, 3.6)
+    left, right = figure.subplots(1, 2)
+    methods = list(dict.fromkeys(item.method for item in ensemble.variants))
+    names = sorted({item.variant for item in ensemble.variants}, key=_order)
+    found = {(item.method, item.variant): item for item in ensemble.variants}
+    robust, natural = (
+        {
+            name: [getattr(found.get((method, name)), side, None) for method in methods]
+            for name in names
+        }
+        for side in ("robust", "natural")
+    )
+    note = describe_spread([item.robust for item in ensemble.variants])
+    draw_points(
+        left, methods, robust, y=f"accuracy under {metric_label(ensemble.attack)}", title=note
+    )
+    draw_points(right, methods, natural, y="natural accuracy", title=note)
+    left.get_legend().remove()
+    figure.suptitle(ensemble.setting, fontsize=9)
+    return figure

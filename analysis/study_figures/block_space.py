@@ -1,0 +1,159 @@
+"""Fig. 6: accuracy by the number of atomic blocks to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from analysis.ds_net_configs import DSNetShape
+from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
+from analysis.study_figures.estimates import (
+    Estimate,
+    average,
+    check_one_setting,
+    describe_setting,
+    ds_nets_of,
+    estimate,
+)
+from analysis.study_figures.points import describe_spread, draw_points
+from analysis.style import PALETTE, create_figure, style_axes
+from nasbench_at.records import Record
+
+__all__ = ["BlockSpace", "BlockSubset", "compute_block_space", "draw_block_space"]
+
+_FIGURE = "the block-space figure"
+
+
+@dataclass(frozen=True)
+class BlockSubset:
+    """One block set.
+
+    Attributes:
+        blocks: Its names.
+        natural: Natural accuracy.
+        robust: Accuracy under the attack.
+    """
+
+    blocks: tuple[str, ...]
+    natural: Estimate
+    robust: Estimate
+
+
+@dataclass(frozen=True)
+class BlockSpace:
+    """Accuracies by block set and by its size.
+
+    Attributes:
+        subsets: The sets, small ones first.
+        sizes: The sizes in order.
+        natural: By size, the mean over its sets; the spread is that between sets.
+        robust: The same under the attack.
+        attack: Name of the attack.
+        setting: How the networks were trained and attacked.
+    """
+
+    subsets: tuple[BlockSubset, ...]
+    sizes: tuple[int, ...]
+    natural: tuple[Estimate, ...]
+    robust: tuple[Estimate, ...]
+    attack: str
+    setting: str
+
+
+def compute_block_space(records: Sequence[Record], attack: str = "pgd") -> BlockSpace:
+    """Averages accuracies over the block sets of each size, as Sec. 4.5 of the paper does.
+
+    DS-Nets with learned weights from N(0, 1) and one set of different blocks for all modules count.
+
+    Args:
+        records: Runs, of one data set, method and depth.
+        attack: Whose accuracy is the robust one.
+
+    Raises:
+        MissingRunsError: If there are not two block sets.
+        ValueError: If the runs were trained or evaluated differently.
+    """
+    nets = _networks_of_sets(records, attack)
+    shapes = {record.run_id: shape for record, shape in nets}
+    by_set = group_by(
+        [record for record, _ in nets], lambda r: tuple(sorted(shapes[r.run_id].all_blocks))
+    )
+    if len(by_set) < 2:
+        raise MissingRunsError(f"{_FIGURE} needs DS-Nets of two block sets, got {len(by_set)}")
+    check_one_setting(nets, attack, _FIGURE)
+    subsets = tuple(
+        BlockSubset(blocks, estimate(runs, "natural"), estimate(runs, attack))
+        for blocks, runs in sorted(by_set.items(), key=lambda item: (len(item[0]), item[0]))
+    )
+    sizes = tuple(sorted({len(subset.blocks) for subset in subsets}))
+    of_size = [[s for s in subsets if len(s.blocks) == size] for size in sizes]
+    return BlockSpace(
+        subsets=subsets,
+        sizes=sizes,
+        natural=tuple(average([subset.natural for subset in group]) for group in of_size),
+        robust=tuple(average([subset.robust for subset in group]) for group in of_size),
+        attack=attack,
+        setting=describe_setting(nets[0][0], attack),
+    )
+
+
+def _networks_of_sets(records: Sequence[Record], attack: str) -> list[tuple[Record, DSNetShape]]:
+    """The searched networks whose modules all choose from one set of different blocks."""
+    nets = [
+        (record, shape)
+        for record, shape in ds_nets_of(records, attack, _FIGURE)
+        if shape.is_searched
+        and shape.is_whole
+        and shape.blocks is not None
+        and len(set(shape.blocks)) == len(shape.blocks)
+    ]
+    kept = {record.run_id for record in prefer_recipe_weight_decay([record for record, _ in nets])}
+    return [(record, shape) for record, shape in nets if record.run_id in kept]
+
+
+def draw_block_space(space: BlockSpace) -> Figure:
+    """Draws accuracies by size at the left, and by block set at the right.
+
+    Returns:
+        A figure of its own canvas, which no global state refers to.
+    """
+    figure = create_figure(9.0, max(3.4, 1.2 + 0.24 * len(space.subsets)))
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.4))
+    counts = [sum(len(s.blocks) == size for s in space.subsets) for size in space.sizes]
+    draw_points(
+        left,
+        [
+            f"{size}\n({count} set{'s'[: count > 1]})"
+            for size, count in zip(space.sizes, counts, strict=True)
+        ],
+        {"robust": space.robust, "natural": space.natural},
+        x="atomic blocks to choose from",
+        y="accuracy",
+        title="mean over block sets ± standard deviation between them",
+    )
+    _draw_subsets(right, space)
+    figure.suptitle(space.setting, fontsize=9)
+    return figure
+
+
+def _draw_subsets(axes: Axes, space: BlockSpace) -> None:
+    """A line for each block set, the most robust on top."""
+    ordered = sorted(space.subsets, key=lambda subset: subset.robust.mean)
+    for y, subset in enumerate(ordered):
+        for color, marker, item in (
+            (PALETTE[0], "o", subset.robust),
+            (PALETTE[1], "s", subset.natural),
+        ):
+            error = [[item.mean - item.low], [item.high - item.mean]]
+            axes.errorbar(
+                item.mean, y, xerr=error, fmt=marker, color=color, markersize=4.5, capsize=2
+            )
+    title = describe_spread([subset.robust for subset in space.subsets])
+    style_axes(axes, x="accuracy", y="", title=title)
+    axes.set_yticks(range(len(ordered)), [" + ".join(s.blocks) for s in ordered], fontsize=7)
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))

@@ -1,0 +1,130 @@
+"""Fig. 5: accuracy by where the attention weights start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from analysis.naming import network_label
+from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
+from analysis.study_figures.estimates import (
+    Estimate,
+    check_one_setting,
+    describe_setting,
+    ds_nets_of,
+    estimate,
+)
+from analysis.study_figures.points import describe_spread, draw_points
+from analysis.style import create_figure
+from nasbench_at.records import Record
+
+__all__ = [
+    "Initialization",
+    "InitializedNetwork",
+    "compute_initialization",
+    "draw_initialization",
+]
+
+_FIGURE = "the initialisation figure"
+_ORDER = ("normal", "uniform", "log_normal", "exponential", "geometric", "equal")
+OPTIMISED = "optimised"
+
+
+@dataclass(frozen=True)
+class InitializedNetwork:
+    """The network from one start.
+
+    Attributes:
+        init: Name of the distribution; ``optimised`` for weights of an earlier training.
+        natural: Natural accuracy.
+        robust: Accuracy under the attack.
+    """
+
+    init: str
+    natural: Estimate
+    robust: Estimate
+
+
+@dataclass(frozen=True)
+class Initialization:
+    """Accuracies by start, in the paper's order.
+
+    Attributes:
+        networks: One a start.
+        attack: Name of the attack.
+        setting: What was trained how, and how attacked.
+    """
+
+    networks: tuple[InitializedNetwork, ...]
+    attack: str
+    setting: str
+
+
+def compute_initialization(records: Sequence[Record], attack: str = "pgd") -> Initialization:
+    """Compares starts of the attention weights, as Sec. 4.4 of the paper does.
+
+    Args:
+        records: Runs, of one data set and method.
+        attack: Whose accuracy is the robust one.
+
+    Raises:
+        MissingRunsError: If no DS-Net was trained from two starts.
+        ValueError: If several were, or the runs were trained or evaluated differently.
+    """
+    nets = [
+        (record, shape)
+        for record, shape in ds_nets_of(records, attack, _FIGURE)
+        if shape.attention == "learned" and shape.is_whole
+    ]
+    shapes = {record.run_id: shape for record, shape in nets}
+    inits = {name: _name_of(shape.attention_init) for name, shape in shapes.items()}
+    groups = group_by(
+        [record for record, _ in nets],
+        lambda r: (shapes[r.run_id].module_blocks, shapes[r.run_id].init_channels),
+    )
+    found = [g for g in groups.values() if len({inits[record.run_id] for record in g}) > 1]
+    if not found:
+        raise MissingRunsError(f"{_FIGURE} needs a DS-Net trained from two starts of its weights")
+    if len(found) > 1:
+        names = "; ".join(network_label(group[0].config) for group in found)
+        raise ValueError(f"{_FIGURE} is of one network, got {len(found)}: {names}; choose one")
+    runs = prefer_recipe_weight_decay(found[0])
+    check_one_setting([(record, shapes[record.run_id]) for record in runs], attack, _FIGURE)
+    by_init = group_by(runs, lambda r: inits[r.run_id])
+    return Initialization(
+        tuple(
+            InitializedNetwork(init, estimate(group, "natural"), estimate(group, attack))
+            for init, group in sorted(by_init.items(), key=lambda item: _rank(item[0]))
+        ),
+        attack,
+        describe_setting(runs[0], attack),
+    )
+
+
+def _name_of(init: str) -> str:
+    return OPTIMISED if init in ("trained", "given") else init
+
+
+def _rank(init: str) -> tuple[int, str]:
+    return (_ORDER.index(init) if init in _ORDER else len(_ORDER)), init
+
+
+def draw_initialization(initialization: Initialization) -> Figure:
+    """Draws robust and natural accuracy, each on its own scale, by start.
+
+    Returns:
+        A figure of its own canvas, which no global state refers to.
+    """
+    figure = create_figure(9.0, 3.4)
+    left, right = figure.subplots(1, 2)
+    labels = [network.init.replace("_", "-\n") for network in initialization.networks]
+    for axes, side, y in (
+        (left, "robust", "robust accuracy"),
+        (right, "natural", "natural accuracy"),
+    ):
+        estimates = [getattr(network, side) for network in initialization.networks]
+        draw_points(axes, labels, {side: estimates}, y=y, title=describe_spread(estimates))
+    figure.suptitle(initialization.setting, fontsize=9)
+    return figure

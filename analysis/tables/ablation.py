@@ -1,0 +1,173 @@
+"""DS-Net varied: Table 4 (blocks kept after pruning) and Table 6 (weight decay)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from analysis.ds_net_configs import read_ds_net
+from analysis.naming import data_label, method_label, network_label
+from analysis.selection import (
+    NAMED_KEYS,
+    MissingRunsError,
+    check_evaluated_alike,
+    check_trained_alike,
+    evaluated_runs,
+    group_by,
+    is_network_to_compare,
+    prefer_recipe_weight_decay,
+)
+from analysis.tables.cells import accuracy_cell, mark_best, published_result
+from analysis.tables.notes import note_evaluation, note_seeds
+from analysis.tables.table import Cell, Column, Row, Table
+from nasbench_at.records import Record
+
+__all__ = ["compute_pruning_table", "compute_weight_decay_table"]
+
+_METRICS = {"pgd": "PGD-20 Acc. (%)", "natural": "Standard Acc. (%)"}
+_OURS = "Ours"
+
+
+def compute_pruning_table(records: Iterable[Record]) -> Table:
+    """Computes Table 4: DS-Nets pruned to 1, 2, ... blocks a module, and as searched.
+
+    Pruned networks have fixed, given weights and keep equally many blocks in every module, by
+    ``attention_keep`` or by block sets of that size. Ours are those of learned weights from N(0, 1)
+    over all blocks that the pruned ones chose from. Sections by data set, method and depth.
+
+    Raises:
+        MissingRunsError: If no evaluated run is of a pruned network.
+        ValueError: If the runs of a section were trained or evaluated differently.
+    """
+    needs = "pruned DS-Nets (attention fixed, attention_init given, equally many blocks a module)"
+    runs, left_out = evaluated_runs(
+        records, lambda r: _kept_of(r) is not None or _is_ours(r), "Table 4", needs
+    )
+    sections: dict[str, dict[str, list[Record]]] = {}
+    for title, group in group_by(runs, _section_of).items():
+        pruned = [record for record in group if not _is_ours(record)]
+        if pruned:
+            by_kept = group_by(sorted(pruned, key=_order_of), lambda r: str(_kept_of(r)))
+            ours = _matching_ours(group, pruned)
+            sections[title] = by_kept | ({_OURS: ours} if ours else {})
+    if not sections:
+        raise MissingRunsError(f"Table 4 needs evaluated runs of {needs}; none belongs to it")
+    title = "Accuracy by the number of blocks that a module keeps"
+    return _lay_out(4, title, "Selected Blocks", sections, [*NAMED_KEYS], left_out)
+
+
+def _kept_of(record: Record) -> int | None:
+    shape = read_ds_net(record.config)
+    if shape is None or (shape.attention, shape.attention_init) != ("fixed", "given"):
+        return None
+    return shape.num_kept
+
+
+def _order_of(record: Record) -> int:
+    return _kept_of(record) or 0
+
+
+def _is_ours(record: Record) -> bool:
+    shape = read_ds_net(record.config)
+    return is_network_to_compare(record) and shape is not None and shape.blocks is not None
+
+
+def _section_of(record: Record) -> str:
+    shape = read_ds_net(record.config)
+    assert shape is not None
+    data, method = data_label(str(record.config.get("data"))), str(record.config.get("method"))
+    label = method_label(method, record.config.get("beta"))
+    return f"{data}, {label}, {shape.num_modules} modules, k = {shape.widen_factor}"
+
+
+def _matching_ours(records: Sequence[Record], pruned: Sequence[Record]) -> list[Record]:
+    """The searched networks of all blocks that the pruned ones chose from."""
+    shapes = [read_ds_net(record.config) for record in pruned]
+    wanted = {name for shape in shapes if shape is not None for name in shape.all_blocks}
+    ours = [
+        record
+        for record in records
+        if _is_ours(record)
+        and (shape := read_ds_net(record.config)) is not None
+        and shape.all_blocks == wanted
+    ]
+    return prefer_recipe_weight_decay(ours)
+
+
+def compute_weight_decay_table(records: Iterable[Record]) -> Table:
+    """Computes Table 6: DS-Nets trained with several weight decays.
+
+    Sections by data set, method and network, of those with two weight decays or more.
+
+    Raises:
+        MissingRunsError: If no DS-Net was trained with two weight decays.
+        ValueError: If the runs of a section were trained or evaluated differently.
+    """
+    needs = "one DS-Net trained with two weight decays or more"
+    runs, left_out = evaluated_runs(
+        records,
+        lambda r: (
+            read_ds_net(r.config) is not None
+            and is_network_to_compare(r)
+            and r.config.get("weight_decay") is not None
+        ),
+        "Table 6",
+        needs,
+    )
+    sections: dict[str, dict[str, list[Record]]] = {}
+    for title, group in group_by(runs, _network_section_of).items():
+        ordered = sorted(group, key=lambda r: float(r.config["weight_decay"]))
+        by_decay = group_by(ordered, lambda r: _scientific(r.config["weight_decay"]))
+        if len(by_decay) > 1:
+            sections[title] = by_decay
+    if not sections:
+        raise MissingRunsError(f"Table 6 needs evaluated runs of {needs}; none belongs to it")
+    title = "Accuracy by weight decay"
+    varied = [*NAMED_KEYS, "weight_decay"]
+    return _lay_out(6, title, "Weight decay", sections, varied, left_out)
+
+
+def _network_section_of(record: Record) -> str:
+    config = record.config
+    method = method_label(str(config.get("method")), config.get("beta"))
+    return f"{data_label(str(config.get('data')))}, {method}, {network_label(config)}"
+
+
+def _scientific(value: float) -> str:
+    """As the paper writes it: 5e-4."""
+    mantissa, exponent = f"{value:.5e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _lay_out(
+    number: int,
+    title: str,
+    head: str,
+    sections: Mapping[str, Mapping[str, Sequence[Record]]],
+    varied: Sequence[str],
+    left_out: Sequence[str],
+) -> Table:
+    """Makes the table from the runs by section and column."""
+    name = f"Table {number}"
+    labels = list(dict.fromkeys(label for columns in sections.values() for label in columns))
+    labels.sort(key=lambda label: (label == _OURS, 0.0 if label == _OURS else float(label)))
+    rows: list[Row] = []
+    used: list[Record] = []
+    for section, columns in sections.items():
+        runs = [record for group in columns.values() for record in group]
+        check_trained_alike(runs, varied, name)
+        check_evaluated_alike(runs, tuple(_METRICS), name)
+        used += runs
+        for metric, row_label in _METRICS.items():
+            cells = [_cell(number, label, columns.get(label, ()), metric) for label in labels]
+            rows.append(Row(section, row_label, tuple(mark_best(cells))))
+    notes = (note_seeds(rows), *note_evaluation(used, tuple(_METRICS)), *left_out)
+    columns_of_all = tuple(Column(label) for label in labels)
+    return Table(number, title, head, columns_of_all, tuple(rows), notes, published_in="rows")
+
+
+def _cell(number: int, label: str, records: Sequence[Record], metric: str) -> Cell:
+    if not records:
+        return Cell()
+    kept = int(label) if number == 4 and label != _OURS else None
+    published = published_result(number, records[0], metric, kept_blocks=kept)
+    return accuracy_cell(records, metric, published)

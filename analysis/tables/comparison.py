@@ -1,0 +1,258 @@
+"""Networks compared: Table 1 (twice ranked) and Tables 2, 3 and 5 (under every attack)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from analysis.ds_net_configs import is_ds_net
+from analysis.misalignment import MisalignmentRow, compute_misalignment
+from analysis.naming import data_label, network_label, network_name
+from analysis.selection import (
+    NAMED_KEYS,
+    TECHNICAL_KEYS,
+    MissingRunsError,
+    check_evaluated_alike,
+    differing_keys,
+    evaluated_runs,
+    group_by,
+    is_network_to_compare,
+    prefer_recipe_weight_decay,
+)
+from analysis.tables.cells import accuracy_cell, mark_best, published_result
+from analysis.tables.notes import note_evaluation, note_seeds
+from analysis.tables.table import Cell, Column, Row, Table
+from nasbench_at.records import Record
+
+__all__ = ["compute_attack_table", "compute_misalignment_table"]
+
+METRICS = ("natural", "fgsm", "pgd", "cw", "aa")
+_COLUMNS = (
+    Column("Natural"),
+    Column("FGSM"),
+    Column("PGD-20"),
+    Column("C&W"),
+    Column("AA"),
+)
+_METHODS = {2: "at", 3: "mart", 5: "trades"}
+_TITLES = {
+    2: "Test accuracy after adversarial training (AT)",
+    3: "Test accuracy after MART",
+    5: "Test accuracy after TRADES",
+}
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The runs of one row, which differ in their seeds only."""
+
+    label: str
+    records: list[Record]
+
+    @property
+    def is_ds_net(self) -> bool:
+        return is_ds_net(self.records[0].config)
+
+
+def compute_attack_table(number: int, records: Iterable[Record]) -> Table:
+    """Computes Table 2 (AT), 3 (MART) or 5 (TRADES).
+
+    A row a network, baselines before DS-Nets; sections by data set, those of MART and TRADES by β
+    too. Of DS-Nets those with learned weights from N(0, 1) count; of a network that was trained
+    with several weight decays, the recipe's.
+
+    Raises:
+        MissingRunsError: If no evaluated run was trained by the method.
+        ValueError: If the runs of a section were evaluated differently.
+    """
+    method, name = _METHODS[number], f"Table {number}"
+    runs, left_out = evaluated_runs(
+        records,
+        lambda r: r.config.get("method") == method and is_network_to_compare(r),
+        name,
+        f"method {method}",
+    )
+    sections = group_by(runs, lambda r: (r.config.get("data"), r.config.get("beta")))
+    rows: list[Row] = []
+    used: list[Record] = []
+    for (data, beta), group in sections.items():
+        networks = _networks_of(group)
+        kept = [record for network in networks for record in network.records]
+        check_evaluated_alike(kept, METRICS, name)
+        title = data_label(str(data)) + ("" if beta is None else f", β = {beta:g}")
+        rows += _attack_rows(number, title, networks)
+        used += kept
+    notes = [
+        note_seeds(rows),
+        *note_evaluation(used, METRICS),
+        "Improv.: the best DS-Net over the best baseline, relative; none where it is not better.",
+        *left_out,
+    ]
+    # The paper's two digits would call a tiny network's size zero.
+    smallest = min(record.num_params for record in used)
+    columns = (Column("Param (M)", 2 if smallest >= 10**5 else 4), *_COLUMNS)
+    return Table(number, _TITLES[number], "Architecture", columns, tuple(rows), tuple(notes))
+
+
+def _networks_of(records: Sequence[Record]) -> list[_Network]:
+    """One a row; labels that would be the same say what differs."""
+    networks = []
+    for group in group_by(records, lambda r: network_name(r.config)).values():
+        kept = prefer_recipe_weight_decay(group)
+        label = network_label(kept[0].config)
+        keys = differing_keys(kept, NAMED_KEYS | TECHNICAL_KEYS)
+
+        def variant(record: Record, keys: list[str] = keys) -> str:
+            return "".join(f", {key} {record.config.get(key)}" for key in keys)
+
+        for suffix, seeds in group_by(kept, variant).items():
+            networks.append(_Network(label + suffix, seeds))
+    return sorted(networks, key=lambda network: network.is_ds_net)
+
+
+def _attack_rows(number: int, section: str, networks: Sequence[_Network]) -> list[Row]:
+    columns = [
+        mark_best(
+            [
+                accuracy_cell(
+                    network.records,
+                    metric,
+                    published_result(number, network.records[0], metric),
+                )
+                for network in networks
+            ]
+        )
+        for metric in METRICS
+    ]
+    rows = [
+        Row(section, network.label, (_size_cell(network.records), *cells))
+        for network, *cells in zip(networks, *columns, strict=True)
+    ]
+    kinds = [network.is_ds_net for network in networks]
+    if True in kinds and False in kinds:
+        improvements = tuple(_improvement(cells, kinds) for cells in columns)
+        rows.append(Row(section, "Improv. (%)", (Cell(), *improvements), "improvement"))
+    return rows
+
+
+def _size_cell(records: Sequence[Record]) -> Cell:
+    return Cell(
+        value=records[0].num_params / 1e6, run_ids=tuple(record.run_id for record in records)
+    )
+
+
+def _improvement(cells: Sequence[Cell], is_ours: Sequence[bool]) -> Cell:
+    """The best DS-Net over the best baseline, in percent of the latter; so too as published."""
+
+    def best(ours: bool) -> Cell | None:
+        side = [
+            cell
+            for cell, flag in zip(cells, is_ours, strict=True)
+            if flag == ours and cell.value is not None
+        ]
+        return max(side, key=lambda cell: cell.value or 0.0, default=None)
+
+    def published(ours: bool) -> float | None:
+        side = [
+            cell.published
+            for cell, flag in zip(cells, is_ours, strict=True)
+            if flag == ours and cell.published is not None
+        ]
+        return max(side, default=None)
+
+    one, other = best(True), best(False)
+    if one is None or other is None:
+        return Cell()
+    return Cell(
+        value=_relative(one.value, other.value),
+        published=_relative(published(True), published(False)),
+        run_ids=one.run_ids + other.run_ids,
+    )
+
+
+def _relative(new: float | None, old: float | None) -> float | None:
+    return None if new is None or not old else 100 * (new - old) / old
+
+
+def compute_misalignment_table(records: Iterable[Record]) -> Table:
+    """Computes Table 1: natural accuracy after ST, PGD-20 after AT, and the two rankings.
+
+    Raises:
+        MissingRunsError: If there are not two networks trained both ways on one data set.
+        ValueError: If runs were evaluated differently.
+    """
+    needs = "methods st and at, both of at least two networks on one data set, natural and PGD-20"
+    runs, left_out = evaluated_runs(
+        records,
+        lambda r: r.config.get("method") in ("st", "at") and is_network_to_compare(r),
+        "Table 1",
+        needs,
+    )
+    runs = [record for record in runs if record.was_evaluated_by("pgd")]
+    rows: list[Row] = []
+    used: list[Record] = []
+    for data, group in group_by(runs, lambda r: str(r.config.get("data"))).items():
+        pairs = _trained_both_ways(group)
+        if len({network_name(record.config) for record in pairs}) >= 2:
+            rows += _misalignment_rows(data_label(data), pairs)
+            used += pairs
+    if not rows:
+        raise MissingRunsError(f"Table 1 needs evaluated runs of {needs}")
+    columns = (
+        *(Column("Standard Acc."), Column("Ranking", 0)),
+        *(Column("Robustness"), Column("Ranking", 0)),
+    )
+    title = "Standard accuracy after ST against robustness (PGD-20) after AT"
+    notes = (note_seeds(rows), *note_evaluation(used, ("natural", "pgd")), *left_out)
+    return Table(1, title, "Model", columns, tuple(rows), notes)
+
+
+def _trained_both_ways(records: Sequence[Record]) -> list[Record]:
+    """The runs of networks that have both ways of training, as one network each."""
+    kept: list[Record] = []
+    for group in group_by(records, lambda r: network_name(r.config)).values():
+        by_method = group_by(group, lambda r: r.config["method"])
+        standard = by_method.get("st", [])
+        robust = by_method.get("at", [])
+        if standard and robust:
+            kept += prefer_recipe_weight_decay(standard) + prefer_recipe_weight_decay(robust)
+    return kept
+
+
+def _misalignment_rows(section: str, records: Sequence[Record]) -> list[Row]:
+    robust = [r for r in records if r.config["method"] == "at"]
+    standard = [r for r in records if r.config["method"] == "st"]
+    check_evaluated_alike(robust, ["pgd"], "Table 1")
+    check_evaluated_alike(records, ["natural"], "Table 1")
+    by_name = [
+        replace(record, config={**record.config, "model": network_name(record.config)})
+        for record in records
+    ]
+    rows = []
+    for row in compute_misalignment(by_name).rows:
+        sides = [
+            [r for r in side if network_name(r.config) == row.model] for side in (standard, robust)
+        ]
+        rows.append(_misalignment_row(section, row, sides[0], sides[1]))
+    best = [mark_best([row.cells[i] for row in rows]) for i in (0, 2)]
+    return [
+        replace(row, cells=(natural, row.cells[1], robust_cell, row.cells[3]))
+        for row, natural, robust_cell in zip(rows, *best, strict=True)
+    ]
+
+
+def _misalignment_row(
+    section: str, row: MisalignmentRow, standard: Sequence[Record], robust: Sequence[Record]
+) -> Row:
+    natural_cell = accuracy_cell(standard, "natural", published_result(1, standard[0], "natural"))
+    robust_cell = accuracy_cell(robust, "pgd", published_result(1, robust[0], "pgd"))
+    return Row(
+        section,
+        network_label(standard[0].config),
+        (
+            natural_cell,
+            Cell(value=row.natural_rank, run_ids=natural_cell.run_ids),
+            robust_cell,
+            Cell(value=row.robust_rank, run_ids=robust_cell.run_ids),
+        ),
+    )

@@ -1,0 +1,61 @@
+"""What must be said below a table: seeds, images, attacks, how networks were selected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from analysis.naming import data_label, describe_attack, metric_label
+from analysis.selection import group_by
+from analysis.tables.table import Row
+from nasbench_at.records import Record
+
+__all__ = ["note_evaluation", "note_seeds"]
+
+
+def note_seeds(rows: Iterable[Row]) -> str:
+    """Says over how many seeds the numbers are."""
+    counts = sorted({cell.num_seeds for row in rows for cell in row.cells if cell.num_seeds})
+    if not counts:
+        return ""
+    if counts == [1]:
+        return "Accuracies in percent, of one seed."
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"Accuracies in percent, mean ± sample standard deviation over {seeds} seeds."
+
+
+def note_evaluation(records: Sequence[Record], metrics: Sequence[str]) -> list[str]:
+    """Says on how many images of what, under which attacks; and how the networks were selected."""
+    said: dict[str, list[str]] = {}
+    for data, group in group_by(records, lambda record: str(record.config.get("data"))).items():
+        said.setdefault(_describe_evaluation(group, metrics), []).append(data_label(data))
+    notes = [f"{' and '.join(labels)}: {text}." for text, labels in said.items()]
+    selected = [r.run_id for r in records if r.config.get("select_on") == "test"]
+    if selected:
+        notes.append(
+            f"{len(selected)} of {len(records)} runs were selected on the test images, as the "
+            "authors' code does: their accuracies are too high."
+        )
+    return notes
+
+
+def _describe_evaluation(records: Sequence[Record], metrics: Sequence[str]) -> str:
+    """Radius, attacks and images of one data set; a number of images that all share once."""
+    evaluation: Mapping[str, Any] = records[0].evaluation or {}
+    results = {metric: _result_of(records, metric) for metric in metrics}
+    found = {metric: result for metric, result in results.items() if result is not None}
+    counts = {result.get("num_samples") for result in found.values()}
+    parts = [f"{evaluation.get('norm')} radius {evaluation.get('eps')}"]
+    if len(counts) == 1:
+        parts.append(f"{counts.pop():,} images")
+    for metric, result in found.items():
+        attack = describe_attack(result.get("settings", {}))
+        images = f"{result['num_samples']:,} images" if counts else ""
+        if details := ", ".join(filter(None, [attack, images])):
+            parts.append(f"{metric_label(metric)}: {details}")
+    return "; ".join(parts)
+
+
+def _result_of(records: Sequence[Record], metric: str) -> Mapping[str, Any] | None:
+    record = next((record for record in records if record.was_evaluated_by(metric)), None)
+    return None if record is None else (record.evaluation or {})["results"][metric]

@@ -1,0 +1,91 @@
+"""``nasbench-at figure``: any figure by its name, from runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
+
+__all__ = ["FigureArguments", "run_figure"]
+
+FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
+
+
+@dataclass(frozen=True)
+class FigureArguments:
+    """Arguments of ``nasbench-at figure``.
+
+    Attributes:
+        paths: Folders of runs, of studies, or in which runs lie.
+        out: The figure's file: .pdf, .png or .svg; by default NAME.pdf.
+        attack: Whose accuracy is the robust one.
+        num_images: Test images of what is measured anew.
+        adversarial: Measure the loss of a landscape on attacked images.
+        form: Of a landscape; a contour for one run and surfaces for several by default.
+        points: Points of a landscape along a direction.
+        span: How far it reaches, in units of each filter's norm.
+        seed: Seed of directions, batches and attacks.
+        device: auto, cpu, cuda or cuda:N.
+        data_root: Where the data set's files lie.
+    """
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    out: Path | None = None
+    attack: str = "pgd"
+    num_images: int | None = None
+    adversarial: bool = False
+    form: Literal["contour", "surface", "line"] | None = None
+    points: int = 21
+    span: float = 1.0
+    seed: int = 0
+    device: str = "auto"
+    data_root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.out is not None and self.out.suffix not in FIGURE_SUFFIXES:
+            allowed = ", ".join(FIGURE_SUFFIXES)
+            raise ValueError(f"--out must end in {allowed}, got {str(self.out)!r}")
+
+
+def run_figure(words: Sequence[str]) -> int:
+    """Draw a figure by its name: attention, landscape, block-space, ...; see figure --help."""
+    from nasbench_at.flags import parse_flags
+
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(_describe())
+        return 0 if words else 2
+    if words[0].startswith("-"):
+        raise BadInputError(f"figure needs a name before its flags, got {words[0]!r}")
+    name, *rest = words
+    with bad_input():
+        arguments = parse_flags(
+            FigureArguments, rest, command=f"figure {name}", description=run_figure.__doc__
+        )
+    from analysis.gallery import FigureRequest, draw_figure, find_figure
+    from analysis.style import write_figure
+    from nasbench_at.console import PointProgress, stdout
+
+    out = arguments.out or Path(f"{name}.pdf")
+    with bad_input(), one_line_warnings(), PointProgress(name) as progress:
+        find_figure(name)
+        values = {key: value for key, value in vars(arguments).items() if key != "out"}
+        write_figure(draw_figure(name, FigureRequest(**values, on_progress=progress.update)), out)
+    stdout.print(f"figure drawn to {out}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _describe() -> str:
+    from analysis.gallery import FIGURES
+
+    lines = [f"  {name:<18} {kind.summary}" for name, kind in FIGURES.items()]
+    return (
+        "usage: nasbench-at figure NAME RUNS... [flags]   (figure NAME --help for each)\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )

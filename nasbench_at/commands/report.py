@@ -1,0 +1,79 @@
+"""``nasbench-at report``: one page about runs, which opens without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+
+__all__ = ["ReportArguments", "run_report"]
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """Arguments of ``nasbench-at report``.
+
+    Attributes:
+        paths: Folders of runs, of studies, or in which runs lie.
+        out: The page's file.
+        title: What stands on top.
+        landscapes: Measure the loss around the weights of so many of the most robust runs.
+        points: Points of a landscape along a direction.
+        num_images: Test images of a landscape.
+        theory: Hold the paper's claims against so many of the most robust DS-Nets.
+        device: auto, cpu, cuda or cuda:N.
+        data_root: Where the data set's files lie.
+    """
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    out: Path = Path("report.html")
+    title: str = "Robustness of networks"
+    landscapes: int = 2
+    points: int = 21
+    num_images: int = 128
+    theory: int = 1
+    device: str = "auto"
+    data_root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.out.suffix != ".html":
+            raise ValueError(f"--out must end in .html, got {str(self.out)!r}")
+        for name in ("landscapes", "theory"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} must be at least 0, got {getattr(self, name)}")
+
+
+def run_report(words: Sequence[str]) -> int:
+    """Write one HTML page: numbers, tables, figures, landscapes to turn, where they come from."""
+    from nasbench_at.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            ReportArguments, words, command="report", description=run_report.__doc__
+        )
+    from analysis.report import best_landscapes, best_theories, write_report
+    from nasbench_at.console import PointProgress, stdout
+
+    with bad_input(), one_line_warnings(), PointProgress("landscapes") as progress:
+        place = {"device": arguments.device, "data_root": arguments.data_root}
+        landscapes = best_landscapes(
+            arguments.paths,
+            arguments.landscapes,
+            points=arguments.points,
+            num_images=arguments.num_images,
+            on_progress=progress.update,
+            **place,
+        )
+        out = write_report(
+            arguments.paths,
+            arguments.out,
+            title=arguments.title,
+            landscapes=landscapes,
+            theories=best_theories(arguments.paths, arguments.theory, **place),
+        )
+    stdout.print(str(out), highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,65 @@
+"""``nasbench-at table``: the paper's tables from what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from nasbench_at.commands.input_errors import bad_input
+
+__all__ = ["TableArguments", "run_table"]
+
+TABLE_SUFFIXES = (".md", ".tex", ".csv")
+
+
+@dataclass(frozen=True)
+class TableArguments:
+    """Arguments of ``nasbench-at table``.
+
+    Attributes:
+        number: 1 to 6, as in the paper.
+        paths: Folders of runs, of studies, or in which runs lie.
+        out: File to write: .md, .tex or .csv; without it the table is printed.
+    """
+
+    number: tyro.conf.Positional[int]
+    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.out is not None and self.out.suffix not in TABLE_SUFFIXES:
+            allowed = ", ".join(TABLE_SUFFIXES)
+            raise ValueError(f"--out must end in {allowed}, got {str(self.out)!r}")
+
+
+def run_table(words: Sequence[str]) -> int:
+    """Make a table of the paper, 1 to 6, with the published numbers beside the measured ones."""
+    from nasbench_at.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            TableArguments, words, command="table", description=run_table.__doc__
+        )
+    from analysis.tables import compute_table, render_latex, render_markdown, table_to_csv
+    from nasbench_at.console import stdout
+    from nasbench_at.files import write_atomically
+    from nasbench_at.records import Benchmark
+
+    with bad_input():
+        table = compute_table(arguments.number, Benchmark.load(*arguments.paths))
+    suffix = ".md" if arguments.out is None else arguments.out.suffix
+    render = {".md": render_markdown, ".tex": render_latex, ".csv": table_to_csv}[suffix]
+    text = render(table)
+    if arguments.out is None:
+        stdout.print(text, highlight=False, markup=False, soft_wrap=True)
+        return 0
+    with bad_input():
+        try:
+            write_atomically(arguments.out, text.encode())
+        except OSError as error:
+            raise ValueError(f"cannot write {str(arguments.out)!r}: {error.strerror}") from None
+    stdout.print(f"table written to {arguments.out}", highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,438 @@
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from analysis.landscape import (
+    Landscape,
+    compute_landscape,
+    compute_run_landscape,
+    draw_landscape_contour,
+    draw_landscape_line,
+    draw_landscape_surface,
+    load_landscape,
+    measure_sharpness,
+    merge_landscapes,
+    save_landscape,
+)
+from analysis.landscape.directions import draw_direction
+from nasbench_at import RunConfig, build_network
+from nasbench_at.attacks import LinfPGD
+from nasbench_at.presets import resolve
+from nasbench_at.runs import create_run_folder
+from nasbench_at.training.checkpoints import save_weights
+
+
+class Quadratic(nn.Module):
+    """Its answer is ½ wᵀAw + bᵀw, whatever the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        root = torch.randn(12, 12, generator=generator, dtype=torch.float64)
+        self.matrix = root @ root.T
+        self.slope = torch.randn(12, generator=generator, dtype=torch.float64)
+        weight = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.value(self.weight.flatten()).expand(len(x), 1)
+
+    def value(self, w: torch.Tensor) -> torch.Tensor:
+        return 0.5 * w @ self.matrix @ w + self.slope @ w
+
+
+class Tied(nn.Module):
+    """Two convolutions share a weight; each has a norm of its own to be folded into it."""
+
+    conv_norm_pairs = (("conv1", "norm1"), ("conv2", "norm2"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
+        self.conv2, self.norm2 = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
+        self.conv2.weight = self.conv1.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm2(self.conv2(self.norm1(self.conv1(x)).relu())).mean(dim=(2, 3))
+
+
+def first_logit(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return logits[:, 0]
+
+
+def pixels(count: int = 6, shape=(3, 8, 8)) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    images = torch.rand(count, *shape, generator=generator)
+    return images, torch.randint(2, (count,), generator=generator)
+
+
+def quadratic_landscape(model: nn.Module | None = None, **options) -> Landscape:
+    images, labels = pixels(2)
+    model = model or Quadratic()
+    return compute_landscape(model, images, labels, **{"loss": first_logit, "points": 5} | options)
+
+
+@pytest.fixture
+def network(tiny_architecture):
+    """Trained a little, so that norms and their statistics are not those of the start."""
+    network = build_network(tiny_architecture)
+    x, y = pixels(16)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(network(x), y).backward()
+        optimizer.step()
+    return network
+
+
+def plain_losses(model, images, labels, landscape, **options) -> np.ndarray:
+    """As the definition reads: a copy of the model with other weights at each point."""
+    directions = [draw_direction(model, number, **options) for number in range(2)]
+    losses = np.empty(landscape.losses.shape)
+    for i, alpha in enumerate(landscape.alphas):
+        for j, beta in enumerate(landscape.betas):
+            moved = copy.deepcopy(model).eval()
+            with torch.no_grad():
+                for coordinate, direction in zip((alpha, beta), directions, strict=True):
+                    for name, step in direction.items():
+                        moved.get_parameter(name).add_(step, alpha=coordinate)
+                losses[i, j] = F.cross_entropy(moved(images), labels)
+    return losses
+
+
+def test_quadratic_loss_has_its_exact_landscape():
+    model = Quadratic()
+    found = quadratic_landscape(model, span=3.0, seed=7, name="bowl")
+    assert found.alphas.tolist() == found.betas.tolist() == [-3.0, -1.5, 0.0, 1.5, 3.0]
+    delta, eta = (draw_direction(model, i, seed=7)["weight"] for i in range(2))
+    center = model.weight.detach()
+    for i, alpha in enumerate(found.alphas):
+        for j, beta in enumerate(found.betas):
+            expected = model.value((center + alpha * delta + beta * eta).flatten())
+            assert found.losses[i, j] == pytest.approx(expected.item(), rel=1e-12)
+    assert found.center_loss == pytest.approx(model.value(center.flatten()).item(), rel=1e-12)
+    curvatures = [float(d.flatten() @ model.matrix @ d.flatten()) for d in (delta, eta)]
+    assert found.sharpness.curvatures == pytest.approx(curvatures, rel=1e-9)
+
+
+def test_line_is_the_middle_of_the_plane():
+    line, plane = quadratic_landscape(dimensions=1), quadratic_landscape()
+    np.testing.assert_array_equal(line.losses[:, 0], plane.losses[:, 2])
+    assert line.betas.tolist() == [0.0]
+    assert line.sharpness.curvatures == plane.sharpness.curvatures[:1]
+    assert line.sharpness.num_points == 4
+
+
+def test_sharpness_is_the_rise_within_the_radius():
+    found = quadratic_landscape(span=1.0)
+    rises = {}
+    for i, alpha in enumerate(found.alphas):
+        for j, beta in enumerate(found.betas):
+            rises[alpha, beta] = found.losses[i, j] - found.losses[2, 2]
+    inside = [rise for (a, b), rise in rises.items() if 0 < math.hypot(a, b) <= 1]
+    assert found.sharpness.radius == 1.0
+    assert found.sharpness.num_points == len(inside) == 12
+    assert found.sharpness.mean_rise == pytest.approx(np.mean(inside))
+    assert found.sharpness.max_rise == pytest.approx(max(inside))
+    assert measure_sharpness(found, 0.5).num_points == 4
+    assert measure_sharpness(found, 2.0).num_points == 24
+    with pytest.raises(ValueError, match=r"at least one grid step, 0\.5, got 0\.4"):
+        measure_sharpness(found, 0.4)
+
+
+def test_filters_of_a_direction_have_the_norms_of_the_weights(network):
+    direction = draw_direction(network, 0)
+    for name, step in direction.items():
+        weight = network.get_parameter(name).detach()
+        torch.testing.assert_close(step.flatten(1).norm(dim=1), weight.flatten(1).norm(dim=1))
+    moved = {name for name, p in network.named_parameters() if p.ndim >= 2}
+    assert direction.keys() == moved - {"attention.logits"}
+    everything = draw_direction(network, 0, move_vectors=True)
+    assert everything.keys() == dict(network.named_parameters()).keys() - {"attention.logits"}
+    bias = network.get_parameter("head.bias").detach()
+    assert everything["head.bias"].norm() == pytest.approx(bias.norm().item())
+
+
+def test_directions_are_decided_by_seed_and_number(network):
+    def head(*arguments, **options):
+        return draw_direction(network, *arguments, **options)["head.weight"]
+
+    assert torch.equal(head(0, seed=1), head(0, seed=1))
+    assert not torch.equal(head(0, seed=1), head(1, seed=1))
+    assert not torch.equal(head(0, seed=1), head(0, seed=2))
+
+
+@pytest.mark.parametrize("move_vectors", [False, True])
+def test_landscape_of_a_network_is_that_of_copies_of_it(network, move_vectors):
+    images, labels = pixels()
+    options = {"points": 3, "move_vectors": move_vectors, "span": 0.5}
+    found = compute_landscape(network, images, labels, **options)
+    expected = plain_losses(network, images, labels, found, move_vectors=move_vectors)
+    np.testing.assert_allclose(found.losses, expected, rtol=1e-4)
+    parts = compute_landscape(network, images, labels, batch_size=4, **options)
+    np.testing.assert_allclose(parts.losses, expected, rtol=1e-4)
+    threads = compute_landscape(network, images, labels, workers=2, **options)
+    np.testing.assert_allclose(threads.losses, expected, rtol=1e-4)
+    assert found.losses.std() > 0.01
+
+
+def test_weight_that_two_convolutions_share_moves_in_both():
+    model, (images, labels) = Tied(), pixels(shape=(2, 4, 4))
+    model(images)
+    found = compute_landscape(model, images, labels, points=3)
+    expected = plain_losses(model, images, labels, found)
+    np.testing.assert_allclose(found.losses, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_model_is_left_as_it_was_even_after_an_error(network, workers):
+    images, labels = pixels()
+    network.head.eval()
+    state = copy.deepcopy(network.state_dict())
+    where = [p.data_ptr() for p in network.parameters()]
+    gradients = [p.grad.clone() for p in network.parameters()]
+    modes = [module.training for module in network.modules()]
+
+    def check() -> None:
+        assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
+        assert [p.data_ptr() for p in network.parameters()] == where
+        for p, gradient in zip(network.parameters(), gradients, strict=True):
+            assert p.requires_grad
+            assert torch.equal(p.grad, gradient)
+        assert [module.training for module in network.modules()] == modes
+
+    def fail(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    options = {"points": 3, "workers": workers}
+    compute_landscape(network, images, labels, attack=LinfPGD(0.1, steps=1), **options)
+    check()
+    with pytest.raises(KeyboardInterrupt):
+        compute_landscape(network, images, labels, on_progress=fail, **options)
+    check()
+
+
+def test_workers_share_the_threads_of_an_operation():
+    seen = []
+
+    def spy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return logits[:, 0]
+
+    torch.set_num_threads(4)
+    try:
+        for workers in (1, 2, 8):
+            quadratic_landscape(workers=workers, loss=spy)
+            assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(1)
+    assert set(seen[:25]) == {4}
+    assert set(seen[25:50]) == {2}
+    assert set(seen[50:]) == {1}
+
+
+def test_images_are_attacked_once_at_the_weights(network):
+    images, labels = pixels()
+    attack = LinfPGD(0.1, steps=2, start="none")
+    found = compute_landscape(network, images, labels, points=3, attack=attack)
+    attacked = attack(network, images, labels)
+    natural = compute_landscape(network, attacked, labels, points=3)
+    np.testing.assert_allclose(found.losses, natural.losses, rtol=1e-5)
+    assert found.settings["attack"]["reattack"] is False
+    assert found.settings["attack"]["eps"] == 0.1
+
+
+def test_images_may_be_attacked_at_each_point(network):
+    images, labels = pixels()
+    attack = LinfPGD(0.1, steps=2, start="none")
+    options = {"points": 3, "attack": attack}
+    found = compute_landscape(network, images, labels, reattack=True, workers=2, **options)
+    moved = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        for number in range(2):
+            for name, step in draw_direction(network, number).items():
+                moved.get_parameter(name).add_(step, alpha=1.0)
+    logits = moved(attack(moved, images, labels))
+    assert found.losses[2, 2] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+    once = compute_landscape(network, images, labels, **options)
+    assert found.center_loss == pytest.approx(once.center_loss, rel=1e-5)
+    assert found.losses[2, 2] > once.losses[2, 2]
+
+
+def test_interrupted_landscape_goes_on_from_its_last_row(tmp_path):
+    file = tmp_path / "landscape.safetensors"
+    seen = []
+
+    def stop(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quadratic_landscape(progress_file=file, on_progress=stop)
+    assert load_landscape(file).num_missing == 15
+    seen.clear()
+    resumed = quadratic_landscape(progress_file=file, on_progress=lambda *n: seen.append(n))
+    assert (seen[0], seen[-1]) == ((1, 15), (15, 15))
+    np.testing.assert_array_equal(resumed.losses, quadratic_landscape().losses)
+    np.testing.assert_array_equal(load_landscape(file).losses, resumed.losses)
+    seen.clear()
+
+    def refuse(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("a finished landscape is computed again")
+
+    refuse.__name__ = first_logit.__name__
+    done = quadratic_landscape(progress_file=file, loss=refuse)
+    np.testing.assert_array_equal(done.losses, resumed.losses)
+
+
+def test_file_of_another_landscape_is_not_used(tmp_path):
+    file = tmp_path / "landscape.safetensors"
+    model = Quadratic()
+    quadratic_landscape(model, progress_file=file)
+    with pytest.raises(ValueError, match="is of other seed: 0, not 1"):
+        quadratic_landscape(model, progress_file=file, seed=1)
+    with pytest.raises(ValueError, match="has 5 alphas from -1 to 1, not 3 from -1 to 1"):
+        quadratic_landscape(model, progress_file=file, points=3)
+    with torch.no_grad():
+        model.weight += 1
+    with pytest.raises(ValueError, match=r"landscape\.safetensors' is of other weights: "):
+        quadratic_landscape(model, progress_file=file)
+    with pytest.raises(ValueError, match=r"cannot write landscape '.*none/file': No such file"):
+        quadratic_landscape(progress_file=tmp_path / "none" / "file")
+    file.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"cannot read landscape '.*landscape\.safetensors'"):
+        quadratic_landscape(model, progress_file=file)
+
+
+def test_shards_merge_to_the_whole(tmp_path):
+    whole = quadratic_landscape()
+    parts = [quadratic_landscape(shard=(i, 3)) for i in range(3)]
+    assert [part.num_missing for part in parts] == [16, 17, 17]
+    np.testing.assert_array_equal(merge_landscapes(parts).losses, whole.losses)
+    save_landscape(tmp_path / "part", parts[0])
+    again = merge_landscapes([load_landscape(tmp_path / "part"), *parts[1:]])
+    np.testing.assert_array_equal(again.losses, whole.losses)
+    some = merge_landscapes(parts[:2])
+    assert some.num_missing == 8
+    with pytest.raises(ValueError, match="lacks 8 of 25 points"):
+        some.sharpness  # noqa: B018
+    with pytest.raises(ValueError, match="part '' is of other seed: 3, not 0"):
+        merge_landscapes([whole, quadratic_landscape(seed=3)])
+    with pytest.raises(ValueError, match="at least one part to merge, got none"):
+        merge_landscapes([])
+
+
+def test_loss_that_is_no_number_is_infinite():
+    def broken(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return logits[:, 0] * math.nan
+
+    found = quadratic_landscape(loss=broken)
+    assert np.isposinf(found.losses).all()
+    with pytest.raises(ValueError, match="none of the losses is finite"):
+        draw_landscape_contour(found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"span": 0.0}, r"span must be positive and finite, got 0\.0"),
+        ({"points": 4}, "points must be odd and at least 3, got 4"),
+        ({"dimensions": 3}, "dimensions must be 1 or 2, got 3"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"shard": (2, 2)}, r"shard must be \(i, n\) with 0 <= i < n, got \(2, 2\)"),
+        ({"reattack": True}, "reattack needs an attack, got none"),
+        ({"model": nn.BatchNorm2d(3)}, "weights of two or more dimensions, .* got none"),
+        ({"loss": F.cross_entropy}, r"a value an image, shape \(2,\), got shape \(\)"),
+    ],
+)
+def test_bad_input_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        quadratic_landscape(**options)
+
+
+def test_landscape_of_a_run(tmp_path):
+    config = resolve(
+        RunConfig(blocks=("residual",), num_modules=3, init_channels=4, widen_factor=1, eps=0.1)
+    )
+    network = build_network(config.architecture((1, 8, 8), 10))
+    folder = create_run_folder(tmp_path, config)
+    save_weights(folder.best, network, {"epoch": 1})
+    options = {"points": 3, "num_images": 20, "device": "cpu"}
+    natural = compute_run_landscape(folder, **options)
+    attacked = compute_run_landscape(str(folder.path), adversarial=True, **options)
+    assert natural.name == config.run_id
+    assert natural.settings["attack"] is None
+    assert natural.settings["num_images"] == 20
+    attack = attacked.settings["attack"]
+    assert (attack["eps"], attack["steps"]) == (0.1, 20)
+    assert attacked.center_loss > natural.center_loss
+    assert compute_run_landscape(folder, points=3, shard=(8, 9)).settings["num_images"] == 500
+    with pytest.raises(ValueError, match=r"num_images must lie in 1\.\.500, got 501"):
+        compute_run_landscape(folder, num_images=501)
+
+
+def test_contour_shows_the_plane_from_above():
+    found = quadratic_landscape(name="bowl")
+    axes, bar = draw_landscape_contour(found).axes
+    assert axes.get_title() == "bowl\n2 images, natural; directions of seed 0"
+    assert bar.get_ylabel() == "first logit"
+    filled = axes.collections[0]
+    assert filled.levels[0] == found.losses.min()
+    assert filled.levels[-1] == found.losses.max()
+    cut = draw_landscape_contour(found, max_loss=found.center_loss + 1)
+    assert cut.axes[0].collections[0].levels[-1] == found.center_loss + 1
+    assert cut.axes[1].get_ylabel().startswith("first logit, cut at")
+    with pytest.raises(ValueError, match="max_loss must be at least the smallest loss"):
+        draw_landscape_contour(found, max_loss=-1e9)
+
+
+def test_contour_has_alpha_to_the_right():
+    found = quadratic_landscape()
+    slope = replace(found, losses=np.tile(found.alphas[:, None], (1, 5)))
+    axes = draw_landscape_contour(slope).axes[0]
+    low, high = (axes.collections[0].get_paths()[i].vertices[:, 0].mean() for i in (0, -1))
+    assert low < -0.5 < 0.5 < high
+
+
+def test_surfaces_share_one_scale():
+    low = quadratic_landscape(name="a")
+    high = replace(low, name="b", losses=low.losses + 100)
+    left, right, bar = draw_landscape_surface([low, high]).axes
+    assert [left.get_title(), right.get_title()] == ["a", "b"]
+    assert left.get_zlim() == right.get_zlim()
+    assert left.get_zlim()[0] <= low.losses.min()
+    assert left.get_zlim()[1] >= high.losses.max()
+    assert bar.get_ylabel() == "first logit"
+
+
+def test_lines_are_the_middle_sections():
+    plane, line = quadratic_landscape(name="a"), quadratic_landscape(name="b", dimensions=1)
+    (axes,) = draw_landscape_line([plane, line]).axes
+    for drawn in axes.lines:
+        np.testing.assert_array_equal(drawn.get_ydata(), plane.losses[:, 2])
+    assert [drawn.get_label() for drawn in axes.lines] == ["a", "b"]
+
+
+def test_what_cannot_be_drawn_together_is_named():
+    plane = quadratic_landscape(name="a")
+    line = quadratic_landscape(name="b", dimensions=1)
+    with pytest.raises(ValueError, match="landscape 'b' is a line"):
+        draw_landscape_surface([plane, line])
+    with pytest.raises(ValueError, match="at least one landscape to draw, got none"):
+        draw_landscape_line([])
+    with pytest.raises(ValueError, match="'' lacks 13 of 25 points"):
+        draw_landscape_contour(quadratic_landscape(shard=(1, 2)))
+    attacked = replace(plane, name="c", settings={**plane.settings, "images": "others"})
+    with pytest.raises(ValueError, match=r"must be of the same images, got .* of 'c', others"):
+        draw_landscape_line([plane, attacked])

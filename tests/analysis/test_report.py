@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from analysis.report import LandscapeData, write_report
+from analysis.report.attention import find_graph
+from analysis.report.entries import RunEntry, collect_entries, name_anchors
+from nasbench_at import evaluate_run, train
+from nasbench_at.config import RunConfig, dump_config
+from nasbench_at.presets import resolve
+from nasbench_at.records import Benchmark, Record
+from tests.analysis.synthetic import DEPTH, make_metrics, make_run, write_run
+from tests.nasbench_at.conftest import tiny_config
+
+VOID = {"meta", "link", "img", "br", "input"}
+EVIL = '<img src=x onerror="alert(1)">&\'</script><script>alert(2)</script>'
+WEIGHTS = [[0.4, 0.3, 0.2, 0.1], [0.25] * 4, [0.7, 0.1, 0.1, 0.1]]
+BOWL = LandscapeData("a bowl", [-1, 0, 1], [-1, 0, 1], [[2, 1, 2], [1, 0.25, 1], [2, 1, 9]])
+
+
+class Page(HTMLParser):
+    """A page as elements and text; that every element is closed is checked on the way."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.source = path.read_text("utf-8")
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self._open: list[str] = []
+        self.feed(self.source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self._open[-1] if self._open else "", data))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def ids(self):
+        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+
+    @property
+    def text(self):
+        shown = (data for tag, data in self.texts if tag not in ("script", "style"))
+        return " ".join(" ".join(shown).split())
+
+    @property
+    def sections(self):
+        return [attributes["id"] for attributes in self.all("section")]
+
+
+def write_page(tmp_path, records, *, metrics=(), **options):
+    for record in records:
+        write_run(tmp_path / "runs", record, metrics)
+    return Page(write_report(tmp_path / "runs", tmp_path / "report.html", **options))
+
+
+def study_runs():
+    """Runs for tables 2 and 6 and for the figures of a study, and one that waits."""
+    accuracies = {"natural": 85.0, "fgsm": 60.0, "pgd": 50.0}
+    blocks = [("residual",), ("dense",), ("residual", "dense")]
+    return [
+        *(
+            make_run({**accuracies, "pgd": 40.0 + i}, blocks=b, **DEPTH)
+            for i, b in enumerate(blocks)
+        ),
+        *(make_run({**accuracies, "pgd": 50.0 + s}, seed=s, **DEPTH) for s in range(2)),
+        make_run({**accuracies, "pgd": 45.0}, weight_decay=3e-4, **DEPTH),
+        make_run({**accuracies, "pgd": 30.0}, model="resnet50"),
+        make_run(None, seed=9, **DEPTH),
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return write_page(folder, study_runs(), metrics=make_metrics(), landscapes=[BOWL])
+
+
+# What stands in it
+
+
+def test_sections_appear_where_there_is_something_to_show(page, tmp_path):
+    assert page.sections == [
+        *("summary", "runs", "tables", "figures", "curves", "landscapes", "provenance", "records")
+    ]
+    assert write_page(tmp_path, [make_run(None)]).sections == [
+        *("summary", "runs", "provenance", "records")
+    ]
+
+
+def test_contents_list_the_sections(page):
+    links = [attributes["href"] for attributes in page.all("a")]
+    assert links[1 : 1 + len(page.sections)] == [f"#{name}" for name in page.sections]
+
+
+def test_headline_is_the_most_robust_run_with_counts_intervals_and_settings(page):
+    assert "digits, radius 0.1: DS-Net of residual + mbconv + dense + ada_rk" in page.text
+    measure = "51.00 % PGD-20, 20 steps of 0.02581, uniform start 5,100/10,000"
+    assert f"{measure}, 95 % interval 50.0 to 52.0 %" in page.text
+    assert "The best of 7 runs by PGD-20." in page.text
+
+
+def test_every_run_is_listed_with_its_state(page):
+    assert "8 runs, 1 of them not evaluated" in page.text
+    assert "7 evaluated, 1 not evaluated" in page.text
+    waiting = study_runs()[-1].run_id
+    assert f"in no table and no figure of accuracies: {waiting} (not evaluated)" in page.text
+
+
+def test_tables_of_the_paper_that_can_be_made_are_there(page):
+    assert [name for name in page.ids if re.fullmatch(r"table-\d", name)] == ["table-2", "table-6"]
+    assert "What could not be made" not in page.text
+
+
+def test_figures_that_can_be_made_are_there_with_what_they_show(page):
+    alternatives = " ".join(attributes["alt"] for attributes in page.all("img"))
+    assert "Mean accuracies by number of blocks. 1 to choose from: robust 40.5%" in alternatives
+    for start in ("Ratios to chance.", "The runs on the front.", "Spearman's correlation"):
+        assert start in alternatives
+    assert "Robust accuracy lost since the best epoch." in alternatives
+
+
+def test_learning_curves_say_what_was_lost(page):
+    assert "Best epoch" in page.text
+    assert "50.00 % 40.00 % 10.00" in page.text
+
+
+def test_run_that_still_runs_is_listed_with_its_epochs(tmp_path):
+    folder = tmp_path / "runs" / "x"
+    folder.mkdir(parents=True)
+    config = resolve(RunConfig(epochs=20))
+    (folder / "config.yaml").write_text(dump_config(config))
+    (folder / "metrics.jsonl").write_text(json.dumps(make_metrics(1)[0]) + "\n")
+    page = write_page(tmp_path, [])
+    assert f"{config.run_id} (still running)" in page.text
+    assert "1 of 20 epochs" in page.text
+    assert "tables" not in page.sections
+
+
+def test_runs_that_cannot_be_compared_are_named_and_the_rest_is_shown(tmp_path):
+    accuracies = {"natural": 80.0, "pgd": 40.0}
+    records = [
+        make_run(accuracies, method="trades"),
+        make_run(accuracies, method="trades", model="resnet50", fingerprint="others"),
+        make_run(accuracies, method="mart"),
+    ]
+    page = write_page(tmp_path, records)
+    assert "What could not be made Table 5 compares Natural of runs" in page.text
+    assert "table-3" in page.ids
+
+
+def test_page_says_when_numbers_cannot_be_trusted(tmp_path):
+    record = make_run({"natural": 80.0, "pgd": 40.0}, recipe="authors")
+    check = {"name": "masking", "passed": False, "detail": "gradients vanish"}
+    record = replace(record, evaluation={**record.evaluation, "checks": [check]})
+    text = write_page(tmp_path, [record]).text
+    assert "Trust check masking failed: gradients vanish" in text
+    assert text.count("Selected on the test images") == 2  # by the headline and by the record
+
+
+def test_attention_is_that_of_the_selected_epoch(tmp_path):
+    even = [[0.25] * 4] * 3
+    metrics = [*make_metrics(1, weights=even), *make_metrics(2, weights=WEIGHTS)[1:]]
+    metrics.append({**metrics[0], "epoch": 3})
+    page = write_page(tmp_path, [make_run({"natural": 80.0}, **DEPTH)], metrics=metrics)
+    assert "attention" in page.sections
+    weights = [data for tag, data in page.texts if tag == "td" and re.fullmatch(r"0\.\d{3}", data)]
+    assert weights == [f"{weight:.3f}" for row in WEIGHTS for weight in row]
+
+
+def test_equal_weights_are_not_shown(tmp_path):
+    run = make_run({"natural": 80.0}, attention="fixed", **DEPTH)
+    page = write_page(tmp_path, [run], metrics=make_metrics(weights=[[0.25] * 4] * 3))
+    assert "attention" not in page.sections
+
+
+def test_landscape_is_data_for_the_renderer_and_words_for_the_rest(page):
+    (canvas,) = page.all("canvas")
+    assert canvas["tabindex"] == "0"
+    assert "lowest 0.25, at the centre 0.25, highest 9" in canvas["aria-label"]
+    (data,) = (data for tag, data in page.texts if tag == "script" and data.startswith("{"))
+    assert json.loads(data) == {
+        "name": "a bowl",
+        "alphas": [-1.0, 0.0, 1.0],
+        "betas": [-1.0, 0.0, 1.0],
+        "losses": [[2.0, 1.0, 2.0], [1.0, 0.25, 1.0], [2.0, 1.0, 9.0]],
+    }
+
+
+# Where numbers come from
+
+
+def test_links_within_the_page_lead_somewhere(page):
+    targets = [a["href"][1:] for a in page.all("a") if a["href"].startswith("#")]
+    assert len(page.ids) == len(set(page.ids))
+    assert set(targets) <= set(page.ids)
+    anchors = {name for name in page.ids if name.startswith("run-")}
+    assert anchors <= set(targets)  # every record is led to
+
+
+def test_every_number_of_a_table_leads_to_its_records(page):
+    one, two = sorted(f"run-{run.run_id}" for run in study_runs()[3:5])
+    start = page.source.index('id="table-2"')
+    table = page.source[start : page.source.index("</table>", start)]
+    row = next(line for line in table.splitlines() if "50.50 ±" in line)
+    cell = next(part for part in row.split("</td>") if "50.50 ±" in part)
+    assert re.findall(r'href="#([^"]+)"', cell) == [one, one, two]
+
+
+def test_record_links_lead_to_the_files(tmp_path):
+    record = make_run({"natural": 80.0})
+    folder = write_run(tmp_path / "my runs & more", record)
+    (tmp_path / "pages").mkdir()
+    out = write_report(tmp_path / "my runs & more", tmp_path / "pages" / "report.html")
+    (link,) = (a["href"] for a in Page(out).all("a") if a["href"].endswith("record.json"))
+    assert (out.parent / unquote(link)).resolve() == (folder / "record.json").resolve()
+
+
+def test_record_holds_configuration_provenance_and_counts(page):
+    assert "init_channels: 6" in page.source
+    assert "0123456789ab" in page.text
+    assert "8,500/10,000" in page.text
+
+
+def test_records_of_a_file_have_no_link(tmp_path):
+    Benchmark(study_runs()).save(tmp_path / "all.jsonl")
+    page = Page(write_report(tmp_path / "all.jsonl", tmp_path / "report.html"))
+    assert "record.json" not in page.source
+    assert "table-2" in page.ids
+
+
+def test_equal_runs_give_equal_pages(tmp_path):
+    record = make_run({"natural": 80.0, "pgd": 40.0}, **DEPTH)
+    first = write_page(tmp_path, [record], metrics=make_metrics(weights=WEIGHTS)).source
+    write_report([tmp_path / "runs"], tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text("utf-8") == first
+
+
+# Safe, offline, for everybody
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    record = make_run({"natural": 80.0, "pgd": 40.0}, **DEPTH)
+    evaluation = {
+        **record.evaluation,
+        "checks": [{"name": EVIL, "passed": False, "detail": EVIL}],
+    }
+    own = Record(EVIL, {"model": EVIL, "weights": EVIL, "data": EVIL}, EVIL, 1, {EVIL: EVIL})
+    records = [replace(record, evaluation=evaluation), replace(own, evaluation=evaluation)]
+    landscape = replace(BOWL, name=EVIL)
+    return write_page(tmp_path, records, metrics=make_metrics(), title=EVIL, landscapes=[landscape])
+
+
+def test_names_that_are_markup_are_text(hostile):
+    assert {a["src"][:19] for a in hostile.all("img")} == {"data:image/svg+xml;"}
+    assert not [a for _, a in hostile.elements if any(name.startswith("on") for name in a)]
+    assert len(hostile.all("script")) == 4  # theme, page, landscapes and their data
+    assert EVIL in hostile.text
+    (title,) = (data for tag, data in hostile.texts if tag == "title")
+    assert title == EVIL
+    (data,) = (data for tag, data in hostile.texts if tag == "script" and data.startswith("{"))
+    assert json.loads(data)["name"] == EVIL
+
+
+def test_nothing_is_fetched(hostile, page):
+    for each in (hostile, page):
+        for tag, attributes in each.elements:
+            for name in ("src", "href", "srcset", "action", "poster", "data"):
+                value = attributes.get(name, "data:")
+                is_local = value.startswith(("data:", "#")) or value.endswith("record.json")
+                assert is_local, (tag, name, value)
+        styles = " ".join(data for tag, data in each.texts if tag == "style")
+        assert "url(" not in styles
+        assert "@import" not in styles
+        (policy,) = (m["content"] for m in each.all("meta") if "http-equiv" in m)
+        assert policy.startswith("default-src 'none'")
+
+
+def test_page_is_small(page):
+    assert len(page.source) < 2_000_000
+
+
+def test_page_has_landmarks_and_a_way_past_the_contents(page):
+    assert page.all("html")[0]["lang"] == "en"
+    assert page.all("a")[0] == {"class": "skip", "href": "#main"}
+    assert page.all("main")[0]["id"] == "main"
+    assert [len(page.all(tag)) for tag in ("h1", "header", "nav", "main", "footer")] == [1] * 5
+    for section in page.all("section"):
+        assert section["aria-labelledby"] in page.ids
+
+
+def test_pictures_and_tables_are_described(page):
+    assert all(attributes["alt"].strip() for attributes in page.all("img"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(attributes["scope"] for attributes in page.all("th"))
+    for attributes in page.all("div"):
+        if attributes.get("class") == "scroll":  # what scrolls can be focused, and has a name
+            assert attributes["tabindex"] == "0"
+            assert attributes.get("aria-label") or attributes["aria-labelledby"] in page.ids
+
+
+def test_both_themes_and_print_are_styled(page):
+    for text in ("prefers-color-scheme: dark", '[data-theme="dark"]', "@media print"):
+        assert text in page.source
+    (button,) = (b for b in page.all("button") if b.get("id") == "theme")
+    assert button["aria-pressed"] == "false"
+
+
+# Bad input
+
+
+def test_folder_without_runs_is_named(tmp_path):
+    with pytest.raises(ValueError, match=re.escape(f"there is no run in {str(tmp_path)!r}")):
+        write_report(tmp_path, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("paths", "out", "message"),
+    [
+        ("none", "report.html", "'none' is no folder of runs"),
+        ("runs", "report.pdf", "report must end in .html, got 'report.pdf'"),
+        ("runs", "no/report.html", "cannot write report 'no/report.html': no such folder"),
+    ],
+)
+def test_bad_paths_are_named(paths, out, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(Path("runs"), make_run(None))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        write_report(paths, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alphas": [0]}, "alphas of landscape 'a bowl' must be 2 to 201 increasing numbers"),
+        ({"betas": [1, 0, 2]}, "betas of landscape 'a bowl' must be 2 to 201 increasing numbers"),
+        ({"losses": [[1.0, 2.0]]}, "must have shape (3, 3), got (1, 2)"),
+        ({"losses": np.full((3, 3), np.nan)}, "landscape 'a bowl' has no finite loss"),
+    ],
+)
+def test_bad_landscapes_are_refused(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        replace(BOWL, **changes)
+
+
+def test_losses_that_are_not_finite_are_holes():
+    losses = [[np.inf, 1], [np.nan, 2]]
+    landscape = LandscapeData("a", [0, 1], [0, 1], losses)
+    assert landscape.to_json()["losses"] == [[None, 1.0], [None, 2.0]]
+    assert "highest 2." in landscape.summary
+
+
+# Pieces
+
+
+def test_run_found_twice_counts_once_as_it_is_furthest(tmp_path):
+    done, waiting = make_run({"natural": 80.0}), make_run(None)
+    write_run(tmp_path / "a", done)
+    write_run(tmp_path / "b", waiting)
+    for order in (("a", "b"), ("b", "a")):
+        (entry,) = collect_entries([tmp_path / name for name in order])
+        assert entry.status == "evaluated"
+
+
+def test_anchors_are_of_their_own():
+    entries = [RunEntry(name, {}) for name in ("a b", "a/b", "a-b", "<>")]
+    assert list(name_anchors(entries).values()) == [
+        *("run-a-b", "run-a-b-2", "run-a-b-3", "run-nameless")
+    ]
+
+
+@pytest.mark.slow
+def test_graph_of_a_named_network_needs_no_data(tmp_path):
+    record = make_run({"natural": 80.0}, model="tiny_ds_net")
+    write_run(tmp_path, replace(record, architecture="tiny_ds_net(10,1x8x8)"))
+    (entry,) = collect_entries([tmp_path])
+    graph = find_graph(entry)
+    assert sum(kind == "block" for _, kind in graph.nodes(data="kind")) == 12
+    assert find_graph(replace(entry, config={**entry.config, "plugins": ("mine.py",)})) is None
+
+
+def test_real_run_is_shown_with_its_graph(tmp_path):
+    config = resolve(tiny_config(epochs=1))
+    train(config, runs_dir=tmp_path / "runs", device="cpu")
+    evaluate_run(tmp_path / "runs" / config.run_id, ("fgsm",), device="cpu")
+    page = Page(write_report(tmp_path / "runs", tmp_path / "report.html"))
+    assert "Graph of DS-Net of residual + mbconv" in page.text
+    assert page.sections == [
+        *("summary", "runs", "tables", "attention", "curves", "provenance", "records")
+    ]
+
+
+def test_figures_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("analysis.report.figures._MAX_FIGURES", 1)
+    page = write_page(tmp_path, study_runs())
+    assert len(page.all("img")) == 1
+    assert "Figures beyond the first 1 are left out." in page.text

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.study_figures import (
+    compute_block_ensemble,
+    compute_block_space,
+    compute_co_occurrence,
+    compute_initialization,
+    compute_learning_curves,
+    compute_pareto,
+    compute_rank_correlation,
+    draw_block_ensemble,
+    draw_block_space,
+    draw_co_occurrence,
+    draw_initialization,
+    draw_learning_curves,
+    draw_pareto,
+    draw_rank_correlation,
+    read_metrics,
+)
+from analysis.tables import MissingRunsError
+from nasbench_at.records import Benchmark
+from tests.analysis.synthetic import DEPTH, FOUR, make_run
+
+
+def net(natural, pgd, **config):
+    return make_run({"natural": natural, "pgd": pgd}, **{**DEPTH, **config})
+
+
+def labels_of(axes):
+    return [label.get_text().replace("\n", " ") for label in axes.get_xticklabels()]
+
+
+# Block space, Fig. 6
+
+
+def block_space_runs():
+    """The more blocks, the better; and one DS-Net of each other kind, which must not count."""
+    runs = [
+        net(70 + 5 * size, 40 + 5 * size + i, blocks=blocks, init_channels=40 // size)
+        for size in range(1, 5)
+        for i, blocks in enumerate(combinations(FOUR, size))
+    ]
+    others = [{"attention": "fixed"}, {"attention_init": "uniform"}, {"weight_decay": 3e-4}]
+    return runs + [net(99, 99, **changes) for changes in others]
+
+
+def test_block_space_averages_the_sets_of_a_size():
+    space = compute_block_space(block_space_runs())
+    assert [len(subset.blocks) for subset in space.subsets] == [1] * 4 + [2] * 6 + [3] * 4 + [4]
+    assert space.sizes == (1, 2, 3, 4)
+    assert [item.mean for item in space.natural] == pytest.approx([0.75, 0.80, 0.85, 0.90])
+    assert [item.mean for item in space.robust] == pytest.approx([0.465, 0.525, 0.565, 0.60])
+    pairs = space.robust[1]
+    assert pairs.high - pairs.mean == pytest.approx(np.std(np.arange(6), ddof=1) / 100)
+    assert (pairs.spread, pairs.num_runs) == ("std", 6)
+    alone = space.robust[3]  # one run has the interval of its images
+    assert alone.spread == "interval"
+    assert alone.low < 0.60 < alone.high
+    assert space.setting == "digits, AT, PGD-20 at ε = 0.1, 10,000 images"
+
+
+def test_block_space_averages_seeds_before_sets():
+    runs = [net(80, pgd, blocks=FOUR[:2], seed=seed) for seed, pgd in enumerate((40, 50, 60))]
+    runs.append(net(80, 70, blocks=FOUR[2:]))
+    space = compute_block_space(runs)
+    assert space.robust[0].mean == pytest.approx((0.5 + 0.7) / 2)
+
+
+def test_block_space_is_drawn_by_size_and_by_set():
+    sizes, sets = draw_block_space(compute_block_space(block_space_runs())).axes
+    assert labels_of(sizes) == ["1 (4 sets)", "2 (6 sets)", "3 (4 sets)", "4 (1 set)"]
+    assert len(sets.get_yticks()) == 15
+    assert sets.get_yticklabels()[-1].get_text() == "ada_rk + dense + mbconv + residual"
+
+
+def test_block_space_needs_two_sets():
+    with pytest.raises(MissingRunsError, match="needs DS-Nets of two block sets, got 1"):
+        compute_block_space([net(80, 40)])
+    with pytest.raises(MissingRunsError, match="none of 1 records is one"):
+        compute_block_space([make_run(None)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 5}, "trained alike, but epochs is 20 in run"),
+        ({"num_modules": 4}, "compares networks of one depth, got 3 modules with k = 2"),
+        ({"data": "cifar10"}, "trained alike, but data is 'digits' in run"),
+    ],
+)
+def test_block_space_of_different_settings_is_refused(changes, message):
+    runs = [net(80, 40), net(80, 40, blocks=FOUR[:2], **changes)]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        compute_block_space(runs)
+
+
+def test_two_widths_of_one_set_are_no_mean():
+    runs = [net(80, 40), net(80, 40, blocks=FOUR[:2]), net(80, 40, init_channels=9)]
+    with pytest.raises(ValueError, match="have the same seed and differ in init_channels"):
+        compute_block_space(runs)
+
+
+# Block ensemble, Fig. 4
+
+
+def block_ensemble_runs():
+    runs = []
+    for method, add in (("at", 0), ("trades", 5)):
+        more = {"method": method}
+        runs += [net(85, 50 + add + seed, seed=seed, **more) for seed in range(3)]
+        runs += [net(84, 48 + add, attention="fixed", **more)]
+    runs += [net(80, 45, blocks=("dense",) * 4, attention="fixed", init_channels=5)]
+    # A smaller set belongs to another figure.
+    return [*runs, net(99, 99, blocks=FOUR[:2]), net(99, 99, attention_init="uniform")]
+
+
+def test_block_ensemble_compares_variants_by_method():
+    ensemble = compute_block_ensemble(block_ensemble_runs())
+    found = {(item.method, item.variant): item.robust.mean for item in ensemble.variants}
+    assert found == {
+        ("AT", "learned weights"): pytest.approx(0.51),
+        ("AT", "fixed, equal weights"): pytest.approx(0.48),
+        ("AT", "4 \N{MULTIPLICATION SIGN} dense"): pytest.approx(0.45),
+        ("TRADES, β = 6", "learned weights"): pytest.approx(0.56),
+        ("TRADES, β = 6", "fixed, equal weights"): pytest.approx(0.53),
+    }
+    learned = ensemble.variants[0].robust
+    assert (learned.num_runs, learned.spread) == (3, "std")
+    assert learned.low == pytest.approx(0.50)
+
+
+def test_block_ensemble_is_drawn_by_method():
+    robust, natural = draw_block_ensemble(compute_block_ensemble(block_ensemble_runs())).axes
+    assert labels_of(robust) == ["AT", "TRADES, β = 6"]
+    assert [text.get_text() for text in natural.get_legend().get_texts()] == [
+        "learned weights",
+        "fixed, equal weights",
+        "4 \N{MULTIPLICATION SIGN} dense",
+    ]
+    assert len(robust.containers) == 3
+
+
+def test_paper_networks_by_name_are_an_ensemble():
+    runs = [
+        make_run({"natural": 80, "pgd": pgd}, model=name)
+        for name, pgd in (("ds_net_4", 54), ("ds_net_4_fixed", 52), ("ds_net_4_same_dense", 50))
+    ]
+    assert len(compute_block_ensemble(runs).variants) == 3
+
+
+def test_block_ensemble_needs_two_variants_of_a_method():
+    runs = [net(80, 40), net(80, 40, attention="fixed", method="trades")]
+    with pytest.raises(MissingRunsError, match="of one method, two of: learned weights"):
+        compute_block_ensemble(runs)
+
+
+# Initialisation, Fig. 5
+
+
+def initialization_runs():
+    weights = ((0.1, 0.2, 0.3, 0.4),) * 3
+    given = net(84, 49, attention_init="given", attention_weights=weights)
+    inits = ("geometric", "normal", "uniform")
+    runs = [net(80 + i, 45 + i, attention_init=init) for i, init in enumerate(inits)]
+    return [*runs, given, net(99, 99, blocks=FOUR[:2]), net(99, 99, attention="fixed")]
+
+
+def test_starts_are_compared_in_the_papers_order():
+    result = compute_initialization(initialization_runs())
+    assert [network.init for network in result.networks] == [
+        *("normal", "uniform", "geometric", "optimised")
+    ]
+    assert [n.robust.mean for n in result.networks] == pytest.approx([0.46, 0.47, 0.45, 0.49])
+    assert [n.natural.mean for n in result.networks] == pytest.approx([0.81, 0.82, 0.80, 0.84])
+
+
+def test_starts_are_drawn():
+    robust, natural = draw_initialization(compute_initialization(initialization_runs())).axes
+    assert labels_of(robust) == ["normal", "uniform", "geometric", "optimised"]
+    heights = np.asarray(robust.containers[0].lines[0].get_ydata(), dtype=float)
+    np.testing.assert_allclose(heights, [0.46, 0.47, 0.45, 0.49])
+    assert natural.get_ylabel() == "natural accuracy"
+
+
+def test_starts_of_two_networks_are_refused():
+    runs = [
+        net(80, 40, blocks=blocks, attention_init=init)
+        for blocks in (FOUR, FOUR[:2])
+        for init in ("normal", "uniform")
+    ]
+    with pytest.raises(ValueError, match="is of one network, got 2: DS-Net of residual"):
+        compute_initialization(runs)
+    with pytest.raises(MissingRunsError, match="trained from two starts"):
+        compute_initialization(runs[::2])
+
+
+# Pareto fronts
+
+
+def is_dominated(point, points):
+    return any((other >= point).all() and (other > point).any() for other in points)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_front_is_what_brute_force_finds(seed):
+    values = np.random.default_rng(seed).integers(0, 6, size=(40, 2)).astype(float)  # with ties
+    frame = pd.DataFrame(values, columns=["natural", "pgd"])
+    front = compute_pareto(frame).on_front
+    assert front.tolist() == [not is_dominated(point, values) for point in values]
+
+
+def test_lower_may_be_better():
+    frame = pd.DataFrame(
+        {
+            "run_id": ["small", "bad", "large", "unknown"],
+            "num_params": [1, 2, 3, 1],
+            "pgd": [0.4, 0.3, 0.5, None],
+        }
+    )
+    pareto = compute_pareto(frame, "num_params", minimize=("num_params",))
+    assert pareto.run_ids == ("small", "bad", "large")
+    assert pareto.on_front.tolist() == [True, False, True]
+    (axes,) = draw_pareto(pareto).axes
+    assert axes.get_title() == "3 runs, 2 on the front"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("num params", "PGD-20 accuracy")
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [1, 3])
+
+
+def test_front_of_nothing_is_refused():
+    frame = Benchmark([make_run(None)]).to_frame()
+    with pytest.raises(MissingRunsError, match="runs that have both 'natural' and 'pgd'"):
+        compute_pareto(frame)
+    with pytest.raises(ValueError, match="minimize must name 'natural' or 'pgd', got params"):
+        compute_pareto(frame, minimize=("params",))
+
+
+# Learning curves
+
+
+def epoch(number, robust, natural=0.9):
+    return {
+        "epoch": number,
+        "train_accuracy": 0.5,
+        "validation_natural": natural,
+        "validation_robust": robust,
+    }
+
+
+def test_robust_overfitting_is_what_was_lost_since_the_first_best_epoch():
+    rows = [epoch(1, 0.3), epoch(2, 0.55), epoch(3, 0.55), epoch(4, 0.45)]
+    falling, rising = compute_learning_curves({"a": rows, "b": rows[:2]})
+    assert (falling.best_epoch, rising.best_epoch) == (2, 2)
+    assert falling.robust_overfitting == pytest.approx(0.1)
+    assert rising.robust_overfitting == 0
+    assert falling.robust.tolist() == [0.3, 0.55, 0.55, 0.45]
+
+
+def test_best_epoch_and_loss_are_marked():
+    (curve,) = compute_learning_curves({"a": [epoch(1, 0.5), epoch(2, 0.4)]})
+    (axes,) = draw_learning_curves([curve]).axes
+    assert [text.get_text() for text in axes.texts] == ["\N{MINUS SIGN}10.0"]
+    dashed = next(line for line in axes.lines if line.get_linestyle() == "--")
+    assert (dashed.get_xdata().tolist(), dashed.get_ydata().tolist()) == ([1, 2], [0.5, 0.5])
+
+
+def test_curve_without_a_loss_has_no_mark():
+    (axes,) = draw_learning_curves(compute_learning_curves({"a": [epoch(1, 0.5)]})).axes
+    assert not axes.texts
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [({}, "at least one run"), ({"a": []}, "run 'a' has no finished epoch")],
+)
+def test_curves_of_nothing_are_refused(metrics, message):
+    with pytest.raises(ValueError, match=message):
+        compute_learning_curves(metrics)
+
+
+def test_too_many_curves_are_refused():
+    curves = compute_learning_curves({str(i): [epoch(1, 0.5)] for i in range(11)})
+    with pytest.raises(ValueError, match="curves must be 1 to 10, got 11"):
+        draw_learning_curves(curves)
+
+
+def test_metrics_are_read_and_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    path.write_text(json.dumps(epoch(1, 0.5)) + "\n")
+    assert read_metrics(path) == [epoch(1, 0.5)]
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"cannot read metrics '.*metrics\.jsonl'"):
+        read_metrics(path)
+
+
+# Block pairs
+
+
+def test_pairs_of_the_best_are_counted_against_chance():
+    # Of the six pairs the two best hold residual: with mbconv and with dense.
+    accuracies = dict(zip(combinations(FOUR, 2), (60, 59, 40, 41, 42, 43), strict=True))
+    runs = [net(80, pgd, blocks=blocks) for blocks, pgd in accuracies.items()]
+    pairs = compute_co_occurrence(runs, quantile=1 / 3)
+    assert (pairs.num_best, pairs.num_networks) == (2, 6)
+    at = {name: i for i, name in enumerate(pairs.blocks)}
+    residual, mbconv, dense = at["residual"], at["mbconv"], at["dense"]
+    assert pairs.observed[residual, mbconv] == pairs.observed[residual, dense] == 1
+    assert pairs.observed[mbconv, dense] == 0
+    assert pairs.observed[residual, residual] == 2
+    assert pairs.expected[residual, mbconv] == pytest.approx(2 / 6)
+    assert pairs.ratio[residual, mbconv] == pytest.approx(3)
+    assert pairs.ratio[residual, residual] == pytest.approx(2)
+
+
+def test_seeds_are_one_network_and_module_sets_count_in_parts():
+    mixed = (("residual", "dense"), ("residual",), ("dense",))
+    runs = [net(80, pgd, blocks=("residual",), seed=seed) for seed, pgd in enumerate((90, 10))]
+    runs.append(net(80, 60, blocks=mixed))
+    pairs = compute_co_occurrence(runs, quantile=0.5)
+    assert (pairs.num_best, pairs.num_networks) == (1, 2)
+    np.testing.assert_allclose(pairs.observed, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
+    np.testing.assert_allclose(pairs.expected, [[1 / 3, 1 / 6], [1 / 6, 5 / 6]])
+
+
+def test_pairs_are_drawn_with_their_counts():
+    runs = [net(80, 40, blocks=("residual",)), net(80, 50, blocks=("dense", "residual"))]
+    axes = draw_co_occurrence(compute_co_occurrence(runs)).axes[0]
+    assert "2.00\n1/0.5" in [text.get_text() for text in axes.texts]
+    assert labels_of(axes) == ["dense", "residual"]
+
+
+def test_pairs_need_two_sets_and_a_share():
+    with pytest.raises(MissingRunsError, match="needs DS-Nets of two block sets"):
+        compute_co_occurrence([net(80, 40)])
+    with pytest.raises(ValueError, match=re.escape("quantile must lie in (0, 1), got 1")):
+        compute_co_occurrence([net(80, 40)], quantile=1)
+
+
+# Ranks
+
+
+def test_correlation_is_scipys():
+    generator = np.random.default_rng(0)
+    natural, robust = generator.integers(40, 60, size=(2, 20))
+    runs = [
+        net(int(n), int(r), seed=i) for i, (n, r) in enumerate(zip(natural, robust, strict=True))
+    ]
+    ranks = compute_rank_correlation(runs)
+    assert ranks.spearman == pytest.approx(stats.spearmanr(natural, robust).statistic)
+    low, high = ranks.interval
+    assert low < ranks.spearman < high
+    # Symmetric on Fisher's scale, 1.96 standard errors wide.
+    error = math.sqrt((1 + ranks.spearman**2 / 2) / 17)
+    assert math.atanh(high) - math.atanh(low) == pytest.approx(2 * 1.96 * error)
+    (axes,) = draw_rank_correlation(ranks).axes
+    assert f"correlation {ranks.spearman:.2f}" in axes.get_title()
+
+
+def test_ranks_of_equals_and_of_too_few():
+    runs = [net(80, 40 + seed, seed=seed) for seed in range(4)]
+    ranks = compute_rank_correlation(runs)
+    assert math.isnan(ranks.spearman)
+    assert ranks.robust_ranks.tolist() == [4, 3, 2, 1]
+    with pytest.raises(MissingRunsError, match="needs 4 runs evaluated by natural and pgd, got 3"):
+        compute_rank_correlation(runs[:3])

@@ -1,0 +1,443 @@
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+
+from analysis.tables import (
+    Cell,
+    Column,
+    MissingRunsError,
+    Row,
+    Table,
+    compute_table,
+    render_latex,
+    render_markdown,
+    table_to_csv,
+)
+from nasbench_at.published import published_results
+from nasbench_at.records import Benchmark, Record
+from tests.analysis.synthetic import DEPTH, FOUR, make_run
+
+ALL = ("natural", "fgsm", "pgd", "cw", "aa")
+
+
+def papers_runs(table: int) -> list[Record]:
+    """Runs that found exactly what the paper printed."""
+    accuracies: dict[tuple[object, ...], dict[str, float]] = {}
+    for cell in published_results(table):
+        key = (cell.data, cell.method, cell.beta, cell.model, cell.weight_decay)
+        accuracies.setdefault(key, {})[cell.metric] = cell.accuracy
+    return [
+        make_run(
+            values,
+            num_samples=10_000,
+            data=data,
+            method=method,
+            **{"beta": beta} if beta is not None else {},
+            **{"weight_decay": decay} if decay is not None else {},
+            model=model,
+        )
+        for (data, method, beta, model, decay), values in accuracies.items()
+    ]
+
+
+def section(table: Table, title: str) -> list[Row]:
+    return [row for row in table.rows if row.section == title]
+
+
+def row_of(table: Table, label: str, title: str | None = None) -> Row:
+    (row,) = (r for r in table.rows if r.label == label and title in (None, r.section))
+    return row
+
+
+# The paper's own numbers, in: its tables, out
+
+
+@pytest.mark.parametrize(
+    ("number", "title", "printed"),
+    [
+        (2, "CIFAR-10", [0.51, 3.38, 2.91, 3.90, 0.47]),
+        (2, "SVHN", [1.80, 4.46, 4.78, 0.08, 5.97]),
+        # Of 6.24 and 5.33 the paper prints 6.09 and 5.44, which its own rows do not give.
+        (3, "CIFAR-10, β = 6", [0.38, 6.24, 5.68, 3.48, 5.33]),
+        (3, "SVHN, β = 6", [1.76, 2.23, 5.89, 3.85, 3.03]),
+        (5, "CIFAR-10, β = 1", [0.15, 14.02, 4.54, None, 2.21]),
+        (5, "CIFAR-10, β = 6", [0.12, 6.87, 1.50, None, 1.14]),
+        (5, "SVHN, β = 1", [1.59, 5.29, 6.24, 0.97, 5.14]),
+        (5, "SVHN, β = 6", [0.67, 0.24, 5.36, 8.42, 4.88]),
+    ],
+)
+def test_improvement_is_the_papers(number, title, printed):
+    table = compute_table(number, papers_runs(number))
+    row = section(table, title)[-1]
+    assert row.kind == "improvement"
+    for cell, expected in zip(row.cells[1:], printed, strict=True):
+        assert cell.value == pytest.approx(cell.published)
+        if expected is None:
+            assert cell.value < 0
+        else:
+            assert cell.value == pytest.approx(expected, abs=0.006)
+
+
+def test_table_2_has_the_papers_rows_columns_and_best_numbers():
+    table = compute_table(2, papers_runs(2))
+    assert [c.label for c in table.columns] == [
+        *("Param (M)", "Natural", "FGSM", "PGD-20", "C&W", "AA")
+    ]
+    assert [row.label for row in section(table, "SVHN")] == [
+        *("ResNet-50", "WRN-34-10", "DS-Net-4-softmax", "DS-Net-6-softmax", "Improv. (%)")
+    ]
+    best = {
+        (row.label, column.label)
+        for row in section(table, "CIFAR-10")
+        for column, cell in zip(table.columns, row.cells, strict=True)
+        if cell.is_best
+    }
+    four, six = "DS-Net-4-softmax", "DS-Net-6-softmax"
+    assert best == {*((six, "Natural"), (six, "FGSM"), (four, "PGD-20"), (six, "C&W"), (six, "AA"))}
+    cell = row_of(table, six, "CIFAR-10").cells[1]
+    assert (cell.published, cell.published_std) == (86.76, 0.125)
+
+
+def test_table_1_ranks_as_the_paper_does():
+    runs = [
+        make_run(
+            {"natural": c.accuracy, "pgd": 1.0}
+            if c.method == "st"
+            else {"natural": 1.0, "pgd": c.accuracy},
+            data=c.data,
+            method=c.method,
+            model=c.model,
+        )
+        for c in published_results(1)
+    ]
+    table = compute_table(1, runs)
+    ranks = {row.label: (row.cells[1].value, row.cells[3].value) for row in table.rows}
+    assert ranks == {
+        "WRN-28-10": (1, 3),
+        "ResNet-62": (2, 4),
+        "DenseNet-121": (3, 2),
+        "MobileNetV2": (4, 6),
+        "AdaRK-Net-62": (5, 1),
+        "ResNet-50": (6, 5),
+    }
+    assert row_of(table, "WRN-28-10").cells[0] == Cell(
+        value=pytest.approx(96.46),
+        num_seeds=1,
+        num_samples=10_000,
+        is_best=True,
+        published=96.46,
+        run_ids=(runs[0].run_id,),
+    )
+
+
+def pruned(keep: int, accuracies: dict[str, float] | None, **more: object) -> Record:
+    columns = tuple(range(keep))
+    row = (*[1 / keep] * keep, *[0.0] * (4 - keep))
+    config = {
+        "data": "cifar10",
+        "attention": "fixed",
+        "attention_init": "given",
+        "attention_weights": (row,) * 15,
+        "attention_keep": (columns,) * 15,
+    }
+    return make_run(accuracies, **{**config, **more})
+
+
+def test_table_4_is_the_papers():
+    by_kept: dict[int | None, dict[str, float]] = {}
+    for cell in published_results(4):
+        by_kept.setdefault(cell.kept_blocks, {})[cell.metric] = cell.accuracy
+    runs = [
+        pruned(kept, values, init_channels=20 + kept) if kept else make_run(values, data="cifar10")
+        for kept, values in by_kept.items()
+    ]
+    table = compute_table(4, runs)
+    assert [c.label for c in table.columns] == ["1", "2", "3", "4", "Ours"]
+    pgd, natural = table.rows
+    assert (pgd.label, natural.label) == ("PGD-20 Acc. (%)", "Standard Acc. (%)")
+    for row in table.rows:
+        assert [cell.value for cell in row.cells] == pytest.approx(
+            [cell.published for cell in row.cells]
+        )
+        assert [cell.is_best for cell in row.cells] == [False] * 4 + [True]
+
+
+def test_table_4_takes_block_sets_that_hold_only_what_is_kept():
+    sets = (("residual", "dense"), ("mbconv", "dense"), ("residual", "ada_rk"))
+    weights = ((0.5, 0.5),) * 3
+    given = {"attention": "fixed", "attention_init": "given", "attention_weights": weights}
+    few = make_run({"natural": 80, "pgd": 40}, blocks=sets, **DEPTH, **given)
+    searched = make_run({"natural": 90, "pgd": 50}, blocks=FOUR, **DEPTH)
+    subset = make_run({"natural": 99, "pgd": 99}, blocks=FOUR[:3], **DEPTH)
+    table = compute_table(4, [few, searched, subset])
+    assert [c.label for c in table.columns] == ["2", "Ours"]
+    assert [cell.run_ids for cell in table.rows[0].cells] == [(few.run_id,), (searched.run_id,)]
+
+
+def test_table_6_is_the_papers():
+    table = compute_table(6, papers_runs(6))
+    assert [c.label for c in table.columns] == ["3e-4", "4e-4", "5e-4", "6e-4", "7e-4"]
+    pgd = table.rows[0]
+    assert [cell.value for cell in pgd.cells] == pytest.approx([48.28, 49.69, 54.14, 52.67, 49.69])
+    assert [cell.published for cell in pgd.cells] == [48.28, 49.69, 54.14, 52.67, 49.69]
+    assert [cell.is_best for cell in pgd.cells] == [False, False, True, False, False]
+
+
+# Seeds, names, choices
+
+
+def test_seeds_are_averaged_and_counted():
+    values = (80.0, 82.0, 84.0)
+    runs = [
+        make_run({"natural": value, "pgd": 50.0}, seed=seed, num_samples=500)
+        for seed, value in enumerate(values)
+    ]
+    (row,) = compute_table(2, Benchmark(runs)).rows
+    cell = row.cells[1]
+    assert (cell.value, cell.std) == pytest.approx((82.0, 2.0))
+    assert (cell.num_seeds, cell.num_samples) == (3, 500)
+    assert cell.run_ids == tuple(run.run_id for run in runs)
+    assert row.cells[5] == Cell()  # AutoAttack was not run
+    assert not cell.is_best  # there is nothing to compare with
+    note = compute_table(2, runs).notes[0]
+    assert note == "Accuracies in percent, mean ± sample standard deviation over 3 seeds."
+
+
+def test_network_described_by_its_fields_is_the_papers():
+    by_fields = make_run({"natural": 85.0, "pgd": 54.0}, data="cifar10")
+    by_name = make_run({"natural": 86.0, "pgd": 55.0}, data="cifar10", model="ds_net_4", seed=1)
+    other = make_run({"natural": 70.0, "pgd": 30.0}, data="cifar10", **DEPTH)
+    table = compute_table(2, [by_fields, by_name, other])
+    row = row_of(table, "DS-Net-4-softmax")
+    assert row.cells[1].num_seeds == 2
+    assert row.cells[1].published == 85.39
+    described = "DS-Net of residual + mbconv + dense + ada_rk, 3 modules of 6 channels, k = 2"
+    assert row_of(table, described).cells[1].published is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"eps": 0.02}, {"weight_decay": 1e-3}, {"data": "digits"}, {"method": "fat"}],
+    ids=str,
+)
+def test_other_cells_have_no_published_number(changes):
+    config = {"data": "cifar10", "model": "ds_net_4", "method": "at", **changes}
+    run = make_run({"natural": 85.0, "pgd": 54.0}, **config)
+    if config["method"] == "fat":
+        with pytest.raises(MissingRunsError):
+            compute_table(2, [run])
+    else:
+        assert compute_table(2, [run]).rows[0].cells[1].published is None
+
+
+def test_rows_of_one_name_say_what_differs():
+    runs = [
+        make_run({"natural": 80.0 + epochs}, data="cifar10", model="resnet50", epochs=epochs)
+        for epochs in (3, 6)
+    ]
+    labels = [row.label for row in compute_table(2, runs).rows]
+    assert all("ResNet-50" in label for label in labels)
+    assert ["epochs 3" in label for label in labels] == [True, False]
+    assert ["epochs 6" in label for label in labels] == [False, True]
+
+
+def test_variants_of_ablations_are_no_rows_of_table_2():
+    kept = make_run({"natural": 80.0, "pgd": 50.0}, **DEPTH)
+    variants = [
+        make_run({"natural": 99.0, "pgd": 99.0}, **DEPTH, **changes)
+        for changes in (
+            {"attention": "fixed"},
+            {"attention_init": "uniform"},
+            {"attention_keep": ((0, 1),) * 3},
+            {"weight_decay": 3e-4},
+        )
+    ]
+    table = compute_table(2, [kept, *variants])
+    assert table.run_ids == (kept.run_id,)
+
+
+def test_weight_decay_of_ones_own_is_kept_where_there_is_no_other():
+    run = make_run({"natural": 80.0}, weight_decay=1e-3)
+    assert compute_table(2, [run]).run_ids == (run.run_id,)
+
+
+def test_note_says_what_was_evaluated_and_that_selection_was_on_the_test_images():
+    accuracies = dict.fromkeys(ALL, 50.0)
+    run = make_run(accuracies, data="cifar10", model="resnet50", recipe="authors")
+    notes = " ".join(compute_table(2, [run]).notes)
+    assert "CIFAR-10: Linf radius 0.031; 10,000 images; FGSM" in notes
+    assert "PGD-20: 20 steps of 0.00775, uniform start; " in notes
+    assert "AA: standard version" in notes
+    assert "1 of 1 runs were selected on the test images" in notes
+
+
+# Runs that do not go together
+
+
+def test_runs_that_are_not_evaluated_are_left_out_and_named():
+    done, waiting = make_run({"natural": 80.0}), make_run(None, seed=1)
+    table = compute_table(2, [done, waiting])
+    assert table.rows[0].cells[1].num_seeds == 1
+    assert table.notes[-1] == f"Left out, because not evaluated: {waiting.run_id}."
+
+
+@pytest.mark.parametrize(
+    ("number", "needs"),
+    [
+        (1, "methods st and at, both of at least two networks"),
+        (2, "method at"),
+        (3, "method mart"),
+        (4, "pruned DS-Nets"),
+        (5, "method trades"),
+        (6, "one DS-Net trained with two weight decays"),
+    ],
+)
+def test_table_without_runs_says_what_it_needs(number, needs):
+    message = f"Table {number} needs evaluated runs of {needs}"
+    with pytest.raises(MissingRunsError, match=re.escape(message)):
+        compute_table(number, Benchmark([make_run({"natural": 1.0}, method="fat")]))
+
+
+def test_table_whose_runs_are_not_evaluated_names_them():
+    run = make_run(None)
+    with pytest.raises(MissingRunsError, match=f"not evaluated yet: {run.run_id}"):
+        compute_table(2, [run])
+
+
+@pytest.mark.parametrize("number", [0, 7, "2", None])
+def test_other_tables_are_refused(number):
+    with pytest.raises(ValueError, match=re.escape(f"table must be one of 1 to 6, got {number!r}")):
+        compute_table(number, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eps": 0.05}, "PGD-20 of runs that were evaluated differently: eps is 0.05 in"),
+        ({"fingerprint": "other"}, "Natural of runs that were evaluated differently: images is"),
+        ({"num_samples": 100}, "num_samples is 100 in"),
+        ({"recipe": "authors"}, "PGD-20 of runs that were evaluated differently: step_size is"),
+    ],
+)
+def test_runs_that_were_evaluated_differently_are_named(changes, message):
+    accuracies = {"natural": 80.0, "pgd": 40.0}
+    runs = [make_run(accuracies), make_run(accuracies, model="resnet50", **changes)]
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        compute_table(2, runs)
+    assert not isinstance(error.value, MissingRunsError)
+    assert all(run.run_id in str(error.value) for run in runs)
+
+
+def test_data_sets_are_sections_and_may_differ_in_their_radii():
+    accuracies = {"natural": 80.0, "pgd": 40.0}
+    runs = [make_run(accuracies), make_run(accuracies, data="cifar10")]
+    table = compute_table(2, runs)
+    assert [row.section for row in table.rows] == ["digits", "CIFAR-10"]
+
+
+def test_two_runs_of_one_seed_are_no_mean():
+    weights = ((0.4, 0.6, 0.0, 0.0),) * 15
+    runs = [
+        pruned(2, {"natural": 80.0, "pgd": 40.0}),
+        pruned(2, {"natural": 70.0, "pgd": 30.0}, attention_weights=weights),
+    ]
+    with pytest.raises(ValueError, match="the same seed and differ in attention_weights; choose"):
+        compute_table(4, runs)
+
+
+def test_ablation_of_runs_that_were_trained_differently_is_refused():
+    runs = [
+        make_run({"natural": 80.0, "pgd": 40.0}, weight_decay=decay, epochs=epochs)
+        for decay, epochs in ((3e-4, 3), (5e-4, 6))
+    ]
+    with pytest.raises(ValueError, match=r"Table 6 .* trained alike, but epochs is 3 in run"):
+        compute_table(6, runs)
+
+
+# Renderings
+
+
+@pytest.fixture
+def hostile() -> Table:
+    """Names that are markup in every language."""
+    cells = (
+        Cell(value=50.0, std=1.234, num_seeds=3, is_best=True, published=49.5, run_ids=("a", "b")),
+        Cell(),
+    )
+    row = Row("100% & more", "wrn_34|<b>*x*", cells)
+    improvement = Row(
+        "100% & more", "Improv. (%)", (Cell(value=-1.0), Cell(value=2.5)), "improvement"
+    )
+    columns = (Column("C&W"), Column("AA"))
+    return Table(2, "A_title", "Model", columns, (row, improvement), ("ε = 0.1",))
+
+
+def test_markdown(hostile):
+    assert render_markdown(hostile) == (
+        "**Table 2.** A\\_title\n\n"
+        "| Model | C&W | C&W, paper | AA |\n"
+        "| --- | ---: | ---: | ---: |\n"
+        "| **100% & more** |  |  |  |\n"
+        "| wrn\\_34\\|\\<b\\>\\*x\\* | **50.00 ± 1.234** | 49.50 | \N{EN DASH} |\n"
+        "| Improv. (%) | \N{EN DASH} | \N{EN DASH} | 2.50% |\n\n"
+        "ε = 0.1\n"
+    )
+
+
+def test_latex(hostile):
+    text = render_latex(hostile)
+    assert r"\begin{tabular}{lrrr}" in text
+    assert r"Model & C\&W & C\&W, paper & AA \\" in text
+    assert r"\multicolumn{4}{c}{100\% \& more} \\" in text
+    assert r"wrn\_34\textbar{}\textless{}b\textgreater{}*x* & \textbf{50.00 $\pm$ 1.234} &" in text
+    assert r" & 49.50 & -- \\" in text
+    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 2, 1]
+    assert r"$\epsilon$ = 0.1" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_csv_holds_all_that_is_known_of_each_number(hostile):
+    first, empty, *_ = csv.DictReader(StringIO(table_to_csv(hostile)))
+    assert first == {
+        "table": "2",
+        "section": "100% & more",
+        "row": "wrn_34|<b>*x*",
+        "column": "C&W",
+        "value": "50.0",
+        "std": "1.234",
+        "num_seeds": "3",
+        "num_samples": "",
+        "is_best": "True",
+        "published": "49.5",
+        "published_std": "",
+        "run_ids": "a b",
+    }
+    assert (empty["value"], empty["run_ids"]) == ("", "")
+
+
+def test_published_rows_stand_below_the_measured_ones(hostile):
+    text = render_markdown(replace(hostile, published_in="rows"))
+    lines = [line for line in text.splitlines() if line.startswith("| wrn")]
+    assert [line.count("|") for line in lines] == [4 + 1] * 2  # with an escaped one
+    assert ", paper | 49.50 | \N{EN DASH} |" in lines[1]
+    assert text.count("paper") == 1
+
+
+@pytest.mark.parametrize("number", [2, 3, 5, 6])
+def test_real_tables_render(number):
+    table = compute_table(number, papers_runs(number))
+    markdown = render_markdown(table)
+    widths = {line.count("|") for line in markdown.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+    assert "paper" in markdown
+    assert render_latex(table).count(r"\textbf") == _count_best(table.rows)
+
+
+def _count_best(rows: Sequence[Row]) -> int:
+    return sum(cell.is_best for row in rows for cell in row.cells)

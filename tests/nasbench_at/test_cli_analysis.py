@@ -1,0 +1,64 @@
+"""What figure, table and report say of bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nasbench_at.cli import main
+from nasbench_at.runs import StudyRuns
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["figure", "landskape"], "unknown figure 'landskape'; did you mean 'landscape'?"),
+        (["figure", "--out", "a.pdf"], "figure needs a name before its flags, got '--out'"),
+        (["figure", "landscape", "--out", "a.doc"], "--out must end in .pdf, .png, .svg, got"),
+        (["figure", "attention", "none"], "'none' is no folder of runs"),
+        (["figure", "attention", "empty"], "there is no run in empty"),
+        (["figure", "block-space", "empty"], "block"),
+        (["table", "7"], "table must be one of 1 to 6, got 7"),
+        (["table", "2", "empty"], "Table 2 needs evaluated runs of"),
+        (["table", "2", "--out", "a.doc"], "--out must end in .md, .tex, .csv, got 'a.doc'"),
+        (["report", "empty"], "there is no run in 'empty'"),
+        (["report", "--out", "a.pdf"], "--out must end in .html, got 'a.pdf'"),
+        (["report", "--landscapes", "-1"], "--landscapes must be at least 0, got -1"),
+    ],
+)
+def test_bad_input_is_a_line(words, message, capsys):
+    Path("empty").mkdir()
+    Path("runs").mkdir()
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_run_that_a_study_lists_and_that_is_gone_is_named(capsys):
+    folder = Path("runs/studies/s")
+    folder.mkdir(parents=True)
+    StudyRuns(("gone",), is_finished=True).write(folder)
+    assert main(["figure", "attention", str(folder)]) == 2
+    assert "run 'gone' of study 's' is missing" in capsys.readouterr().err
+
+
+def test_list_of_a_study_that_cannot_be_read_is_named(capsys):
+    folder = Path("runs/studies/s")
+    folder.mkdir(parents=True)
+    (folder / "runs.json").write_text("{")
+    assert main(["report", str(folder)]) == 2
+    assert "cannot read 'runs/studies/s/runs.json'" in capsys.readouterr().err
+
+
+def test_figures_are_listed_with_their_place_in_the_paper(capsys):
+    assert main(["figure", "--help"]) == 0
+    text = capsys.readouterr().out
+    for place in ("Fig. 4", "Fig. 5", "Fig. 6", "Fig. 7a", "Fig. 7b", "Fig. 8"):
+        assert place in text
