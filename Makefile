@@ -9,8 +9,9 @@ READY := $(VENV)/.installed
 .PHONY: demo test lint coverage
 
 demo: $(READY)
-	run=$$($(BIN)/nasbench-at train --config demo.yaml | tee >(cat >&2) | tail -n 1) && \
-	$(BIN)/nasbench-at evaluate $$run --aa-samples 100
+	$(BIN)/nasbench-at study run block-ensemble --config demo.yaml --ways at --seeds 0 1 \
+	  --name demo --workers 2
+	$(BIN)/nasbench-at report runs/studies/demo --title "A DS-Net, its weights and its blocks"
 
 test: $(READY)
 	$(BIN)/pytest

@@ -4,8 +4,8 @@ python benchmarks/landscape.py
 
 The plain loop copies the state_dict for each point, adds the directions tensor by tensor, loads it,
 and evaluates the network as built in batches of 128. Both sides may use the same cores: the plain
-loop within an operation, as torch does by default, ours by threads that take points each. The rest of
-the gain is no state_dict, larger batches, channels last, and BatchNorm folded once for all points.
+loop within an operation, as torch does by default, ours by threads that take points each. The
+rest of the gain: no state_dict, larger batches, channels last, BatchNorm folded once for the grid.
 A round times points spread over the grid on each side; the losses at all of them are compared. The
 network is not trained, but for its BatchNorm statistics.
 
