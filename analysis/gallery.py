@@ -17,6 +17,7 @@ from analysis.attention import (
     compute_attention,
     compute_attention_history,
     draw_attention,
+    draw_attention_distances,
     draw_attention_entropy,
     draw_attention_history,
 )
@@ -29,6 +30,7 @@ from analysis.landscape import (
     draw_landscape_line,
     draw_landscape_surface,
 )
+from analysis.lipschitz import compute_run_lipschitz, draw_lipschitz
 from analysis.perturbations import compute_run_perturbations, draw_perturbations
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
 from analysis.study_figures import (
@@ -163,6 +165,15 @@ def _attention_groups(request: FigureRequest) -> list[AttentionWeights]:
     return [compute_attention(runs, name=_group_name(runs)) for runs in groups.values()]
 
 
+def _draw_attention_distances(request: FigureRequest) -> Figure:
+    runs = request.runs()
+    names = []
+    for run in runs:
+        config = open_run_folder(run).config
+        names.append(f"{config.attention_init}, seed {config.seed}")
+    return draw_attention_distances(compute_attention(runs), names)
+
+
 def _group_name(runs: Sequence[Path]) -> str:
     return runs[0].name if len(runs) == 1 else runs[0].name.rpartition("-s")[0]
 
@@ -254,9 +265,17 @@ FIGURES: Mapping[str, FigureKind] = {
         "how evenly each module weighs its blocks",
         lambda request: draw_attention_entropy(_attention_groups(request)),
     ),
+    "attention-distances": FigureKind(
+        "how far apart the weights of runs are, l-infinity (Sec. 4.4)",
+        _draw_attention_distances,
+    ),
     "attention-history": FigureKind(
         "attention weights by epoch",
         lambda request: draw_attention_history(compute_attention_history(request.only_run())),
+    ),
+    "lipschitz": FigureKind(
+        "bounds and local Lipschitz constants of each block (Prop. 3.3)",
+        _from_run(compute_run_lipschitz, draw_lipschitz),
     ),
     "learning-curves": FigureKind(
         "validation accuracy by epoch, robust overfitting marked", _draw_learning_curves

@@ -111,12 +111,32 @@ def check_trained_alike(records: Sequence[Record], varied: Iterable[str], table:
     first = records[0]
     for record in records[1:]:
         for key in {**first.config, **record.config}:
-            if key not in ignored and first.config.get(key) != record.config.get(key):
+            if key in ignored:
+                continue
+            mine = _value_for(first.config, key, record.config)
+            its = _value_for(record.config, key, first.config)
+            if mine != its:
                 raise ValueError(
-                    f"{table} compares runs that were trained alike, but {key} is "
-                    f"{first.config.get(key)!r} in run {first.run_id!r} and "
-                    f"{record.config.get(key)!r} in run {record.run_id!r}; choose runs of one value"
+                    f"{table} compares runs that were trained alike, but {key} is {mine!r} in run "
+                    f"{first.run_id!r} and {its!r} in run {record.run_id!r}; choose runs of one "
+                    "value"
                 )
+
+
+def _value_for(config: Mapping[str, Any], key: str, other: Mapping[str, Any]) -> Any:
+    """A run's value of a key, as far as the network of another run could have it.
+
+    Options of a block that the other network lacks make no difference between the two.
+    """
+    value = config.get(key)
+    if key not in ("block_options", "block_copies") or not isinstance(value, Mapping):
+        return value
+    used = {
+        name
+        for row in other.get("blocks") or ()
+        for name in ((row,) if isinstance(row, str) else row)
+    }
+    return {name: entry for name, entry in value.items() if name in used}
 
 
 def differing_keys(records: Iterable[Record], ignored: Iterable[str] = ("seed",)) -> list[str]:

@@ -142,14 +142,20 @@ class StudyRuns:
     Attributes:
         run_ids: The runs that are finished.
         is_finished: Whether no more will come.
+        summary: A line about the study.
     """
 
     run_ids: tuple[str, ...]
     is_finished: bool
+    summary: str = ""
 
     def write(self, folder: Path) -> None:
         """Writes the list into a study's folder."""
-        content = {"runs": self.run_ids, "finished": self.is_finished}
+        content = {
+            "runs": self.run_ids,
+            "finished": self.is_finished,
+            "summary": self.summary,
+        }
         write_atomically(folder / _STUDY_RUNS, json.dumps(content, indent=1).encode())
 
     @classmethod
@@ -164,7 +170,9 @@ class StudyRuns:
             return None
         try:
             content = json.loads(path.read_text("utf-8"))
-            return cls(tuple(content["runs"]), bool(content["finished"]))
+            return cls(
+                tuple(content["runs"]), bool(content["finished"]), str(content.get("summary", ""))
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"cannot read {str(path)!r}: {error}") from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -183,10 +183,6 @@ class StudyConfig:
         """Returns the study as YAML text."""
         text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None)
         return text
-
-    def renamed(self, name: str) -> StudyConfig:
-        """Returns the study under another name."""
-        return replace(self, name=name)
 
     def differences(self, other: StudyConfig) -> list[str]:
         """Returns in words where another study of the same name is another study."""

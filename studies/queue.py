@@ -23,6 +23,7 @@ __all__ = [
     "fail_and_requeue",
     "fill_queue",
     "latest_trials",
+    "put_back",
     "release_stale_trials",
     "release_worker",
     "requeue_failed",
@@ -85,6 +86,13 @@ def claim_trial(opened: OpenStudy, worker: str) -> optuna.Trial | None:
         storage.set_trial_user_attr(frozen._trial_id, "worker", worker)
     study.sampler = create_sampler(opened.config, frozen.user_attrs["slot"])
     return optuna.Trial(study, frozen._trial_id)
+
+
+def put_back(opened: OpenStudy, trial_id: int) -> None:
+    """Lets a running trial wait again, as one that was interrupted and not one that died."""
+    with exclusively(opened.storage):
+        if opened.storage.get_trial(trial_id).state == TrialState.RUNNING:
+            opened.storage.set_trial_state_values(trial_id, state=TrialState.WAITING)
 
 
 def fail_and_requeue(opened: OpenStudy, trial_id: int, error: str) -> bool:

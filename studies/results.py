@@ -118,15 +118,30 @@ class Compute:
         seconds: Seconds of training of its runs, those found in the records not counted.
         epochs: Epochs trained.
         full_epochs: Epochs of training every trial in full.
-        space_size: Configurations of the searched space; None if it is not finite.
+        is_search: Whether trials were chosen from a space.
+        space_size: Configurations of that space; None if it is not finite.
         exhaustive_epochs: Epochs of training all of them; None likewise.
     """
 
     seconds: float
     epochs: int
     full_epochs: int
+    is_search: bool
     space_size: int | None
     exhaustive_epochs: int | None
+
+    def describe(self) -> str:
+        """Says it in a line."""
+        text = f"{self.epochs:,} epochs trained, {self.full_epochs:,} if all trials were in full"
+        if not self.is_search:
+            return text
+        if self.space_size is None or not self.exhaustive_epochs:
+            return f"{text}; the space is not finite"
+        share = self.epochs / self.exhaustive_epochs
+        return (
+            f"{text}; {self.exhaustive_epochs:,} for all {self.space_size:,} networks of the space "
+            f"({share:.2%} of that)"
+        )
 
 
 @dataclass(frozen=True)
@@ -237,6 +252,7 @@ class StudyResult:
             run_id = trial.user_attrs.get("run_id")
             record = records.get(str(run_id))
             full += self.config.base.epochs or 0
+            epochs += trial.user_attrs.get("screening_epochs", 0)
             if record is not None and not trial.user_attrs.get("from_records"):
                 epochs += record.training["epochs"]
             elif record is None:
@@ -244,17 +260,23 @@ class StudyResult:
             if trial.duration and not trial.user_attrs.get("from_records"):
                 seconds += trial.duration.total_seconds()
         space = self.config.space
-        size = len(self.config.cells) or (space and space.size(self.config.base.num_modules))
-        exhaustive = None if not size else size * (self.config.base.epochs or 0)
-        return Compute(seconds, epochs, full, size or None, exhaustive)
+        size = None if space is None else space.size(self.config.base.num_modules)
+        exhaustive = None if size is None else size * (self.config.base.epochs or 0)
+        return Compute(seconds, epochs, full, space is not None, size, exhaustive)
 
 
-def list_runs(opened: OpenStudy, folder: Path) -> None:
-    """Writes into a study's folder which finished runs are its own, for reports and queries."""
+def list_runs(opened: OpenStudy, folder: Path, summary: str = "") -> None:
+    """Writes into a study's folder which finished runs are its own, for reports and queries.
+
+    Args:
+        opened: The study.
+        folder: Its folder.
+        summary: A line about it.
+    """
     trials = latest_trials(opened.study.get_trials(deepcopy=False))
     run_ids = [t.user_attrs["run_id"] for t in trials if t.state == TrialState.COMPLETE]
     is_finished = StudyStatus.of(opened).is_finished
-    StudyRuns(tuple(dict.fromkeys(run_ids)), is_finished).write(folder)
+    StudyRuns(tuple(dict.fromkeys(run_ids)), is_finished, summary).write(folder)
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

@@ -32,7 +32,6 @@ __all__ = [
 
 MAX_RESTARTS = 3
 POLL_SECONDS = 0.5
-EXIT_INTERRUPTED = 75
 
 OnStatus = Callable[[StudyStatus], None]
 
@@ -92,8 +91,9 @@ def run_study(
             _Supervisor(opened, folder, url, arguments).run(workers, on_status)
         if on_status is not None:
             on_status(StudyStatus.of(opened))
-        list_runs(opened, folder)
-        return StudyResult.of(opened, runs)
+        result = StudyResult.of(opened, runs)
+        list_runs(opened, folder, result.compute().describe())
+        return result
 
 
 def create_study(

@@ -86,6 +86,7 @@ def test_every_table_comes_out_of_its_study(number, study, rows, suffix, runs, t
         ("block-space", "block-space"),
         ("attention", "block-space"),
         ("attention-entropy", "block-space"),
+        ("attention-distances", "initialization"),
         ("learning-curves", "weight-decay"),
         ("pareto", "block-space"),
         ("co-occurrence", "block-space"),
@@ -109,6 +110,7 @@ def test_every_figure_of_a_study_comes_out_of_it(name, study, runs, tmp_path):
         "gradient-variance",
         "attention",
         "attention-history",
+        "lipschitz",
         "perturbations",
         "confusion",
         "class-accuracy",
@@ -121,6 +123,8 @@ def test_every_figure_of_a_run_comes_out_of_it(name, runs, tmp_path):
     words = ["figure", name, str(runs / run_id), "--out", str(out), "--device", "cpu"]
     if name == "landscape":
         words += ["--points", "3", "--num-images", "16", "--adversarial"]
+    if name == "lipschitz":
+        words += ["--num-images", "8"]
     assert main(words) == 0
     assert "<svg" in out.read_text()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from analysis.attention.drawing import (
     draw_attention,
+    draw_attention_distances,
     draw_attention_entropy,
     draw_attention_history,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "compute_attention",
     "compute_attention_history",
     "draw_attention",
+    "draw_attention_distances",
     "draw_attention_entropy",
     "draw_attention_history",
 ]

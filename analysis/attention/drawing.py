@@ -17,12 +17,18 @@ from analysis.attention.weights import (
     AttentionHistory,
     AttentionWeights,
     Band,
+    attention_distances,
     attention_entropy,
     spread,
 )
 from analysis.style import INK, MARKERS, PALETTE, create_figure, style_axes
 
-__all__ = ["draw_attention", "draw_attention_entropy", "draw_attention_history"]
+__all__ = [
+    "draw_attention",
+    "draw_attention_distances",
+    "draw_attention_entropy",
+    "draw_attention_history",
+]
 
 _WEIGHT = "attention weight"
 _MODULE = "module"
@@ -111,6 +117,34 @@ def draw_attention_history(history: AttentionHistory) -> Figure:
     panels[0].set_ylim(bottom=0)
     figure.suptitle(history.name, fontsize=8, color=INK)
     figure.colorbar(depth, ax=list(panels), label=_MODULE, ticks=MaxNLocator(integer=True))
+    return figure
+
+
+def draw_attention_distances(weights: AttentionWeights, names: Sequence[str]) -> Figure:
+    """Draws the l∞ distance between the weights of each two runs (Sec. 4.4), with its value.
+
+    Args:
+        weights: Of the runs.
+        names: What the runs are called, in their order.
+
+    Raises:
+        ValueError: If there are fewer than two runs.
+    """
+    if weights.num_seeds < 2:
+        raise ValueError(f"distances need at least two runs, got {weights.num_seeds}")
+    distances = attention_distances(weights.weights)
+    size = 1.6 + 0.62 * len(names)
+    figure = create_figure(size + 0.8, size)
+    axes = figure.add_subplot()
+    image = axes.imshow(distances, cmap="PuBu", vmin=0, vmax=max(float(distances.max()), 1e-9))
+    for (i, j), value in np.ndenumerate(distances):
+        is_dark = value > 0.6 * distances.max()
+        color = "white" if is_dark else INK
+        axes.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=7, color=color)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_title("largest difference between attention weights", fontsize=8, color=INK)
+    figure.colorbar(image, ax=axes, shrink=0.8)
     return figure
 
 

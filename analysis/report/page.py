@@ -70,7 +70,7 @@ def write_report(
     template = _environment().get_template("report.html.j2")
     page = template.render(
         title=title,
-        running_studies=_running_studies(places),
+        studies=_studies(places),
         theories=list(theories),
         **_collect(entries, out, list(landscapes)),
     )
@@ -81,10 +81,10 @@ def write_report(
     return out
 
 
-def _running_studies(places: Iterable[str | Path]) -> list[str]:
-    """Names of the studies among the places whose runs are not all there yet."""
-    studies = {Path(place).name: StudyRuns.read(Path(place)) for place in places}
-    return [name for name, study in studies.items() if study and not study.is_finished]
+def _studies(places: Iterable[str | Path]) -> dict[str, StudyRuns]:
+    """The studies among the places."""
+    found = {Path(place).name: StudyRuns.read(Path(place)) for place in places}
+    return {name: study for name, study in found.items() if study is not None}
 
 
 def _environment() -> Environment:

@@ -101,7 +101,7 @@ def show_results(result: Any, runs_dir: Path) -> int:
     from studies.config import study_folder
 
     show_frame(result.frame())
-    _show_compute(result)
+    stdout.print(result.compute().describe(), highlight=False, soft_wrap=True)
     failed = sum(trial.state.name == "FAIL" for trial in result.trials)
     if failed:
         stderr.print(
@@ -113,16 +113,3 @@ def show_results(result: Any, runs_dir: Path) -> int:
     folder = study_folder(runs_dir, result.config.name)
     stdout.print(str(folder), highlight=False, soft_wrap=True)
     return EXIT_FAILED if failed else 0
-
-
-def _show_compute(result: Any) -> None:
-    compute = result.compute()
-    text = f"{compute.epochs} epochs trained, {compute.full_epochs} if all trials were in full"
-    if result.config.space is not None:
-        text += (
-            "; the space is not finite"
-            if compute.exhaustive_epochs is None
-            else f"; {compute.exhaustive_epochs:,} for all {compute.space_size:,} networks of the "
-            f"space ({compute.epochs / compute.exhaustive_epochs:.2%} of that)"
-        )
-    stdout.print(text, highlight=False, soft_wrap=True)

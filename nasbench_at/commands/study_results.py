@@ -142,6 +142,7 @@ def run_status(words: Sequence[str]) -> int:
             result = StudyResult.of(opened, arguments.runs_dir)
             if len(names) == 1:
                 show_frame(result.frame())
+                stdout.print(result.compute().describe(), highlight=False, soft_wrap=True)
             if len(opened.config.objectives) > 1:
                 stdout.print("Pareto front:")
                 show_frame(result.pareto())

@@ -18,7 +18,7 @@ from nasbench_at.config import RunConfig
 
 __all__ = ["StudyRunArguments", "WorkerArguments", "run_study_run", "run_study_worker"]
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 75
+EXIT_INTERRUPTED = 75
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,8 @@ def run_study_worker(words: Sequence[str]) -> int:
     from studies.config import study_folder
     from studies.storage import StorageError, storage_url
     from studies.study import open_study, quiet_optuna
-    from studies.worker import DiskFullError, Worker, WorkerSettings, say_to_stderr
+    from studies.trial_run import DiskFullError, WorkerSettings
+    from studies.worker import Worker, say_to_stderr
 
     folder = study_folder(arguments.runs_dir, arguments.name)
     url = storage_url(arguments.storage, folder)

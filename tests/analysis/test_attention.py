@@ -17,6 +17,7 @@ from analysis.attention import (
     compute_attention,
     compute_attention_history,
     draw_attention,
+    draw_attention_distances,
     draw_attention_entropy,
     draw_attention_history,
 )
@@ -236,3 +237,17 @@ def test_history_figure_has_a_panel_a_block_and_a_line_a_module():
     np.testing.assert_allclose(residual.lines[1].get_ydata(), [0.4, 0.3])
     np.testing.assert_allclose(dense.lines[0].get_ydata(), [0.5, 0.4])
     assert figure.get_suptitle() == "a-run"
+
+
+def test_distances_between_runs_are_written_into_their_figure():
+    weights = np.array([[[0.2, 0.8]], [[0.5, 0.5]]])
+    group = AttentionWeights("g", ("a", "b"), ("x", "y"), (("x", "y"),), weights)
+    axes = draw_attention_distances(group, ["one", "two"]).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0.000", "0.300", "0.300", "0.000"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["one", "two"]
+
+
+def test_distances_need_two_runs():
+    group = AttentionWeights("g", ("a",), ("x",), (("x",),), np.ones((1, 1, 1)))
+    with pytest.raises(ValueError, match="distances need at least two runs, got 1"):
+        draw_attention_distances(group, ["one"])

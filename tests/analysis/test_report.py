@@ -17,6 +17,7 @@ from nasbench_at import evaluate_run, train
 from nasbench_at.config import RunConfig, dump_config
 from nasbench_at.presets import resolve
 from nasbench_at.records import Benchmark, Record
+from nasbench_at.runs import StudyRuns
 from tests.analysis.synthetic import DEPTH, make_metrics, make_run, write_run
 from tests.nasbench_at.conftest import tiny_config
 
@@ -416,3 +417,27 @@ def test_figures_are_bounded(tmp_path, monkeypatch):
     page = write_page(tmp_path, study_runs())
     assert len(page.all("img")) == 1
     assert "Figures beyond the first 1 are left out." in page.text
+
+
+@pytest.mark.parametrize(
+    ("is_finished", "text"),
+    [
+        (False, "Study ablation is still running: what follows is what it has so far."),
+        (True, "Study ablation: 9 epochs trained."),
+    ],
+)
+def test_study_is_reported_with_its_own_runs_and_whether_more_will_come(
+    is_finished, text, tmp_path
+):
+    runs = tmp_path / "runs"
+    for seed in (0, 1):
+        run = make_run({"natural": 80.0, "pgd": 40.0}, seed=seed)
+        (write_run(runs, run) / "config.yaml").write_text(dump_config(RunConfig(seed=seed)))
+    study = runs / "studies" / "ablation"
+    study.mkdir(parents=True)
+    run_id = make_run({}, seed=1).run_id
+    StudyRuns((run_id,), is_finished, "9 epochs trained").write(study)
+    page = Page(write_report(study, tmp_path / "report.html"))
+    assert text in page.text
+    assert run_id in page.text
+    assert make_run({}, seed=0).run_id not in page.text

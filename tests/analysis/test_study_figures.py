@@ -373,3 +373,31 @@ def test_ranks_of_equals_and_of_too_few():
     assert ranks.robust_ranks.tolist() == [4, 3, 2, 1]
     with pytest.raises(MissingRunsError, match="needs 4 runs evaluated by natural and pgd, got 3"):
         compute_rank_correlation(runs[:3])
+
+
+def test_options_of_a_block_that_others_lack_make_no_difference():
+    options = {"dense": {"growth": 4}}
+    four = make_run(
+        {"natural": 80.0, "pgd": 40.0}, blocks=("residual", "dense"), seed=0, block_options=options
+    )
+    fixed = make_run(
+        {"natural": 80.0, "pgd": 41.0},
+        blocks=("residual", "dense"),
+        seed=0,
+        block_options=options,
+        attention="fixed",
+    )
+    same = make_run(
+        {"natural": 80.0, "pgd": 42.0}, blocks=("residual", "residual"), seed=0, attention="fixed"
+    )
+    ensemble = compute_block_ensemble([four, fixed, same])
+    assert len(ensemble.variants) == 3
+    other = make_run(
+        {"natural": 80.0, "pgd": 41.0},
+        blocks=("residual", "dense"),
+        seed=1,
+        attention="fixed",
+        block_options={"dense": {"growth": 8}},
+    )
+    with pytest.raises(ValueError, match=r"block_options is .*'growth': 4.* and .*'growth': 8"):
+        compute_block_ensemble([four, other])

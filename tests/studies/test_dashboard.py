@@ -49,11 +49,12 @@ def test_dashboard_shows_the_trials(tiny_study, tmp_path, monkeypatch):
         with open_browser() as (page, _):
             page.goto(f"{address}dashboard/")
             page.get_by_text("block-space").first.click()
-            page.goto(f"{page.url.split('?')[0].rstrip('/')}/trialTable")
-            page.get_by_text("Complete", exact=False).first.wait_for()
-            text = page.inner_text("body")
-        assert "0.75" in text
-        assert "0.25" in text
+            page.wait_for_url("**/studies/1")
+            page.goto(f"{address}dashboard/studies/1/trials")
+            page.get_by_text("3 Trials").wait_for()
+            assert page.get_by_text("Complete", exact=True).count() >= 2
+            page.get_by_text("Trial 1", exact=True).click()
+            page.get_by_text("0.75").first.wait_for()
     finally:
         server.terminate()
         server.wait(timeout=30)

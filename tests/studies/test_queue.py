@@ -14,6 +14,7 @@ from studies.queue import (
     fail_and_requeue,
     fill_queue,
     latest_trials,
+    put_back,
     release_stale_trials,
     release_worker,
     requeue_failed,
@@ -73,6 +74,19 @@ def test_dead_workers_trials_are_queued_again_and_others_are_not(opened):
     assert trials[3].user_attrs["slot"] == trials[first.number].user_attrs["slot"]
     assert trials[3].system_attrs["retry_history"] == [first.number]
     assert second.number == 1
+
+
+def test_interrupted_trial_waits_again_with_its_parameters(opened):
+    trial = claim(opened)
+    trial.suggest_categorical("residual", [True, False])
+    put_back(opened, trial._trial_id)
+    put_back(opened, trial._trial_id)
+    assert states(opened) == ["WAITING"] * 3
+    again = claim(opened, "other")
+    assert (again.number, again.params) == (trial.number, {"residual": True})
+    opened.study.tell(again, 0.5)
+    put_back(opened, again._trial_id)
+    assert states(opened) == ["COMPLETE", "WAITING", "WAITING"]
 
 
 def test_stale_heartbeat_queues_a_trial_again(opened, monkeypatch):

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nasbench_at.runs import StudyRuns
+from studies.queue import claim_trial, fill_queue
+from studies.recipes import search
+from studies.results import Compute, StudyResult, StudyStatus, list_runs
+from studies.study import OpenStudy, create_or_open_study
+from studies.suggestion import suggest_run
+
+
+def open_filled(config, tmp_path) -> OpenStudy:
+    opened = create_or_open_study(config, f"sqlite:///{tmp_path}/s.db", runs_dir=tmp_path)
+    fill_queue(opened)
+    return opened
+
+
+def tell(opened: OpenStudy, *values: float, state: TrialState = TrialState.COMPLETE) -> None:
+    trial = claim_trial(opened, "w")
+    assert trial is not None
+    trial.set_user_attr("run_id", suggest_run(opened.config, trial, opened.images).config.run_id)
+    if state == TrialState.COMPLETE:
+        opened.study.tell(trial, list(values))
+    else:
+        trial.set_user_attr("error", "it broke")
+        opened.study.tell(trial, state=state)
+
+
+def test_status_counts_slots_by_state(tiny_study, tmp_path):
+    opened = open_filled(tiny_study, tmp_path)
+    tell(opened, 0.5)
+    tell(opened, state=TrialState.FAIL)
+    claim_trial(opened, "w")
+    status = StudyStatus.of(opened)
+    assert status.counts == {
+        "complete": 1,
+        "pruned": 0,
+        "running": 1,
+        "waiting": 0,
+        "failed": 1,
+    }
+    assert (status.num_done, status.best, status.errors) == (1, 0.5, {1: "it broke"})
+    assert not status.is_finished
+
+
+def test_time_left_is_that_of_what_has_ended(tiny_study, tmp_path):
+    opened = open_filled(tiny_study, tmp_path)
+    assert StudyStatus.of(opened).seconds_left is None
+    tell(opened, 0.5)
+    claim_trial(opened, "w")
+    trial = opened.study.get_trials()[0]
+    mean = trial.duration.total_seconds()
+    left = StudyStatus.of(opened).seconds_left
+    assert 0 <= left <= 2 * mean
+
+
+def test_frame_names_objectives_and_leaves_out_errors_that_nobody_made(tiny_study, tmp_path):
+    opened = open_filled(tiny_study, tmp_path)
+    tell(opened, 0.5)
+    frame = StudyResult.of(opened, tmp_path).frame()
+    assert list(frame["validation_robust"].head(1)) == [0.5]
+    assert "error" not in frame
+    tell(opened, state=TrialState.FAIL)
+    assert list(StudyResult.of(opened, tmp_path).frame()["error"])[1] == "it broke"
+
+
+def test_best_must_be_feasible(base, tmp_path):
+    config = search(base, num_trials=2, pool=("residual", "mbconv"), max_parameters=10_000)
+    opened = open_filled(config, tmp_path)
+    with pytest.raises(ValueError, match="'search' has no feasible trial that completed"):
+        StudyResult.of(opened, tmp_path).best()
+    trial = claim_trial(opened, "w")
+    trial.set_constraint("seconds_per_step", 0.5)
+    opened.study.tell(trial, 0.9)
+    with pytest.raises(ValueError, match="no feasible trial"):
+        StudyResult.of(opened, tmp_path).best()
+
+
+def test_seeded_samplers_choose_by_slot_and_not_by_worker(base, tmp_path):
+    config = search(base, num_trials=6, pool=("residual", "mbconv", "dense"), sampler="random")
+    chosen = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        opened = open_filled(config, folder)
+        trials = [claim_trial(opened, f"{name}{i}") for i in range(6)]
+        chosen.append([suggest_run(config, t, opened.images).config.blocks for t in trials])
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen[0])) > 1
+
+
+def test_sampler_that_does_not_take_its_options_is_named(tiny_study, tmp_path):
+    from dataclasses import replace
+
+    config = replace(tiny_study, sampler="random", sampler_options={"luck": 7})
+    with pytest.raises(ValueError, match=r"sampler 'random' does not take .*\"luck\": 7"):
+        create_or_open_study(config, f"sqlite:///{tmp_path}/s.db", runs_dir=tmp_path)
+
+
+def test_list_of_runs_says_whether_more_will_come(tiny_study, tmp_path):
+    opened = open_filled(tiny_study, tmp_path)
+    tell(opened, 0.5)
+    list_runs(opened, tmp_path, "a line")
+    first = tiny_study.cells[0].config.run_id
+    assert StudyRuns.read(tmp_path) == StudyRuns((first,), is_finished=False, summary="a line")
+    tell(opened, 0.5)
+    tell(opened, 0.5)
+    list_runs(opened, tmp_path)
+    runs = StudyRuns.read(tmp_path)
+    assert runs.is_finished
+    assert len(runs.run_ids) == 3
+
+
+def test_compute_is_told_against_training_in_full():
+    listed = Compute(1.0, 30, 45, is_search=False, space_size=None, exhaustive_epochs=None)
+    assert listed.describe() == "30 epochs trained, 45 if all trials were in full"
+    found = Compute(1.0, 30, 45, is_search=True, space_size=63, exhaustive_epochs=189)
+    assert "189 for all 63 networks of the space (15.87% of that)" in found.describe()
+    endless = Compute(1.0, 30, 45, is_search=True, space_size=None, exhaustive_epochs=None)
+    assert endless.describe().endswith("the space is not finite")
+
+
+def test_optuna_is_quiet_only_while_a_study_runs():
+    from studies.study import quiet_optuna
+
+    before = optuna.logging.get_verbosity()
+    with quiet_optuna():
+        assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+    assert optuna.logging.get_verbosity() == before
