@@ -42,7 +42,7 @@ def runs(tmp_path_factory) -> Path:
     run(recipes.weight_decay(BASE), folder)
     parent = folder / recipes.block_space(BASE).cells[-1].config.run_id
     run(recipes.pruning(BASE, parents=(parent,), kept=(1, 2)), folder)
-    models = ("tiny_resnet", "tiny_ds_net")
+    models = ("tiny_resnet", "tiny_wrn")
     run(recipes.methods(BASE, models=models, seeds=(0,)), folder, ("fgsm", "pgd", "cw"))
     run(recipes.misalignment(BASE, models=models), folder)
     return folder
@@ -61,11 +61,11 @@ def run(study: StudyConfig, runs: Path, attacks: tuple[str, ...] = ("pgd",)) -> 
 @pytest.mark.parametrize(
     ("number", "study", "rows"),
     [
-        (1, "misalignment", ("tiny_resnet", "tiny_ds_net")),
-        (2, "methods", ("tiny_resnet", "tiny_ds_net")),
-        (3, "methods", ("tiny_resnet", "tiny_ds_net")),
+        (1, "misalignment", ("tiny_resnet", "tiny_wrn")),
+        (2, "methods", ("tiny_resnet", "tiny_wrn")),
+        (3, "methods", ("tiny_resnet", "tiny_wrn")),
         (4, "pruning", ("1", "2")),
-        (5, "methods", ("tiny_resnet", "tiny_ds_net")),
+        (5, "methods", ("tiny_resnet", "tiny_wrn")),
         (6, "weight-decay", ("0.0003", "0.0007")),
     ],
 )
@@ -90,7 +90,7 @@ def test_every_table_comes_out_of_its_study(number, study, rows, suffix, runs, t
         ("learning-curves", "weight-decay"),
         ("pareto", "block-space"),
         ("co-occurrence", "block-space"),
-        ("rank-correlation", "methods"),
+        ("rank-correlation", "block-space"),
         ("gradient-variance", "weight-decay"),
         ("landscape", "weight-decay"),
     ],

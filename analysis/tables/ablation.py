@@ -31,7 +31,8 @@ def compute_pruning_table(records: Iterable[Record]) -> Table:
     """Computes Table 4: DS-Nets pruned to 1, 2, ... blocks a module, and as searched.
 
     Pruned networks have fixed, given weights and keep equally many blocks in every module, by
-    ``attention_keep`` or by block sets of that size. Ours are those of learned weights from N(0, 1)
+    ``attention_keep`` (the authors' form: the others weigh nothing) or by block sets of that size;
+    where there are both, each form has a section. Ours are those of learned weights from N(0, 1)
     over all blocks that the pruned ones chose from. Sections by data set, method and depth.
 
     Raises:
@@ -45,10 +46,10 @@ def compute_pruning_table(records: Iterable[Record]) -> Table:
     sections: dict[str, dict[str, list[Record]]] = {}
     for title, group in group_by(runs, _section_of).items():
         pruned = [record for record in group if not _is_ours(record)]
-        if pruned:
-            by_kept = group_by(sorted(pruned, key=_order_of), lambda r: str(_kept_of(r)))
-            ours = _matching_ours(group, pruned)
-            sections[title] = by_kept | ({_OURS: ours} if ours else {})
+        ours = _matching_ours(group, pruned)
+        for form, members in _split_forms(pruned).items():
+            by_kept = group_by(sorted(members, key=_order_of), lambda r: str(_kept_of(r)))
+            sections[f"{title}{form}"] = by_kept | ({_OURS: ours} if ours else {})
     if not sections:
         raise MissingRunsError(f"Table 4 needs evaluated runs of {needs}; none belongs to it")
     title = "Accuracy by the number of blocks that a module keeps"
@@ -60,6 +61,24 @@ def _kept_of(record: Record) -> int | None:
     if shape is None or (shape.attention, shape.attention_init) != ("fixed", "given"):
         return None
     return shape.num_kept
+
+
+def _split_forms(pruned: Sequence[Record]) -> dict[str, list[Record]]:
+    """Sets networks that were built without what was pruned apart from those that zero it.
+
+    A network that keeps all of its blocks is of both forms.
+    """
+    zeroed = [r for r in pruned if (s := read_ds_net(r.config)) is not None and not s.is_whole]
+    whole = [r for r in pruned if r not in zeroed]
+    most = max(map(_order_of, pruned), default=0)
+    full = [r for r in whole if _order_of(r) == most]
+    built = [r for r in whole if r not in full]
+    if not (zeroed and built):
+        return {"": list(pruned)} if pruned else {}
+    return {
+        ", the others zeroed": zeroed + full,
+        ", the others not built": built + full,
+    }
 
 
 def _order_of(record: Record) -> int:

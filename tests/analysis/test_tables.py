@@ -441,3 +441,31 @@ def test_real_tables_render(number):
 
 def _count_best(rows: Sequence[Row]) -> int:
     return sum(cell.is_best for row in rows for cell in row.cells)
+
+
+def test_table_4_sets_both_forms_of_pruning_apart():
+    kept = ("residual", "mbconv", "dense", "ada_rk")
+    alone = {
+        "attention": "fixed",
+        "attention_init": "given",
+        "blocks": tuple((kept[i % 4],) for i in range(15)),
+        "attention_weights": ((1.0,),) * 15,
+        "data": "cifar10",
+    }
+    runs = [
+        pruned(1, {"natural": 80.0, "pgd": 40.0}),
+        make_run({"natural": 81.0, "pgd": 41.0}, **alone),
+        pruned(4, {"natural": 82.0, "pgd": 42.0}),
+    ]
+    table = compute_table(4, runs)
+    by_section = {}
+    for row in table.rows:
+        if row.label.startswith("PGD"):
+            by_section[row.section] = [cell.value for cell in row.cells]
+    zeroed, built = by_section.values()
+    assert [name.split(", ")[-1] for name in by_section] == [
+        "the others zeroed",
+        "the others not built",
+    ]
+    assert zeroed == [40.0, 42.0]
+    assert built == [41.0, 42.0]
