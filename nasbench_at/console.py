@@ -198,6 +198,7 @@ def show_frame(frame: pd.DataFrame) -> None:
     table = Table(*map(str, frame.columns))
     for column, kind in zip(table.columns, frame.dtypes, strict=True):
         column.justify = "right" if kind.kind in "if" else "left"
+        column.overflow = "fold"  # a name that was cut off could not be used
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
     stdout.print(table)
