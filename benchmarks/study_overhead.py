@@ -61,8 +61,8 @@ def time_fresh(work: Callable[[Path], object]) -> float:
 def main() -> None:
     """Prints seconds a trial of overhead, and the ratio of one worker's time to two workers'."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=1)
     arguments = parser.parse_args()
     study = make_study(arguments.runs, arguments.epochs)
     run_plainly(make_study(1, 1), Path(tempfile.mkdtemp()))  # imports, first calls
