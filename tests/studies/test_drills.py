@@ -17,7 +17,7 @@ from studies.config import StudyConfig, study_folder
 from tests.studies.conftest import tiny_run
 from tests.studies.test_run_study import RunningStudy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # A block whose first network finds no memory, as on a GPU that others use too.
 HUNGRY = """

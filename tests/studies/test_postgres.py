@@ -21,7 +21,7 @@ from tests.studies.conftest import tiny_run
 from tests.studies.postgres import PostgresServer
 from tests.studies.test_run_study import RunningStudy, wait_for
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
 
 FOUR = ("residual", "mbconv", "dense", "ada_rk")
 

@@ -27,7 +27,7 @@ from studies.study import OtherVersionError, open_study
 from studies.supervisor import create_study
 from tests.studies.conftest import tiny_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(autouse=True)
