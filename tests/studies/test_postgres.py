@@ -19,7 +19,7 @@ from studies.queue import by_slot
 from studies.study import open_study
 from tests.studies.conftest import tiny_run
 from tests.studies.postgres import PostgresServer
-from tests.studies.test_run_study import RunningStudy, wait_for
+from tests.studies.test_run_study import RunningStudy, resumed_epoch, wait_for
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
 
@@ -83,7 +83,7 @@ def test_three_workers_one_killed_all_complete_none_twice(server, stripes, monke
     ((first, second),) = retried
     assert first.number == victim.number
     assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
-    assert second.user_attrs["resumed_from"] > "epoch 2"
+    assert resumed_epoch(second) > 2
 
 
 def test_outage_of_twenty_seconds_loses_nothing(server, stripes, monkeypatch):
