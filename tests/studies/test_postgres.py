@@ -49,8 +49,9 @@ def start_study(server: PostgresServer, stripes: Path, monkeypatch, epochs: int)
 
 
 def check_complete(study: RunningStudy, server: PostgresServer) -> dict[int, list]:
-    trials = open_study(study.config.name, server.url).study.get_trials()
-    slots = by_slot(trials)
+    opened = open_study(study.config.name, server.url)
+    slots = by_slot(opened.study.get_trials())
+    opened.storage.engine.dispose()
     assert len(slots) == 15
     for tries in slots.values():
         assert [trial.state for trial in tries].count(TrialState.COMPLETE) == 1
@@ -75,6 +76,7 @@ def test_three_workers_one_killed_all_complete_none_twice(server, stripes, monke
 
     wait_for(is_in_mid_trial)
     assert victim is not None
+    opened.storage.engine.dispose()
     os.kill(int(victim.user_attrs["worker"].split("-")[-2]), signal.SIGKILL)
     assert study.finish() == 0
     slots = check_complete(study, server)
