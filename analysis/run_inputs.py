@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nasbench_at.data import DataSet
-from nasbench_at.devices import select_device
-from nasbench_at.jobs import create_network, load_config_data
+from nasbench_at.run_evaluation import load_run
 from nasbench_at.runs import RunFolder, open_run_folder
-from nasbench_at.training.checkpoints import load_weights
 
 __all__ = ["Part", "RunInputs", "load_run_inputs"]
 
@@ -62,13 +60,10 @@ def load_run_inputs(
     if part not in get_args(Part):
         raise ValueError(f"part must be one of {', '.join(get_args(Part))}, got {part!r}")
     folder = open_run_folder(path)
-    chosen = select_device(device)
-    data = load_config_data(folder.config, chosen, data_root)
+    model, data = load_run(folder, device, data_root)
     source = data.train if part == "train" else data.test
     count = len(source) if num_images is None else num_images
     if not 1 <= count <= len(source):
         raise ValueError(f"num_images must lie in 1..{len(source)}, got {count}")
-    model = create_network(folder.config, data, chosen)
-    load_weights(folder.best, model)
     images, labels = source.take(torch.arange(count))
-    return RunInputs(folder, data, model.eval(), images, labels)
+    return RunInputs(folder, data, model, images, labels)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nasbench_at.attacks import Attack, Verdict
-from nasbench_at.data import LabelledImages, load_data
+from nasbench_at.data import DataSet, LabelledImages, load_data
 from nasbench_at.devices import select_device
 from nasbench_at.evaluation import (
     AttackResult,
@@ -120,7 +120,8 @@ def prepare_evaluation(
     )
     main_eps = config.eps if config.eps in options.eps else max(options.eps)
     attacks = _attacks_by_eps(options, config.method)
-    model, images = load_run(folder, device, data_root)
+    model, data = load_run(folder, device, data_root)
+    images = data.test
     count_aa_samples(options.aa_samples, len(images))
     return PreparedEvaluation(
         model=model,
@@ -138,8 +139,8 @@ def prepare_evaluation(
 
 def load_run(
     folder: RunFolder, device: str = "auto", data_root: str | Path | None = None
-) -> tuple[nn.Module, LabelledImages]:
-    """Loads a run's selected network, in eval mode, and its test images.
+) -> tuple[nn.Module, DataSet]:
+    """Loads a run's selected network, in eval mode, and its data set.
 
     Args:
         folder: The run's folder.
@@ -153,7 +154,7 @@ def load_run(
     data = load_config_data(folder.config, chosen, data_root)
     network = create_network(folder.config, data, chosen)
     load_weights(folder.best, network)
-    return network.eval(), data.test
+    return network.eval(), data
 
 
 def prepare_model_evaluation(

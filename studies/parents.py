@@ -9,23 +9,25 @@ from typing import TypeAlias
 import torch
 
 from nasbench_at.config import RunConfig
-from nasbench_at.jobs import create_network, load_config_data
 from nasbench_at.networks.ds_net import DSNet
 from nasbench_at.records import read_record
+from nasbench_at.run_evaluation import load_run
 from nasbench_at.runs import open_run_folder
-from nasbench_at.training.checkpoints import load_weights
 
 __all__ = ["Matrix", "keep_top", "learned_weights"]
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
 
-def learned_weights(path: str | Path, base: RunConfig) -> Matrix:
+def learned_weights(
+    path: str | Path, base: RunConfig, data_root: str | Path | None = None
+) -> Matrix:
     """Returns the attention weights that a finished run has learned, a row a module.
 
     Args:
         path: The run's folder.
         base: The run that is to take them: it must weigh the same blocks.
+        data_root: Where the data set's files lie.
 
     Raises:
         ValueError: If the run is not finished, has not learned its weights or weighs other blocks.
@@ -44,10 +46,8 @@ def learned_weights(path: str | Path, base: RunConfig) -> Matrix:
             f"parent run {str(path)!r} weighs {config.num_modules} modules of {config.blocks}, "
             f"the study's network {base.num_modules} of {base.blocks}"
         )
-    device = torch.device("cpu")
-    network = create_network(config, load_config_data(config, device), device)
+    network, _ = load_run(folder, "cpu", data_root)
     assert isinstance(network, DSNet)
-    load_weights(folder.best, network)
     with torch.no_grad():
         rows = network.attention.weights().double()
     sets = network.attention.active

@@ -90,6 +90,7 @@ class TrialProcess:
         self._process.start()
         sender.close()
         self._received: dict[str, Any] = {}
+        self._is_stopped = False
 
     def wait(self, seconds: float) -> bool:
         """Waits for the process to end, for so long at most; returns whether it has."""
@@ -105,6 +106,7 @@ class TrialProcess:
 
     def stop(self) -> None:
         """Asks the process to save its state and end; it is killed if it does not."""
+        self._is_stopped = True
         self._process.terminate()
         if not self.wait(60):
             self._process.kill()
@@ -119,6 +121,8 @@ class TrialProcess:
         if "outcome" in self._received:
             outcome: Outcome = self._received["outcome"]
             return outcome
+        if self._is_stopped:  # not in training, which answers a signal itself
+            return Outcome("interrupted", "it was stopped")
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             # The kernel kills the largest process when memory runs out.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,10 +19,10 @@ from analysis.landscape.grid import (
     save_landscape,
 )
 from analysis.landscape.measuring import LossesAt, Measure, Point, measuring
+from analysis.run_inputs import load_run_inputs
 from nasbench_at.attacks import Attack, check_inputs
 from nasbench_at.attacks.objectives import Objective, cross_entropy_objective, describe
 from nasbench_at.evaluation_files import hash_images, hash_weights
-from nasbench_at.run_evaluation import load_run
 from nasbench_at.runs import RunFolder, open_run_folder
 from nasbench_at.standard_attacks import standard_attacks
 
@@ -153,12 +152,12 @@ def compute_run_landscape(
         eps = config.hyperparameters().eps
         attacks = standard_attacks(("pgd",), eps=eps, recipe=config.recipe, method=config.method)
         options["attack"] = attacks["pgd"]
-    model, test = load_run(folder, device, data_root)
-    num_images = min(_NUM_IMAGES, len(test)) if num_images is None else num_images
-    if not 1 <= num_images <= len(test):
-        raise ValueError(f"num_images must lie in 1..{len(test)}, got {num_images}")
-    images, labels = test.take(torch.arange(num_images))
-    return compute_landscape(model, images, labels, **{"name": config.run_id, **options})
+    inputs = load_run_inputs(
+        folder.path, part="test", num_images=num_images, device=device, data_root=data_root
+    )
+    return compute_landscape(
+        inputs.model, inputs.images, inputs.labels, **{"name": config.run_id, **options}
+    )
 
 
 def _check_arguments(

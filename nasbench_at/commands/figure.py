@@ -10,11 +10,10 @@ from typing import Literal
 
 import tyro
 
+from nasbench_at.commands.evaluate import FIGURE_SUFFIXES
 from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
 
 __all__ = ["FigureArguments", "run_figure"]
-
-FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def initialization(
     seeds: Sequence[int] = (0, 1, 2),
     inits: tuple[AttentionInit, ...] = DISTRIBUTIONS,
     parent: Path | None = None,
+    data_root: Path | None = None,
 ) -> StudyConfig:
     """Trains from each distribution of initial weights, and from optimised ones.
 
@@ -41,6 +42,7 @@ def initialization(
         seeds: Train each with each of these.
         inits: The distributions.
         parent: Folder of a finished run whose learned weights are the optimised ones.
+        data_root: Where the data set's files lie.
 
     Raises:
         ValueError: If the weights are not learned, or the parent has none that fit.
@@ -55,7 +57,7 @@ def initialization(
         for name in inits
     }
     if parent is not None:
-        weights = learned_weights(parent, base)
+        weights = learned_weights(parent, base, data_root)
         variants["optimised"] = replace(
             base, attention_init="given", attention_parameters={}, attention_weights=weights
         )

@@ -61,7 +61,7 @@ def pruning(
     load_blocks(base)
     cells: list[Cell] = []
     for parent in parents:
-        weights = learned_weights(parent, base)
+        weights = learned_weights(parent, base, data_root)
         most = max(map(len, weights))
         for count in kept:
             if not 1 <= count <= most:

@@ -88,7 +88,8 @@ def test_number_of_parameters_leaves_the_logits_out(trained):
 
 
 def test_loaded_run_is_its_selected_network_in_eval_mode(trained):
-    model, images = load_run(open_run_folder(trained), "cpu")
+    model, data = load_run(open_run_folder(trained), "cpu")
+    images = data.test
     weights = load_file(trained / "best.safetensors")
     assert not model.training
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
