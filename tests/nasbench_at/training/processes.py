@@ -18,6 +18,9 @@ from safetensors.torch import load_file
 from nasbench_at.cli import main
 from nasbench_at.training.checkpoints import load_checkpoint
 
+# Registers the data set in the child too: a server that another test started has not preloaded it.
+from tests.nasbench_at import conftest  # noqa: F401
+
 
 def _run(words: list[str], log: str) -> None:
     torch.set_num_threads(1)
@@ -31,7 +34,7 @@ def _run(words: list[str], log: str) -> None:
 def start(words: list[str], log: Path | str = os.devnull) -> ForkServerProcess:
     """Starts ``nasbench-at`` with these words; its output is appended to ``log``."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "tests.nasbench_at.conftest", "nasbench_at.jobs"])
+    context.set_forkserver_preload([__name__, "nasbench_at.jobs"])
     process = context.Process(target=_run, args=(words, str(log)))
     process.start()
     return process
