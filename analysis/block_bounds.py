@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from analysis.operator_norms import compute_operator_norm, compute_output_shape, is_affine
 from blocks.ada_rk import AdaRK
 from blocks.bottleneck import Bottleneck
+from blocks.convnext import ConvNeXt
 from blocks.dense import DenseBlock, DenseLayer
+from blocks.dla_tree import BasicBlock, DLATree, Root
+from blocks.implicit_euler import ImplicitEuler
 from blocks.layers import ChannelLayerNorm, PreActivation, SmoothReLU
 from blocks.mbconv import MBConv, SqueezeExcite
 from blocks.plain_conv import PlainConv
@@ -270,3 +273,45 @@ def _bottleneck(
     branch = compute_chain_bound([*layers, block.expand, block.norm3], shape, radii)
     behind = compute_chain_bound([block.activation, block.norm], shape, radii)
     return (1 + branch) * behind
+
+
+@compute_block_bound.register
+def _basic(block: BasicBlock, shape: Shape, radii: Radii = NO_RADII) -> float:
+    layers = [block.conv1, block.norm1, block.activation, block.conv2, block.norm2]
+    branch = compute_chain_bound(layers, shape, radii)
+    return (1 + branch) * compute_block_bound(block.activation, shape, radii)
+
+
+@compute_block_bound.register
+def _root(block: Root, shape: Shape, radii: Radii = NO_RADII) -> float:
+    """Bounds the root as a function of the concatenation, whose shape is to be given."""
+    return compute_chain_bound([block.conv, block.norm, block.activation], shape, radii)
+
+
+@compute_block_bound.register
+def _dla_tree(block: DLATree, shape: Shape, radii: Radii = NO_RADII) -> float:
+    def bound(part: nn.Module) -> float:
+        return compute_block_bound(part, shape, radii)
+
+    def merge(root: Root, *features: float) -> float:
+        merged = (len(features) * shape[0], *shape[1:])
+        return compute_block_bound(root, merged, radii) * math.hypot(*features)
+
+    level1_left = bound(block.level1_left)
+    tree = merge(block.level1_root, level1_left, bound(block.level1_right) * level1_left)
+    left = bound(block.left) * tree
+    return merge(block.root, bound(block.previous), tree, left, bound(block.right) * left)
+
+
+@compute_block_bound.register
+def _convnext(block: ConvNeXt, shape: Shape, radii: Radii = NO_RADII) -> float:
+    layers = [block.depthwise, block.norm, block.expand, block.activation, block.project]
+    return 1 + _largest(block.layer_scale) * compute_chain_bound(layers, shape, radii)
+
+
+@compute_block_bound.register
+def _implicit_euler(block: ImplicitEuler, shape: Shape, radii: Radii = NO_RADII) -> float:
+    raise ValueError(
+        "no Lipschitz bound is known of implicit Euler's block: its descent multiplies by the "
+        "Jacobian of its residual, which jumps at the kinks of a ReLU; measure its local constants"
+    )

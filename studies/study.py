@@ -226,10 +226,18 @@ def create_sampler(config: StudyConfig, slot: int = 0) -> BaseSampler:
         "qmc": samplers.QMCSampler,
         "brute_force": samplers.BruteForceSampler,
     }
-    options = dict(config.sampler_options)
-    if options.get("seed") is not None:
-        options["seed"] = derive_seed(options["seed"], "sampler", slot) % 2**32
-    sampler: BaseSampler = _create(f"sampler {config.sampler!r}", kinds[config.sampler], options)
+    own: dict[str, Any] = {}
+    seed = config.sampler_options.get("seed")
+    if seed is not None:
+        seed = derive_seed(seed, "sampler", slot) % 2**32
+    if config.sampler == "qmc":
+        # One sequence for all slots, whose place in it the study keeps; it knows no categories.
+        own["independent_sampler"] = samplers.RandomSampler(seed=seed)
+        own["warn_independent_sampling"] = False
+    elif seed is not None:
+        own["seed"] = seed
+    name, kind = f"sampler {config.sampler!r}", kinds[config.sampler]
+    sampler: BaseSampler = _create(name, kind, config.sampler_options, **own)
     return sampler
 
 
@@ -247,9 +255,11 @@ def _create_pruner(config: StudyConfig) -> BasePruner:
     return pruner
 
 
-def _create(what: str, kind: Any, options: Mapping[str, Any]) -> Any:
+def _create(what: str, kind: Any, options: Mapping[str, Any], **own: Any) -> Any:
+    """Makes something from the options of a user and from values of our own, which win."""
     try:
-        return kind(**options)
+        with without_experimental_warnings():
+            return kind(**{**options, **own})
     except (TypeError, ValueError) as error:
         given = json.dumps(dict(options))
         raise ValueError(f"{what} does not take {given}: {error}") from None

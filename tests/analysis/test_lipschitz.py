@@ -17,6 +17,7 @@ from analysis.lipschitz_claims import (
 )
 from analysis.local_lipschitz import ascend_local_constants, compute_local_constants
 from blocks import ReductionBlock, create_block
+from blocks.convnext import ConvNeXt
 from blocks.layers import ACTIVATIONS, make_activation, make_norm
 from blocks.mbconv import SqueezeExcite
 from nasbench_at import Architecture, build_network
@@ -35,6 +36,8 @@ WITHOUT_SE = (
     "bottleneck",
     "separable_conv",
     "plain_conv",
+    "dla_tree",
+    "convnext",
 )
 SCALE = 0.7
 
@@ -47,6 +50,8 @@ def randomised(block):
             module.running_var.uniform_(0.2, 2)
             nn.init.normal_(module.weight)
             nn.init.normal_(module.bias)
+        if isinstance(module, ConvNeXt):
+            nn.init.normal_(module.layer_scale)
     return block.eval().requires_grad_(False)
 
 
@@ -147,6 +152,23 @@ def test_dense_bound_counts_every_path():
     assert compute_block_bound(merged, SHAPE) == pytest.approx(expected, rel=1e-6)
 
 
+def test_dla_tree_bound_counts_every_path():
+    block = simple(create_block("dla_tree", 4, norm="none"))
+    basic = 1 + f
+    tree = SCALE * math.hypot(basic, basic**2)
+    expected = SCALE * math.hypot(basic, tree, basic * tree, basic**2 * tree)
+    assert compute_block_bound(block, SHAPE) == pytest.approx(expected, rel=1e-6)
+
+
+def test_convnext_bound_is_exact_where_it_multiplies_by_a_number():
+    options = {"norm": "none", "activation": "relu", "layer_scale": -0.5}
+    block = simple(create_block("convnext", 4, **options))
+    assert compute_block_bound(block, SHAPE) == pytest.approx(1 + 0.5 * SCALE**3, rel=1e-6)
+    block.layer_scale.data.neg_()
+    local = compute_local_constants(block, 1 + torch.rand(2, *SHAPE), num_steps=50)
+    assert local.max().item() == pytest.approx(1 + 0.5 * SCALE**3, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", WITHOUT_SE)
 def test_bound_is_above_every_local_constant(name):
     block = randomised(create_block(name, 4))
@@ -182,7 +204,8 @@ def test_squeeze_excite_is_bounded_on_inputs_of_bounded_channels_only():
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        (create_block("implicit_euler", 4), "no Lipschitz bound is known of block ImplicitEuler"),
+        (create_block("implicit_euler", 4), "no Lipschitz bound is known of implicit Euler's"),
+        (nn.Sequential(nn.MultiheadAttention(4, 1)), "no Lipschitz bound is known of block Multi"),
         (nn.Hardswish(), r"no Lipschitz constant is known of layer Hardswish\(\)"),
     ],
 )
@@ -355,9 +378,11 @@ def test_network_of_global_bounds_says_so_and_pruned_blocks_are_left_out():
 
 def test_block_without_a_rule_is_named_with_its_node():
     network = build_network(
-        Architecture(num_modules=3, init_channels=4, blocks=("convnext",), input_shape=(1, 6, 6))
+        Architecture(
+            num_modules=3, init_channels=4, blocks=("implicit_euler",), input_shape=(1, 6, 6)
+        )
     )
-    with pytest.raises(ValueError, match=r"block module01\.convnext: no Lipschitz bound"):
+    with pytest.raises(ValueError, match=r"block module01\.implicit_euler: no Lipschitz bound"):
         compute_lipschitz(network, torch.rand(1, 1, 6, 6), num_steps=1)
 
 

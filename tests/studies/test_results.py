@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -92,9 +95,19 @@ def test_seeded_samplers_choose_by_slot_and_not_by_worker(base, tmp_path):
     assert len(set(chosen[0])) > 1
 
 
-def test_sampler_that_does_not_take_its_options_is_named(tiny_study, tmp_path):
-    from dataclasses import replace
+def test_quasi_random_slots_are_of_one_sequence(base, tmp_path):
+    config = search(base, pool=("residual", "mbconv"), weight_decays=(1e-4, 1e-2), sampler="qmc")
+    options = {**config.sampler_options, "scramble": True}
+    opened = open_filled(replace(config, num_trials=9, sampler_options=options), tmp_path)
+    tell(opened, 0.5)  # by which the sampler knows what there is to choose
+    trials = [claim_trial(opened, f"w{i}") for i in range(8)]
+    configs = [suggest_run(opened.config, trial, opened.images).config for trial in trials]
+    eighths = [int(8 * (4 + math.log10(config.weight_decay)) / 2) for config in configs]
+    assert sorted(eighths) == list(range(8))
+    assert len({config.blocks for config in configs}) > 1
 
+
+def test_sampler_that_does_not_take_its_options_is_named(tiny_study, tmp_path):
     config = replace(tiny_study, sampler="random", sampler_options={"luck": 7})
     with pytest.raises(ValueError, match=r"sampler 'random' does not take .*\"luck\": 7"):
         create_or_open_study(config, f"sqlite:///{tmp_path}/s.db", runs_dir=tmp_path)
