@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+# Tests compute with one thread each; a file's tests share what they trained.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test lint coverage
 
@@ -14,10 +16,10 @@ demo: $(READY)
 	$(BIN)/nasbench-at report runs/studies/demo --title "A DS-Net, its weights and its blocks"
 
 test: $(READY)
-	$(BIN)/pytest
+	$(PYTEST)
 
 coverage: $(READY)
-	$(BIN)/pytest -m "not gpu and not network" --cov
+	$(PYTEST) -m "not gpu and not network" --cov
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

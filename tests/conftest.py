@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 import blocks.registry
@@ -15,6 +16,10 @@ from nasbench_at.networks.architecture import Architecture
 FIXTURES = Path(__file__).parent / "fixtures"
 
 torch.set_num_threads(1)
+
+# How fast the machine happens to be decides nothing.
+settings.register_profile("any_speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any_speed")
 
 
 @pytest.fixture(autouse=True)

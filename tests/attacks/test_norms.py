@@ -31,7 +31,7 @@ def random_images(seed: int, *shape: int) -> Tensor:
 
 @both_norms
 @given(seed=seeds, eps=radii)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_projection_keeps_points_of_the_budget(norm: Norm, seed: int, eps: float) -> None:
     x = random_images(seed, 3, 2, 4, 4)
     inside = norm.uniform(x, eps, generator(seed))
@@ -40,7 +40,7 @@ def test_projection_keeps_points_of_the_budget(norm: Norm, seed: int, eps: float
 
 @both_norms
 @given(seed=seeds, eps=radii)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_projection_puts_exterior_points_on_the_radius(norm: Norm, seed: int, eps: float) -> None:
     x = torch.full((3, 2, 4, 4), 0.5, dtype=torch.float64)
     eps = 0.5 * eps  # so that no pixel leaves [0, 1]
@@ -51,7 +51,7 @@ def test_projection_puts_exterior_points_on_the_radius(norm: Norm, seed: int, ep
 
 @both_norms
 @given(seed=seeds, eps=radii)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_projection_is_idempotent_and_within_the_budget(norm: Norm, seed: int, eps: float) -> None:
     x = random_images(seed, 3, 2, 4, 4)
     once = norm.project(x + gaussian_like(x, generator(seed)), x, eps)
@@ -63,7 +63,7 @@ def test_projection_is_idempotent_and_within_the_budget(norm: Norm, seed: int, e
 
 @both_norms
 @given(seed=seeds, eps=st.floats(0.01, 0.5))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_projection_is_the_nearest_point_in_two_dimensions(
     norm: Norm, seed: int, eps: float
 ) -> None:
