@@ -75,7 +75,7 @@ def test_path_may_start_at_home(save, tmp_path, monkeypatch):
         ((3, 6, 5), lambda x: x),
         ((2, 8, 8), lambda x: x),
     ],
-    ids=str,
+    ids=lambda value: None if callable(value) else str(value),
 )
 def test_channel_axis_is_found(shape, channels_first, save):
     content = arrays(shape)
