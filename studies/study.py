@@ -99,7 +99,7 @@ def create_or_open_study(
         if there != config:
             raise ValueError(
                 f"study {config.name!r} exists and is another one: "
-                f"{'; '.join(config.differences(there))}; choose another --name"
+                f"{'; '.join(config.differences(there))}; choose another name (--name)"
             )
         _check_provenance(config.name, known, provenance, any_code=any_code)
     folder = study_folder(runs_dir, config.name)

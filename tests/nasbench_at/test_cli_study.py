@@ -105,7 +105,7 @@ def test_another_study_of_the_same_name_is_bad_input(capsys):
     assert main(["study", "run", "block-space", *FLAGS, "--epochs", "5", "--workers", "0"]) == 2
     error = capsys.readouterr().err
     assert "study 'block-space' exists and is another one: epochs 1 there, 5 here" in error
-    assert "choose another --name" in error
+    assert "choose another name (--name)" in error
 
 
 def test_status_tells_states_and_the_best(capsys):
