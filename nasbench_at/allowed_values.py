@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from nasbench_at.suggestions import near_names
 
 __all__ = [
+    "CheckpointMinutes",
     "Count",
     "DataRoot",
     "Device",
@@ -28,6 +29,7 @@ __all__ = [
     "ExistingFile",
     "Folder",
     "InOrder",
+    "InsteadOf",
     "Matches",
     "Name",
     "NewFile",
@@ -35,11 +37,16 @@ __all__ = [
     "Range",
     "Requirement",
     "Seed",
+    "StorageUrl",
     "check_fields",
     "check_value",
     "field_annotations",
+    "hide_passwords",
     "split_annotation",
 ]
+
+
+_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s/@]*@")
 
 
 class Requirement(ABC):
@@ -197,10 +204,33 @@ class NewFile(Requirement):
         return f"a file{ending}, in a folder that is there"
 
 
+@dataclass(frozen=True)
+class InsteadOf(Requirement):
+    """What a command line gives instead of another field, and not beside it.
+
+    Args:
+        other: The other field.
+    """
+
+    other: str
+
+    def holds(self, value: Any) -> bool:
+        """Any value will do."""
+        return True
+
+    def describe(self, noun: str, *, many: bool) -> str:
+        """Returns the type's words as they are."""
+        return noun
+
+
 Name = Annotated[str, Matches(".+", "a name", "names")]
 Count = Annotated[int, Range("[1, 1000000]")]
+CheckpointMinutes = Annotated[float, Range("[0, inf)")]
 Seed = Annotated[int, Range("[0, 4294967295]")]
 DataRoot = Annotated[Path, Folder()] | None
+StorageUrl = Annotated[
+    str, Matches(r"(sqlite|postgresql)(\+\w+)?://.*", "a URL of sqlite or postgresql")
+]
 Device = Annotated[str, Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")]
 
 
@@ -213,7 +243,8 @@ def check_fields(instance: Any) -> None:
         ValueError: If a field holds what its annotation does not allow; one line names the field,
             what it may hold and the value.
     """
-    for name, annotation in field_annotations(type(instance)).items():
+    kind: Any = type(instance)
+    for name, annotation in field_annotations(kind).items():
         checked = check_value(name, annotation, getattr(instance, name))
         object.__setattr__(instance, name, checked)
 
@@ -243,6 +274,7 @@ def field_annotations(kind: Any) -> Mapping[str, Any]:
     return {item.name: hints[item.name] for item in fields(kind)}
 
 
+@lru_cache(maxsize=1024)
 def split_annotation(annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Returns the types that an annotation allows, None's among them, and what stands beside."""
     if get_origin(annotation) is Annotated:
@@ -252,6 +284,11 @@ def split_annotation(annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]
     if get_origin(annotation) in (Union, UnionType):
         return get_args(annotation), ()
     return (annotation,), ()
+
+
+def hide_passwords(text: str) -> str:
+    """Returns a text, such as a message, without the passwords of the URLs in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
 
 
 class _MisfitError(Exception):
@@ -417,6 +454,7 @@ def _show(value: Any) -> str:
         text = repr(str(value) if isinstance(value, Path) else value)
     except ValueError:  # a whole number of more digits than Python writes
         return "a number of thousands of digits"
+    text = hide_passwords(text)
     return text if len(text) <= 120 else f"{text[:100]}... ({len(text)} letters)"
 
 
