@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Literal
 
 from analysis.ds_net_configs import DSNetShape, read_ds_net
 from analysis.naming import data_label, method_label, metric_label
@@ -63,11 +63,11 @@ def estimate(records: Sequence[Record], metric: str) -> Estimate:
         ValueError: If two of the runs have the same seed.
     """
     check_distinct_seeds(records)
-    results = [(record.evaluation or {})["results"][metric] for record in records]
-    values = [float(result["accuracy"]) for result in results]
+    results = [record.results[metric] for record in records]
+    values = [result.accuracy for result in results]
     centre = mean(values)
     if len(values) == 1:
-        low, high = results[0]["interval"]
+        low, high = results[0].interval
     else:
         low, high = centre - stdev(values), centre + stdev(values)
     return Estimate(
@@ -76,7 +76,7 @@ def estimate(records: Sequence[Record], metric: str) -> Estimate:
         high=high,
         spread="interval" if len(values) == 1 else "std",
         num_runs=len(values),
-        num_samples=int(results[0]["num_samples"]),
+        num_samples=results[0].num_samples,
         run_ids=tuple(record.run_id for record in records),
     )
 
@@ -141,9 +141,9 @@ def check_one_setting(nets: Sequence[tuple[Record, DSNetShape]], attack: str, fi
 def describe_setting(record: Record, attack: str, *, with_method: bool = True) -> str:
     """Says in one line how the runs of a figure were trained and attacked."""
     config = record.config
-    evaluation: Mapping[str, Any] = record.evaluation or {}
+    result = record.results[attack]
     method = method_label(str(config.get("method")), config.get("beta"))
     parts = [data_label(str(config.get("data"))), *([method] if with_method else [])]
-    parts.append(f"{metric_label(attack)} at ε = {evaluation.get('eps')}")
-    parts.append(f"{evaluation['results'][attack]['num_samples']:,} images")
+    parts.append(f"{metric_label(attack)} at ε = {result.eps}")
+    parts.append(f"{result.num_samples:,} images")
     return ", ".join(parts)
