@@ -100,6 +100,8 @@ def _unchecked_twin(kind: type, default: Any) -> type:
     twin_fields: list[tuple[str, Any, Any]] = []
     for item in fields(kind):
         documented: Any = Annotated[hints[item.name], tyro.conf.arg(help=help_texts[item.name])]
+        if not item.metadata.get("is_flag", True):
+            documented = Annotated[documented, tyro.conf.Fixed, tyro.conf.Suppress]
         twin_fields.append((item.name, documented, _default_of(item, default)))
     return make_dataclass(kind.__name__, twin_fields)
 
