@@ -136,7 +136,7 @@ class Trainer:
         """Restores the last checkpoint; a damaged one falls back to the one before, and warns.
 
         Raises:
-            ValueError: If no checkpoint can be read, or they are of another network.
+            ValueError: If no checkpoint can be read, or they are of another network or other data.
         """
         last = self.folder.checkpoint
         candidates = [path for path in (last, previous_path(last)) if path.exists()]
@@ -152,6 +152,12 @@ class Trainer:
             return
 
     def _restore(self, state: dict[str, Any], name: str) -> None:
+        there, here = state.get("data_fingerprint"), self.data.fingerprint
+        if there is not None and there != here:
+            raise ValueError(
+                f"checkpoint {name!r} is of a run on other data than {self.config.data!r} holds "
+                f"now: fingerprint {there} there, {here} here"
+            )
         try:
             self.training_step.load_state_dict(state["training_step"])
             self.progress = _Progress(**state["progress"])
@@ -340,6 +346,7 @@ class Trainer:
             state = {
                 "training_step": self.training_step.state_dict(),
                 "progress": vars(self.progress),
+                "data_fingerprint": self.data.fingerprint,
             }
             save_checkpoint(self.folder.checkpoint, state)
 
@@ -351,7 +358,7 @@ class Trainer:
             architecture=config.network_id(self.data.image_shape, self.data.num_classes),
             num_params=count_parameters(self.network),
             provenance={
-                **collect_provenance(self.device, config.plugins),
+                **collect_provenance(self.device),
                 "precision": config.precision,
                 "num_ranks": self.distribution.world_size,
                 "data_fingerprint": self.data.fingerprint,

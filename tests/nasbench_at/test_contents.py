@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import warnings
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import nasbench_at.contents
+import nasbench_at.data.registry
 from nasbench_at import RunConfig, train
 from nasbench_at.cli import main
 from nasbench_at.config import dump_config, load_config
@@ -20,6 +22,8 @@ from nasbench_at.presets import resolve
 from nasbench_at.records import read_record
 from nasbench_at.run_evaluation import evaluate_run
 from nasbench_at.runs import create_run_folder, open_run_folder
+
+from tests.conftest import forget_plugins
 
 from .conftest import make_stripes, one_line, tiny_config, tiny_flags
 
@@ -41,19 +45,11 @@ DATA = "def load():\n    return {}\n"
 
 @pytest.fixture
 def plugin(tmp_path, own_registry):
-    """A plugin's file; its module is forgotten in the end."""
-    before = set(sys.modules)
+    """A plugin's file; it is forgotten in the end."""
     path = tmp_path / "contents_plugin.py"
     path.write_text(PLUGIN)
     yield path
-    forget_plugins(before)
-
-
-def forget_plugins(before=frozenset()):
-    """Stands for another process."""
-    for name in set(sys.modules) - before:
-        if name.startswith("_block_plugin_"):
-            del sys.modules[name]
+    forget_plugins()
 
 
 @pytest.fixture
@@ -270,6 +266,20 @@ def test_run_is_not_evaluated_with_another_file(what, plugin, archive, tmp_path)
     assert (folder / "record.json").read_bytes() == before
 
 
+def test_run_is_not_resumed_or_evaluated_on_other_data_of_the_same_name(run, monkeypatch):
+    raw = make_stripes()
+    other = raw._replace(train_images=raw.train_images + 1)
+    monkeypatch.setitem(nasbench_at.data.registry._LOADERS, "stripes", lambda: other)
+    message = r"was trained on other data than 'stripes' holds now: fingerprint \w+ there, \w+ here"
+    with pytest.raises(ValueError, match=message) as error:
+        evaluate_run(run, ("fgsm",), device="cpu")
+    one_line(error)
+    message = r"checkpoint '.*last.pt' is of a run on other data than 'stripes' holds now"
+    with pytest.raises(ValueError, match=message) as error:
+        train(tiny_config(), runs_dir=run.parent, device="cpu")
+    one_line(error)
+
+
 def test_contents_are_no_flag(capsys):
     assert main(["train", "--help"]) == 0
     assert "--contents" not in capsys.readouterr().out
@@ -294,3 +304,37 @@ def test_record_holds_what_the_run_was_made_with(plugin, tmp_path):
     train(config, runs_dir=tmp_path / "runs", device="cpu")
     record = read_record(tmp_path / "runs" / config.run_id / "record.json")
     assert record.config["contents"] == hash_contents([str(plugin)])
+
+
+# --- models of the user's
+
+
+MODEL = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 4)
+        nn.init.constant_(self.linear.weight, 0.1)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1)) + 1
+"""
+
+
+def test_model_with_another_forward_has_another_record(module, tmp_path, capsys):
+    path = tmp_path / f"{module}.py"
+    words = ["evaluate", "--model", f"{module}:Net", "--data", "stripes", "--attacks", "fgsm"]
+    folders = []
+    for text in (MODEL, MODEL.replace("+ 1", "- 1")):
+        path.write_text(text)
+        nasbench_at.contents._IMPORTED.pop(module, None)
+        sys.modules.pop(module, None)  # stands for another process
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        assert main([*words, "--eps", "0.1", "--device", "cpu"]) == 0
+        record = read_record(capsys.readouterr().out.splitlines()[-1])
+        assert record.config["contents"] == hash_contents([f"{module}:Net"])
+        folders.append(record.run_id)
+    assert len(set(folders)) == 2
