@@ -22,7 +22,6 @@ from nasbench_at.presets import resolve
 from nasbench_at.records import read_record
 from nasbench_at.run_evaluation import evaluate_run
 from nasbench_at.runs import create_run_folder, open_run_folder
-
 from tests.conftest import forget_plugins
 
 from .conftest import make_stripes, one_line, tiny_config, tiny_flags
