@@ -147,6 +147,9 @@ class RunConfig:
         sync_batch_norm: Share BatchNorm statistics among ranks.
         channels_last: Memory layout; channels_last is faster for all but tiny networks.
         seed: Seed of initial weights, batch order and attack noise.
+        contents: Hashes of the files that ``plugins`` and ``data`` name, from
+            :func:`nasbench_at.contents.hash_contents`; ``resolve`` fills them in, and replaces
+            what is given.
     """
 
     data: Name = "digits"
@@ -202,6 +205,7 @@ class RunConfig:
     sync_batch_norm: bool = False
     channels_last: bool = True
     seed: Seed = 0
+    contents: Mapping[str, str] = field(default_factory=dict, metadata={"is_flag": False})
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -326,10 +330,23 @@ class RunConfig:
             return {name: value for name, value in plain.items() if name not in DS_NET_FIELDS}
         return plain
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the result: all fields, a file's contents in place of its path.
+
+        So a run is another one when a file has changed, and the same when a file was moved.
+        """
+        plain = self.to_dict()
+        contents = plain.pop("contents")
+        plain["plugins"] = [contents.get(path, path) for path in self.plugins]
+        if self.data in contents:
+            function = "" if self.data.endswith(".npz") else self.data.partition(":")[2]
+            plain["data"] = [contents[self.data], function]
+        return plain
+
     @property
     def run_id(self) -> str:
-        """Name of the run's folder: data, method, a hash of all fields but the seed, the seed."""
-        identity = self.to_dict()
+        """Name of the run's folder: data, method, a hash of its identity but the seed, the seed."""
+        identity = self.identity()
         del identity["seed"]
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -16,6 +16,7 @@ from torch import nn
 from blocks import load_entry_points, load_plugin
 from nasbench_at.allowed_values import CheckpointMinutes, check_value
 from nasbench_at.config import RunConfig
+from nasbench_at.contents import check_contents
 from nasbench_at.data import DataSet, load_data
 from nasbench_at.devices import fit_threads, select_device
 from nasbench_at.networks.ds_net import build_network
@@ -163,8 +164,10 @@ def load_config_data(
     """Loads a configuration's data set onto a device.
 
     Raises:
-        ValueError: If the data set is unknown or not usable.
+        ValueError: If the data set is unknown or not usable, or a file of the configuration has
+            changed.
     """
+    check_contents(config.contents)
     return load_data(
         config.data,
         root=None if data_root is None else Path(data_root),
@@ -179,8 +182,10 @@ def create_network(config: RunConfig, data: DataSet, device: torch.device) -> nn
     """Builds a configuration's network as it is before training, its plugins loaded first.
 
     Raises:
-        ValueError: If the configuration's network cannot be built for these data.
+        ValueError: If the configuration's network cannot be built for these data, or a file of
+            the configuration has changed.
     """
+    check_contents(config.contents)
     load_entry_points()
     for plugin in config.plugins:
         load_plugin(plugin)

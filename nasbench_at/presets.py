@@ -7,11 +7,13 @@ without a recipe takes CIFAR-10's, with its own values of :data:`DATA_VALUES` in
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from nasbench_at.config import Hyperparameters, RunConfig
+from nasbench_at.contents import changed_contents, hash_contents
 from nasbench_at.networks.architecture import Recipe
 
 __all__ = ["DATA_NETWORKS", "DATA_VALUES", "find_preset", "resolve"]
@@ -168,7 +170,8 @@ def resolve(config: RunConfig) -> RunConfig:
     """Fills in every unset field from the recipe.
 
     Another ``eps`` scales the recipe's step size along with it, and another number of epochs its
-    warm-up and its milestones, unless those are set too.
+    warm-up and its milestones, unless those are set too. The contents of its files are taken anew:
+    a stored configuration whose files have changed becomes another run, and a warning names them.
 
     Args:
         config: A configuration, possibly with unset fields.
@@ -195,7 +198,20 @@ def resolve(config: RunConfig) -> RunConfig:
         init = config.architecture((1, 8, 8), 2).attention.init
         config = replace(config, attention_init=init)
     select_on = config.select_on or ("test" if config.recipe == "authors" else "validation")
-    return replace(config, select_on=select_on, **unset)
+    return replace(config, select_on=select_on, contents=_contents_of(config), **unset)
+
+
+def _contents_of(config: RunConfig) -> dict[str, str]:
+    names = (*config.plugins, config.data)
+    stored = {name: config.contents[name] for name in names if name in config.contents}
+    changed = changed_contents(stored)
+    if changed:
+        warnings.warn(
+            f"{', '.join(map(repr, changed))} changed since the configuration was written: this "
+            "is another run",
+            stacklevel=3,
+        )
+    return hash_contents(names)
 
 
 def _adapt(preset: Hyperparameters, values: Mapping[str, Any]) -> Hyperparameters:

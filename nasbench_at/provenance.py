@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import subprocess
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,11 @@ import torch
 __all__ = ["collect_provenance"]
 
 
-def collect_provenance(device: torch.device, plugins: Sequence[str] = ()) -> dict[str, Any]:
+def collect_provenance(device: torch.device) -> dict[str, Any]:
     """Returns what is needed to judge whether two results may differ for technical reasons.
 
     Args:
         device: Where the run computes.
-        plugins: Files of the user that took part; their hashes are recorded.
     """
     return {
         "nasbench_at": version("nasbench-at"),
@@ -31,9 +28,6 @@ def collect_provenance(device: torch.device, plugins: Sequence[str] = ()) -> dic
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "num_threads": torch.get_num_threads(),
         "precision": "float32",
-        "plugins": {
-            path: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in plugins
-        },
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nasbench_at.attacks import Attack, Verdict
+from nasbench_at.contents import hash_contents
 from nasbench_at.data import DataSet, LabelledImages, load_data
 from nasbench_at.devices import select_device
 from nasbench_at.evaluation import (
@@ -119,6 +120,12 @@ def prepare_evaluation(
     )
     attacks = _attacks_by_eps(options, config.method)
     model, data = load_run(folder, device, data_root)
+    trained_on = record.provenance.get("data_fingerprint", data.fingerprint)
+    if trained_on != data.fingerprint:
+        raise ValueError(
+            f"run {str(path)!r} was trained on other data than {config.data!r} holds now: "
+            f"fingerprint {trained_on} there, {data.fingerprint} here"
+        )
     images = data.test
     count_aa_samples(options.aa_samples, len(images))
     return PreparedEvaluation(
@@ -130,7 +137,6 @@ def prepare_evaluation(
         record=record,
         path=folder.record,
         lock=folder.locked,
-        plugins=config.plugins,
     )
 
 
@@ -199,7 +205,9 @@ def prepare_model_evaluation(
         reason = " ".join(str(error).split())
         shape = tuple(images.images.shape[1:])
         raise ValueError(f"model {spec!r} cannot take images {shape}: {reason}") from None
-    identity = [spec, hash_weights(model), hash_images(images.images, images.labels)]
+    contents = hash_contents([spec, data])
+    code = contents.get(spec)
+    identity = [spec, code, hash_weights(model), hash_images(images.images, images.labels)]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     run_id = f"{spec.rpartition(':')[2]}-{digest}"
     path = Path(out) if out is not None else Path("evaluations") / run_id / "record.json"
@@ -209,6 +217,7 @@ def prepare_model_evaluation(
             "model": spec,
             "weights": None if weights is None else str(weights),
             "data": data,
+            "contents": contents,
         },
         architecture=spec,
         num_params=count_parameters(model),
@@ -272,7 +281,6 @@ class PreparedEvaluation:
         record: The record before this evaluation.
         path: The record's file.
         lock: Holds the folder while the evaluation runs.
-        plugins: Files of the user that the model was built with.
     """
 
     model: nn.Module
@@ -283,7 +291,6 @@ class PreparedEvaluation:
     record: Record
     path: Path
     lock: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
-    plugins: tuple[str, ...] = ()
 
     def run(
         self, on_result: OnResult | None = None, distribution: Distribution | None = None
@@ -311,7 +318,8 @@ class PreparedEvaluation:
                     seed=self.options.seed,
                     aa_samples=self.options.aa_samples,
                     data_name=self.data,
-                    progress_dir=progress_dir,
+                    # A model of the user's with another forward may be written to this record.
+                    progress_dir=progress_dir / self.record.run_id,
                     on_result=on_result if ranks.is_main else None,
                     distribution=ranks,
                 )
@@ -331,7 +339,7 @@ class PreparedEvaluation:
     def _describe(self, reports: Sequence[RobustnessReport], ranks: Distribution) -> Evaluation:
         # The natural images are the same at every radius: one row.
         rows = {row.key: row for report in reports for row in report.results.values()}
-        provenance = collect_provenance(self.images.labels.device, self.plugins)
+        provenance = collect_provenance(self.images.labels.device)
         return Evaluation(
             results=tuple(rows.values()),
             norm=self.options.norm,

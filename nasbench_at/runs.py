@@ -100,7 +100,7 @@ def create_run_folder(runs_dir: str | Path, config: RunConfig) -> RunFolder:
 
     Args:
         runs_dir: Where runs land.
-        config: The resolved configuration.
+        config: The resolved configuration; the folder's is told where its files lie now.
 
     Raises:
         ValueError: If the folder cannot be written, or holds another configuration.
@@ -113,13 +113,14 @@ def create_run_folder(runs_dir: str | Path, config: RunConfig) -> RunFolder:
     except OSError as error:
         raise ValueError(f"cannot write to run folder {str(path)!r}: {error.strerror}") from None
     file = path / "config.yaml"
-    if not file.exists():
-        write_atomically(file, dump_config(config).encode())
-    elif load_config(file) != config:
+    stored = load_config(file) if file.exists() else None
+    if stored is not None and stored.identity() != config.identity():
         raise ValueError(
             f"run folder {str(path)!r} belongs to another configuration; move it away or choose "
             "another --runs-dir"
         )
+    if stored != config:  # a new run, or one whose plugins or data lie elsewhere now
+        write_atomically(file, dump_config(config).encode())
     return folder
 
 

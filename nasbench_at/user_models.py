@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from nasbench_at.contents import import_function
 from nasbench_at.networks.zoo import create_model, load_published_weights
 
 __all__ = ["load_user_model"]
@@ -62,11 +61,8 @@ def _build(spec: str) -> nn.Module:
     module, separator, factory = spec.partition(":")
     if not (module and separator and factory):
         raise ValueError(f"a model of your own must be written module:factory, got {spec!r}")
-    # The console script does not look here, where users keep such a module.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
     try:
-        model = getattr(importlib.import_module(module), factory)()
+        model = import_function(spec)()
     except Exception as error:  # whatever a user's code may raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"model factory {spec!r} failed: {reason}") from error

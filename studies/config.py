@@ -187,11 +187,13 @@ class StudyConfig:
     def differences(self, other: StudyConfig) -> list[str]:
         """Returns in words where another study of the same name is another study."""
         mine, theirs = self.to_dict(), other.to_dict()
+        contents, known = mine["base"].pop("contents"), theirs["base"].pop("contents")
         found = [
             f"{name} {theirs['base'][name]!r} there, {value!r} here"
             for name, value in mine["base"].items()
             if theirs["base"][name] != value
         ]
+        found += [f"{name!r} has changed" for name in contents if contents[name] != known.get(name)]
         if not found:
             found = [
                 f"another {name}" for name in mine if name != "base" and mine[name] != theirs[name]

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import torch
 
 from nasbench_at.config import RunConfig
+from nasbench_at.contents import check_contents
 from nasbench_at.evaluation_options import EvaluationOptions
 from nasbench_at.jobs import prepare_training
 from nasbench_at.records import Record, read_record
@@ -187,6 +188,7 @@ def _end_with_worker() -> None:
 
 
 def _train_and_evaluate(job: TrialJob, messages: Connection) -> None:
+    check_contents(job.config.contents)  # it would be resolved to another run
     if job.ranks == 1:
         _train(job, messages)
     else:

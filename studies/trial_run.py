@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,8 @@ class TrialRun:
         screening = self.opened.config.space and self.opened.config.space.screening
         if not screening:
             return True
-        cheap = resolve(screening_config(config, screening.epochs, screening.attack_steps))
+        screened = screening_config(config, screening.epochs, screening.attack_steps)
+        cheap = replace(resolve(screened), contents=config.contents)
         record = self._finish_run(cheap, attacks=(), report=False)
         if record is None:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,12 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, blocks.BlockInfo]
     registry = dict(blocks.registry._REGISTRY)
     monkeypatch.setattr(blocks.registry, "_REGISTRY", registry)
     return registry
+
+
+def forget_plugins() -> None:
+    """Lets plugins be loaded anew, as in another process."""
+    for name in [name for name in sys.modules if name.startswith("_block_plugin_")]:
+        del sys.modules[name]
 
 
 @pytest.fixture

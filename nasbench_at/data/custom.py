@@ -11,8 +11,6 @@ axis has 1 to 4 entries, and where both or neither have, the shape is refused. L
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nasbench_at.contents import import_function
 from nasbench_at.data.downloads import reading
 from nasbench_at.data.registry import Loader, RawData
 
@@ -51,13 +50,8 @@ def _load_npz(path: Path) -> RawData:
 
 
 def _call_function(spec: str) -> RawData:
-    module, _, function = spec.partition(":")
-    # The console script does not look here, where users keep such a module.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
     try:
-        loader = getattr(importlib.import_module(module), function)
-        content = loader()
+        content = import_function(spec)()
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"data function {spec!r} failed: {reason}") from error

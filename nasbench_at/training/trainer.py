@@ -72,7 +72,7 @@ class _Progress:
         totals: Summed loss, correct predictions and images of these steps.
         history: A line of metrics for each finished epoch.
         best: The selected epoch and its accuracies.
-        seconds: Time spent so far.
+        seconds: Time spent so far, without what a kill made to be done again.
         stopped: Why training ended before its last epoch.
     """
 
@@ -117,6 +117,7 @@ class Trainer:
         self.augmentation = Augmentation() if self.hyperparameters.augment else None
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.progress = _Progress()
+        self._counted = time.monotonic()
         self.num_steps = data.train.num_batches(
             self.hyperparameters.batch_size, self.distribution.world_size
         )
@@ -136,7 +137,7 @@ class Trainer:
         """Restores the last checkpoint; a damaged one falls back to the one before, and warns.
 
         Raises:
-            ValueError: If no checkpoint can be read, or they are of another network.
+            ValueError: If no checkpoint can be read, or they are of another network or other data.
         """
         last = self.folder.checkpoint
         candidates = [path for path in (last, previous_path(last)) if path.exists()]
@@ -152,6 +153,12 @@ class Trainer:
             return
 
     def _restore(self, state: dict[str, Any], name: str) -> None:
+        there, here = state.get("data_fingerprint"), self.data.fingerprint
+        if there is not None and there != here:
+            raise ValueError(
+                f"checkpoint {name!r} is of a run on other data than {self.config.data!r} holds "
+                f"now: fingerprint {there} there, {here} here"
+            )
         try:
             self.training_step.load_state_dict(state["training_step"])
             self.progress = _Progress(**state["progress"])
@@ -187,12 +194,12 @@ class Trainer:
                 self.num_steps,
                 self.progress.epoch * self.num_steps + self.progress.step,
             )
+            self._counted = time.monotonic()
             while not self.is_finished:
                 self._run_epoch(reporter, stop)
             return self._write_record()
 
     def _run_epoch(self, reporter: TrainingReporter, stop: StopRequest) -> None:
-        start = time.monotonic()
         loss, accuracy = self._train_epoch(reporter, stop)
         natural, robust = self._validate()
         progress = self.progress
@@ -209,7 +216,6 @@ class Trainer:
         progress.epoch, progress.step, progress.totals = row["epoch"], 0, [0.0, 0.0, 0.0]
         progress.history.append(row)
         self._keep_best(row)
-        progress.seconds += time.monotonic() - start
         # After the best weights, before the metrics: what a kill leaves out is written again.
         self._save_checkpoint()
         if self.distribution.is_main:
@@ -255,7 +261,7 @@ class Trainer:
                 time.monotonic() - saved >= self.checkpoint_seconds, stop.signal_name is not None
             )
             if is_due or is_stopped:
-                self._save_within_epoch(step + 1, totals, bad_step, time.monotonic() - saved)
+                self._save_within_epoch(step + 1, totals, bad_step)
                 saved = time.monotonic()
             if is_stopped:
                 raise InterruptedTraining(
@@ -271,13 +277,10 @@ class Trainer:
         batch_size = self.hyperparameters.batch_size
         return min(batch_size, len(self.data.train) - step * batch_size)
 
-    def _save_within_epoch(
-        self, step: int, totals: Tensor, bad_step: Tensor, seconds: float
-    ) -> None:
+    def _save_within_epoch(self, step: int, totals: Tensor, bad_step: Tensor) -> None:
         self._check_finite(bad_step, self.progress.epoch + 1)
         self.progress.step = step
         self.progress.totals = self.distribution.sum(totals.clone()).tolist()
-        self.progress.seconds += seconds
         self._save_checkpoint()
 
     def _check_finite(self, bad_step: Tensor, epoch: int) -> None:
@@ -336,10 +339,14 @@ class Trainer:
             save_weights(self.folder.best, self.training_step.evaluated, metadata)
 
     def _save_checkpoint(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self._counted
+        self._counted = now
         if self.distribution.is_main:
             state = {
                 "training_step": self.training_step.state_dict(),
                 "progress": vars(self.progress),
+                "data_fingerprint": self.data.fingerprint,
             }
             save_checkpoint(self.folder.checkpoint, state)
 
@@ -351,7 +358,7 @@ class Trainer:
             architecture=config.network_id(self.data.image_shape, self.data.num_classes),
             num_params=count_parameters(self.network),
             provenance={
-                **collect_provenance(self.device, config.plugins),
+                **collect_provenance(self.device),
                 "precision": config.precision,
                 "num_ranks": self.distribution.world_size,
                 "data_fingerprint": self.data.fingerprint,

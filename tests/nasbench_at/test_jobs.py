@@ -142,16 +142,10 @@ def test_initial_weights_depend_on_the_seed_alone(tmp_path):
     assert not torch.equal(one, weights(4, "two"))
 
 
-def test_block_of_a_plugin_is_trained_and_its_file_identified(plugin, tmp_path):
+def test_block_of_a_plugin_is_trained(plugin, tmp_path):
     config = tiny_config(blocks=("jobs_block",), plugins=(str(plugin),), epochs=1)
     record = train(config, runs_dir=tmp_path / "runs", device="cpu")
-    (digest,) = record.provenance["plugins"].values()
-    assert len(digest) == 16
     assert record.config["plugins"] == [str(plugin)]
-    plugin.write_text(PLUGIN + "\n")
-    assert collect_provenance(torch.device("cpu"), [str(plugin)])["plugins"] != {
-        str(plugin): digest
-    }
 
 
 def test_evaluation_is_written_to_the_record_and_the_outcomes(run):
@@ -300,7 +294,6 @@ def test_provenance_is_json_ready():
     assert json.loads(json.dumps(provenance)) == provenance
     assert provenance["torch"] == torch.__version__
     assert provenance["device"] == "cpu"
-    assert provenance["plugins"] == {}
 
 
 @pytest.mark.parametrize("path", ["", "/nowhere"])

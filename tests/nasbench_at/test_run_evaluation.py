@@ -167,7 +167,7 @@ def test_progress_is_kept_when_the_evaluation_is_cut_short(run, monkeypatch):
         evaluate_run(run, ("apgd-ce",), device="cpu", aa_samples=4)
     (folder,) = run.glob("*.progress")
     assert folder.name == "record.progress"
-    assert list(folder.glob("apgd-ce-*.safetensors"))
+    assert list(folder.glob(f"{run.name}/apgd-ce-*.safetensors"))
 
 
 KILLED = """

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from nasbench_at.cli import main
+from nasbench_at.contents import hash_contents
 from nasbench_at.evaluation_files import read_outcomes
 from nasbench_at.records import Benchmark, read_record
 from nasbench_at.user_models import load_user_model
@@ -150,8 +151,9 @@ def test_model_of_the_user_is_evaluated_to_a_record(module, state, tmp_path, cap
     assert record.run_id == path.parts[1]
     assert record.accuracy("natural") == 1.0
     assert record.num_params == 64 * 4 + 4
-    expected = {"model": f"{module}:bright_rows", "weights": str(weights), "data": "stripes"}
-    assert record.config == expected
+    spec = f"{module}:bright_rows"
+    expected = {"model": spec, "weights": str(weights), "data": "stripes"}
+    assert record.config == {**expected, "contents": hash_contents([spec])}
     assert record.evaluations[-1].data == "stripes/test"
     result = record.results["fgsm"]
     assert int(read_outcomes(path)[result.key].sum()) == result.num_correct

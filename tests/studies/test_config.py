@@ -7,7 +7,9 @@ import pytest
 from nasbench_at import RunConfig
 from nasbench_at.presets import resolve
 from studies.config import Cell, StudyConfig
-from studies.recipes import search
+from studies.recipes import block_space, search
+from tests.conftest import forget_plugins
+from tests.studies.conftest import tiny_run
 
 
 def test_study_survives_yaml(tiny_study):
@@ -42,6 +44,22 @@ def test_differences_name_what_is_another(tiny_study):
     other = replace(tiny_study, base=replace(tiny_study.base, epochs=7))
     assert tiny_study.differences(other) == ["epochs 7 there, 2 here"]
     assert tiny_study.differences(replace(tiny_study, attacks=("pgd",))) == ["another attacks"]
+
+
+def test_study_of_an_edited_plugin_is_another_study(stripes, tmp_path):
+    plugin = tmp_path / "my_blocks.py"
+
+    def study(text):
+        plugin.write_text(text)
+        forget_plugins()
+        return block_space(tiny_run(stripes, plugins=(str(plugin),)))
+
+    first, second = study("first = 1"), study("first = 2")
+    assert first != second
+    assert first.differences(second) == [f"{str(plugin)!r} has changed"]
+    assert StudyConfig.from_dict(first.to_dict()) == first
+    for one, other in zip(first.cells, second.cells, strict=True):
+        assert one.config.run_id != other.config.run_id
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from studies.results import StudyResult
 from studies.storage import storage_url
 from studies.study import OtherVersionError, open_study
 from studies.supervisor import create_study
+from tests.conftest import forget_plugins
 from tests.studies.conftest import tiny_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -89,6 +90,22 @@ def test_other_code_and_other_data_are_refused(tiny_study, stripes, monkeypatch)
     opened.study.set_user_attr("data_fingerprint", "another")
     with pytest.raises(OtherVersionError, match="begun with other data: fingerprint another there"):
         open_study(tiny_study.name, url, to_work=True)
+
+
+def test_study_whose_plugin_was_edited_is_not_worked_on_but_can_be_looked_at(stripes, tmp_path):
+    plugin = tmp_path / "my_blocks.py"
+    plugin.write_text("first = 1")
+    base = tiny_run(stripes, plugins=(str(plugin),))
+    study = recipes.block_space(base)
+    create_study(study)
+    plugin.write_text("first = 2")
+    forget_plugins()
+    url = storage_url(None, study_folder("runs", study.name))
+    with pytest.raises(ValueError, match=r"my_blocks.py' has changed since the run was made"):
+        open_study(study.name, url, to_work=True)
+    assert open_study(study.name, url).config == study
+    with pytest.raises(ValueError, match=r"is another one: '.*my_blocks.py' has changed; choose"):
+        create_study(recipes.block_space(base))
 
 
 SCRIPT = """

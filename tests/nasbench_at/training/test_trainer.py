@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import types
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from nasbench_at.jobs import prepare_training
 from nasbench_at.training.checkpoints import load_checkpoint, save_checkpoint
 from nasbench_at.training.methods import LossAndLogits
 from tests.nasbench_at.conftest import one_line, tiny_config
+
+NUM_STEPS = 3
+"""Steps an epoch of the tiny run."""
 
 
 class InterruptedRunError(Exception):
@@ -92,6 +96,46 @@ def test_training_lowers_the_loss_and_moves_the_attention(undisturbed):
     history = rows(undisturbed)
     assert history[-1]["train_loss"] < history[0]["train_loss"]
     assert history[-1]["attention"] != history[0]["attention"]
+
+
+class TickingWatcher(Watcher):
+    """Lets a second pass at every step."""
+
+    def __init__(self, clock, **interruption):
+        super().__init__(**interruption)
+        self.clock = clock
+
+    def step(self):
+        self.clock.now += 1
+        super().step()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = types.SimpleNamespace(now=1000)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("nasbench_at.training.trainer.time", clock)
+    return clock
+
+
+@pytest.mark.parametrize("checkpoint_minutes", [0.0, 1.5 / 60, 5.0])
+@pytest.mark.parametrize("interruption", [{}, {"after_steps": 5}, {"after_epoch": 1}], ids=str)
+def test_every_second_of_training_counts_once(interruption, checkpoint_minutes, clock, tmp_path):
+    def go(**interruption):
+        return train(
+            tiny_config(),
+            runs_dir=tmp_path,
+            device="cpu",
+            checkpoint_minutes=checkpoint_minutes,
+            reporter=TickingWatcher(clock, **interruption),
+        )
+
+    if interruption:
+        with pytest.raises(InterruptedRunError):
+            go(**interruption)
+        clock.now += 10_000  # nothing runs
+    record = go()
+    assert record.provenance["train_seconds"] == 2 * NUM_STEPS
 
 
 def test_rates_follow_the_milestones(undisturbed):

@@ -1,0 +1,123 @@
+"""What the files of a user hold: the part of a run's identity that names and paths do not tell.
+
+A plugin and an ``.npz`` file are hashed as they are, ``module:function`` as the module's source
+file. Nothing else is: not what a plugin or module imports, nor files that a function reads (a
+run's data are compared by their fingerprint besides), nor the blocks of installed packages.
+
+No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["changed_contents", "check_contents", "hash_contents", "import_function"]
+
+_LARGE = 2**20
+"""Bytes from which a file is read again only if its time or size has changed."""
+
+_IMPORTED: dict[str, str] = {}
+"""The source of each module that :func:`import_function` used, as it was then."""
+
+
+def hash_contents(names: Iterable[str]) -> dict[str, str]:
+    """Hashes the files that names stand for.
+
+    Args:
+        names: Paths of ``.py`` and ``.npz`` files, ``module:function``, and names of other things.
+
+    Returns:
+        Name to the first 16 hex digits of the SHA-256 of its file; nothing for a name without one,
+        and for a file that cannot be read, which whoever loads it complains of.
+    """
+    found = {name: _hash_source(name) for name in names}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def changed_contents(contents: Mapping[str, str]) -> list[str]:
+    """Returns the names whose files are there and hold something else than they did."""
+    now = hash_contents(contents)
+    return [name for name, digest in contents.items() if now.get(name, digest) != digest]
+
+
+def check_contents(contents: Mapping[str, str]) -> None:
+    """Checks that files are those that a run was made with.
+
+    Raises:
+        ValueError: If one has changed; the message names it.
+    """
+    for name in changed_contents(contents):
+        raise ValueError(
+            f"{name!r} has changed since the run was made: its SHA-256 began with "
+            f"{contents[name]}, now with {hash_contents([name])[name]}; put the old file back, or "
+            "train anew"
+        )
+
+
+def import_function(spec: str) -> Callable[[], Any]:
+    """Imports ``module:function``; the module may lie in the current folder.
+
+    Raises:
+        ValueError: If the module's file has changed since this process first used it.
+        Exception: Whatever the user's module raises.
+    """
+    module, _, function = spec.partition(":")
+    _look_in_current_folder()
+    found: Callable[[], Any] = getattr(importlib.import_module(module), function)
+    digest = _hash_source(spec)
+    if digest is not None and _IMPORTED.setdefault(module, digest) != digest:
+        raise ValueError(
+            f"the file of module {module!r} has changed since this process imported it; start a "
+            "new process"
+        )
+    return found
+
+
+def _hash_source(name: str) -> str | None:
+    path = Path(name).expanduser() if name.endswith((".npz", ".py")) else _find_module(name)
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+        if status.st_size < _LARGE:
+            return _hash_file(path)
+        return _hash_large(path.absolute(), status.st_size, status.st_mtime_ns)
+    except OSError:
+        return None
+
+
+def _find_module(spec: str) -> Path | None:
+    """The source of ``module:function``; None of other names, and of a module without a file."""
+    module, separator, _ = spec.partition(":")
+    if not separator:
+        return None
+    _look_in_current_folder()
+    importlib.invalidate_caches()  # the file may be newer than what the import system remembers
+    try:
+        found = importlib.util.find_spec(module)
+    except Exception:  # noqa: BLE001 - the package around it is a user's code, too
+        return None
+    return Path(found.origin) if found is not None and found.has_location and found.origin else None
+
+
+def _look_in_current_folder() -> None:
+    """Lets modules lie where users keep them; the console script does not look there."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+@lru_cache(maxsize=64)
+def _hash_large(path: Path, size: int, mtime_ns: int) -> str:
+    return _hash_file(path)
