@@ -64,7 +64,7 @@ def run_study(
         storage: URL of a database; by default SQLite in the study's folder.
         data_root: Where the data set's files lie.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        ranks: Processes that train one trial together, by torchrun.
+        ranks: Processes that train one trial together.
         any_code: Go on although the study was begun with other code.
         on_status: Is told how it goes, twice a second.
 

@@ -1,41 +1,51 @@
-"""What a trial does, in a process of its own: train a run, then evaluate it.
+"""What a trial does, in processes of its own: train a run, then evaluate it.
 
 A crash here, or a GPU out of memory, costs one trial. Workers fork these processes from a server
-that has imported torch once and has never touched a GPU.
+that has imported torch once and has never touched a GPU. A trial of several ranks is so many of
+them, each of which tells its worker by itself how it ended.
 """
 
 from __future__ import annotations
 
 import errno
+import math
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from nasbench_at.config import RunConfig
 from nasbench_at.contents import check_contents
+from nasbench_at.devices import select_device
 from nasbench_at.evaluation_options import EvaluationOptions
 from nasbench_at.jobs import prepare_training
 from nasbench_at.records import Record, read_record
 from nasbench_at.run_evaluation import prepare_evaluation
 from nasbench_at.runs import FolderInUseError, create_run_folder
+from nasbench_at.training.distribution import Distribution, distributed
 from nasbench_at.training.interruption import InterruptedTraining
 from studies.forkserver import trial_context
 
 __all__ = ["Outcome", "TrialJob", "TrialProcess", "is_evaluated"]
 
-OutcomeKind = Literal["done", "interrupted", "out_of_memory", "disk_full", "failed"]
+OutcomeKind = Literal["done", "interrupted", "failed", "out_of_memory", "disk_full"]
+
+STOP_SECONDS = 60.0
+"""How long a trial may take to save its state."""
+GRACE_SECONDS = 10.0
+"""How long ranks may outlive one that failed."""
+
+_KINDS: tuple[OutcomeKind, ...] = get_args(OutcomeKind)  # from good to bad
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class TrialJob:
         runs_dir: Where runs lie.
         data_root: Where the data set's files lie.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        ranks: Processes that train the run together, by torchrun.
+        ranks: Processes that train the run together.
         attacks: Attacks on the test images after training; none leaves them alone.
         aa_samples: Test images that AutoAttack sees.
         log: Everything the process prints goes there.
@@ -70,7 +80,7 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended.
+    """How a trial, or one of its ranks, ended.
 
     Attributes:
         kind: In a word.
@@ -85,59 +95,110 @@ class TrialProcess:
     """A running trial, as its worker sees it."""
 
     def __init__(self, job: TrialJob) -> None:
-        context = trial_context()
-        self._messages, sender = context.Pipe(duplex=False)
-        self._process = context.Process(target=_run, args=(job, sender))
-        self._process.start()
-        sender.close()
-        self._received: dict[str, Any] = {}
+        # The worker keeps the store by which ranks find each other, so that no port is lost to
+        # another process between its choice and its use.
+        self._store = None
+        if job.ranks > 1:
+            self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        port = None if self._store is None else self._store.port
+        self._ranks = [_RankProcess(job, rank, port) for rank in range(job.ranks)]
         self._is_stopped = False
+        self._deadline = math.inf
 
     def wait(self, seconds: float) -> bool:
-        """Waits for the process to end, for so long at most; returns whether it has."""
-        wait([self._process.sentinel], timeout=seconds)
-        self._receive()
-        return not self._process.is_alive()
+        """Waits for the trial to end, for so long at most; returns whether it has."""
+        alive = [rank for rank in self._ranks if rank.is_alive]
+        if alive:
+            wait([rank.process.sentinel for rank in alive], timeout=seconds)
+        for rank in self._ranks:
+            rank.receive()
+        if any(rank.has_failed for rank in self._ranks):
+            # The others wait for it in vain, but may still say what has happened.
+            self._deadline = min(self._deadline, time.monotonic() + GRACE_SECONDS)
+        if time.monotonic() > self._deadline:
+            for rank in self._ranks:
+                rank.kill()
+        return not any(rank.is_alive for rank in self._ranks)
 
     @property
     def resumed_from(self) -> str | None:
         """Where the run's checkpoint let it go on, once that is known."""
-        found: str | None = self._received.get("resumed_from")
+        found: str | None = self._ranks[0].received.get("resumed_from")
         return found
 
     def stop(self) -> None:
-        """Asks the process to save its state and end; it is killed if it does not."""
+        """Asks the trial to save its state and end; it is killed if it does not."""
         self._is_stopped = True
-        self._process.terminate()
-        if not self.wait(60):
-            self._process.kill()
-            self._process.join()
+        self._deadline = time.monotonic() + STOP_SECONDS
+        for rank in self._ranks:
+            rank.process.terminate()
+        self._join()
 
     @property
     def outcome(self) -> Outcome:
-        """How the process ended."""
-        self._process.join()
-        self._receive()
-        code = self._process.exitcode
-        if "outcome" in self._received:
-            outcome: Outcome = self._received["outcome"]
-            return outcome
-        if self._is_stopped:  # not in training, which answers a signal itself
-            return Outcome("interrupted", "it was stopped")
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            # The kernel kills the largest process when memory runs out.
-            kind: OutcomeKind = "out_of_memory" if name == "SIGKILL" else "failed"
-            return Outcome(kind, f"its process was ended by {name}")
-        return Outcome("failed", f"its process ended with code {code}")
+        """How the trial ended: the worst that came to one of its ranks, and of equals the first."""
+        self._join()
+        ends = [rank.end for rank in self._ranks if not rank.is_killed]
+        outcomes = [outcome for _, outcome in sorted(ends, key=lambda end: end[0])]
+        worst = max(outcomes, key=lambda o: _KINDS.index(o.kind), default=Outcome("interrupted"))
+        if self._is_stopped and worst.kind in ("interrupted", "failed", "out_of_memory"):
+            # What is not in training does not answer the signal, and ranks miss each other.
+            interrupted = [outcome for outcome in outcomes if outcome.kind == "interrupted"]
+            return interrupted[0] if interrupted else Outcome("interrupted", "it was stopped")
+        return worst
 
-    def _receive(self) -> None:
+    def _join(self) -> None:
+        while not self.wait(1.0):
+            pass
+
+
+class _RankProcess:
+    """A process of a trial, and what it has said."""
+
+    def __init__(self, job: TrialJob, rank: int, port: int | None) -> None:
+        context = trial_context()
+        self._messages, sender = context.Pipe(duplex=False)
+        self.process = context.Process(target=_run, args=(job, rank, port, sender))
+        self.process.start()
+        sender.close()
+        self.received: dict[str, Any] = {}
+        self.is_killed = False
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
+    @property
+    def has_failed(self) -> bool:
+        return not self.is_alive and self.end[1].kind not in ("done", "interrupted")
+
+    @property
+    def end(self) -> tuple[float, Outcome]:
+        """When and how it ended; one that could not say it was the first."""
+        if "end" in self.received:
+            end: tuple[float, Outcome] = self.received["end"]
+            return end
+        code = self.process.exitcode
+        if code is None or code >= 0:
+            return 0.0, Outcome("failed", f"its process ended with code {code}")
+        name = signal.Signals(-code).name
+        # The kernel kills the largest process when memory runs out.
+        kind: OutcomeKind = "out_of_memory" if name == "SIGKILL" else "failed"
+        return 0.0, Outcome(kind, f"its process was ended by {name}")
+
+    def receive(self) -> None:
         try:
             while self._messages.poll():
                 name, value = self._messages.recv()
-                self._received[name] = value
+                self.received[name] = value
         except EOFError:
             pass
+
+    def kill(self) -> None:
+        if self.is_alive:
+            self.is_killed = True
+            self.process.kill()
+            self.process.join()
 
 
 def is_evaluated(record: Record, attacks: Sequence[str]) -> bool:
@@ -145,21 +206,26 @@ def is_evaluated(record: Record, attacks: Sequence[str]) -> bool:
     return all(map(record.was_evaluated_by, attacks))
 
 
-def _run(job: TrialJob, messages: Connection) -> None:
+def _run(job: TrialJob, rank: int, port: int | None, messages: Connection) -> None:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     _end_with_worker()
     try:
-        _train_and_evaluate(job, messages)
+        if port is None:
+            _while_folder_is_free(lambda: _train(job, Distribution(), messages))
+        else:
+            _train_as_rank(job, rank, port, messages)
+        if rank == 0:
+            _evaluate(job)
         outcome = Outcome("done")
     except InterruptedTraining as stopped:
         outcome = Outcome("interrupted", str(stopped))
     except Exception as error:  # noqa: BLE001 - whatever it is, it costs this trial alone
         traceback.print_exc()
         outcome = Outcome(_kind_of(error), _one_line(error))
-    messages.send(("outcome", outcome))
+    messages.send(("end", (time.monotonic(), outcome)))
 
 
 def _kind_of(error: Exception) -> OutcomeKind:
@@ -183,16 +249,53 @@ def _end_with_worker() -> None:
     def watch() -> None:
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train_and_evaluate(job: TrialJob, messages: Connection) -> None:
+def _train(job: TrialJob, distribution: Distribution, messages: Connection) -> None:
     check_contents(job.config.contents)  # it would be resolved to another run
-    if job.ranks == 1:
-        _train(job, messages)
-    else:
-        _train_on_ranks(job)
+    trainer = prepare_training(
+        job.config,
+        runs_dir=job.runs_dir,
+        data_root=job.data_root,
+        device=job.device,
+        distribution=distribution,
+    )
+    if trainer.progress.epoch or trainer.progress.step:
+        place = f"epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}"
+        messages.send(("resumed_from", place))
+    trainer.run()
+
+
+def _train_as_rank(job: TrialJob, rank: int, port: int, messages: Connection) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(job.ranks),
+        # As under torchrun, no rank but the process that started them keeps the store.
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    if rank == 0:
+        # The lock is rank 0's, and must not be missed while the others already wait for it.
+        _while_folder_is_free(lambda: _try_folder(job))
+    with distributed(select_device(job.device)) as distribution:
+        _train(job, distribution, messages)
+
+
+def _try_folder(job: TrialJob) -> None:
+    with create_run_folder(job.runs_dir, job.config).locked():
+        pass
+
+
+def _evaluate(job: TrialJob) -> None:
     record = read_record(job.folder / "record.json")
     if is_evaluated(record, job.attacks):
         return
@@ -201,20 +304,7 @@ def _train_and_evaluate(job: TrialJob, messages: Connection) -> None:
     _while_folder_is_free(evaluation.run)
 
 
-def _train(job: TrialJob, messages: Connection) -> None:
-    def train() -> None:
-        trainer = prepare_training(
-            job.config, runs_dir=job.runs_dir, data_root=job.data_root, device=job.device
-        )
-        if trainer.progress.epoch or trainer.progress.step:
-            place = f"epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}"
-            messages.send(("resumed_from", place))
-        trainer.run()
-
-    _while_folder_is_free(train)
-
-
-def _while_folder_is_free(work: Any) -> None:
+def _while_folder_is_free(work: Callable[[], object]) -> None:
     """Waits while another process has the run: that of a killed worker, or of another study."""
     while True:
         try:
@@ -223,27 +313,6 @@ def _while_folder_is_free(work: Any) -> None:
             time.sleep(0.2)
         else:
             return
-
-
-def _train_on_ranks(job: TrialJob) -> None:
-    """Trains by one torchrun child, whose ranks know nothing of the study."""
-    folder = create_run_folder(job.runs_dir, job.config)
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(job.ranks), "-m", "nasbench_at", "train"),
-        *("--config", str(folder.path / "config.yaml"), "--runs-dir", str(job.runs_dir)),
-        *("--device", job.device),
-        *([] if job.data_root is None else ["--data-root", str(job.data_root)]),
-    ]
-    with subprocess.Popen(command) as child:
-        # A signal to this process is passed on, so that the ranks save and stop.
-        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-        code = child.wait()
-    if code == 0 and folder.record.exists():
-        return
-    if code in (75, -signal.SIGTERM) or (not folder.record.exists() and code in (0, 143)):
-        raise InterruptedTraining(f"the ranks stopped with code {code}")
-    raise RuntimeError(f"training on {job.ranks} ranks ended with code {code}; see {job.log}")
 
 
 def screening_config(config: RunConfig, epochs: int, attack_steps: int) -> RunConfig:

@@ -33,7 +33,7 @@ class StudyRunArguments(RunArguments):
             study, for workers started elsewhere.
         storage: URL of a database for workers on many machines; by default SQLite in the study's
             folder. The variable NASBENCH_AT_STORAGE says the same, where a password is in it.
-        ranks: Processes that train one trial together, by torchrun.
+        ranks: Processes that train one trial together.
         attacks: Attacks on the test images after training: fgsm, pgd, cw, aa.
         aa_samples: Let AutoAttack see so many of the test images.
         any_code: Go on with a study that was begun with other code.
@@ -62,7 +62,7 @@ class WorkerArguments:
         storage: URL of its database; by default SQLite in the study's folder.
         data_root: Where the data set's files lie.
         device: auto, cpu, cuda or cuda:N.
-        ranks: Processes that train one trial together, by torchrun.
+        ranks: Processes that train one trial together.
         any_code: Work although the study was begun with other code.
     """
 

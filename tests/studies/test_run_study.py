@@ -114,7 +114,7 @@ from pathlib import Path
 from studies import StudyConfig, StudyInterruptedError, run_study
 config = StudyConfig.from_dict(yaml.safe_load(Path(sys.argv[1]).read_text()))
 try:
-    run_study(config, workers=int(sys.argv[2]), device="cpu")
+    run_study(config, workers=int(sys.argv[2]), ranks=int(sys.argv[3]), device="cpu")
 except StudyInterruptedError as stopped:
     print(stopped)
     sys.exit(75)
@@ -124,13 +124,14 @@ except StudyInterruptedError as stopped:
 class RunningStudy:
     """A study that runs in processes of its own, to be killed."""
 
-    def __init__(self, config: StudyConfig, workers: int = 1) -> None:
+    def __init__(self, config: StudyConfig, workers: int = 1, ranks: int = 1) -> None:
         self.config = config
         self.folder = study_folder("runs", config.name)
         Path("config.yaml").write_text(config.to_yaml())
         with Path("output").open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SCRIPT, "config.yaml", str(workers)], stdout=output
+                [sys.executable, "-c", SCRIPT, "config.yaml", str(workers), str(ranks)],
+                stdout=output,
             )
 
     def wait_for_epochs(self, count: int) -> None:
@@ -209,6 +210,20 @@ def test_study_that_is_asked_to_stop_saves_and_goes_on(stripes):
     assert "stopped with 0 of 1 trials done" in Path("output").read_text()
     assert [trial.state.name for trial in study.trials()] == ["WAITING"]
     again = RunningStudy(config)
+    assert again.finish() == 0
+    (trial,) = again.trials()
+    assert trial.state == TrialState.COMPLETE
+    assert resumed_epoch(trial) > 2
+
+
+def test_ranks_that_are_asked_to_stop_save_and_go_on(stripes):
+    config = slow_study(stripes)
+    study = RunningStudy(config, ranks=2)
+    study.wait_for_epochs(2)
+    study.process.send_signal(signal.SIGTERM)
+    assert study.finish() == 75
+    assert [trial.state.name for trial in study.trials()] == ["WAITING"]
+    again = RunningStudy(config, ranks=2)
     assert again.finish() == 0
     (trial,) = again.trials()
     assert trial.state == TrialState.COMPLETE
