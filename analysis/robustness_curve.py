@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from analysis.style import MARKERS, PALETTE, create_figure, style_axes
+from analysis.style import MARKERS, PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.records import Record
 
 __all__ = [
@@ -141,5 +140,5 @@ def _style(axes: Axes, curve: RobustnessCurve) -> None:
     )
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    show_percent(axes.yaxis)
     axes.legend(frameon=False, fontsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ __all__ = [
     "differing_keys",
     "evaluated_runs",
     "group_by",
+    "identity_without",
     "is_network_to_compare",
     "prefer_recipe_weight_decay",
 ]
@@ -80,6 +82,12 @@ def group_by(records: Iterable[Record], key: Callable[[Record], KeyT]) -> dict[K
     for record in records:
         groups.setdefault(key(record), []).append(record)
     return groups
+
+
+def identity_without(record: Record, ignored: Iterable[str]) -> str:
+    """Returns a text that is equal for runs whose configurations differ in these keys only."""
+    rest = {key: value for key, value in record.config.items() if key not in frozenset(ignored)}
+    return json.dumps(rest, sort_keys=True, default=str)
 
 
 def prefer_recipe_weight_decay(records: Sequence[Record]) -> list[Record]:
