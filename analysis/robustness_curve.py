@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.style import MARKERS, PALETTE, create_figure, show_percent, style_axes
+from analysis.variants import name_run
 from nasbench_at.records import Record
 
 __all__ = [
@@ -56,7 +58,7 @@ class RobustnessCurve:
     """Accuracies of one network by attack and radius.
 
     Attributes:
-        title: The record's name.
+        title: The network and its seed.
         data: What it was evaluated on.
         norm: Threat model.
         lines: One an attack.
@@ -84,7 +86,7 @@ def compute_robustness_curve(record: Record) -> RobustnessCurve:
     if len(attacks) == 2:
         attacks.remove("worst_case")
     lines = tuple(_compute_line(points, attack) for attack in attacks)
-    return RobustnessCurve(record.run_id, evaluation["data"], evaluation["norm"], lines)
+    return RobustnessCurve(name_run(record.config), evaluation["data"], evaluation["norm"], lines)
 
 
 def _compute_line(points: Sequence[Mapping[str, Any]], attack: str) -> CurveLine:
@@ -136,7 +138,7 @@ def _style(axes: Axes, curve: RobustnessCurve) -> None:
         axes,
         x=f"{symbol} radius ε ({unit})",
         y="accuracy, 95 % interval",
-        title=f"{curve.title} on {curve.data}, {images} images",
+        title=fill(f"{curve.title} on {curve.data}, {images} images", 64),
     )
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)

@@ -9,7 +9,7 @@ from analysis.ds_net_configs import DSNetShape, describe_blocks, read_ds_net
 from analysis.naming import data_label, method_label, network_label
 from nasbench_at.config import DS_NET_FIELDS
 
-__all__ = ["describe_shared", "name_variants", "weights_label"]
+__all__ = ["describe_shared", "name_run", "name_variants", "weights_label"]
 
 Config = Mapping[str, Any]
 Facets = dict[str, str]
@@ -46,6 +46,12 @@ def name_variants(configs: Sequence[Config], *, seeds: bool = False) -> list[str
     if seeds:
         names = _extend(names, configs, lambda group: [f"seed {c.get('seed')}" for c in group])
     return [name or network_label(config) for name, config in zip(names, configs, strict=True)]
+
+
+def name_run(config: Config) -> str:
+    """Returns what one run is called beside no other: its network and seed."""
+    seed = config.get("seed")  # which the networks of users have not
+    return network_label(config) + ("" if seed is None else f", seed {seed}")
 
 
 def describe_shared(configs: Sequence[Config]) -> str:
@@ -168,8 +174,6 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _versions(configs: Sequence[Config]) -> list[str]:
     """Numbers what differs in no words: files of other contents, weights of other numbers."""
-    keys = ("contents", "attention_weights", "attention_keep", "blocks")
-    numbers: dict[str, int] = {}
-    for config in configs:
-        numbers.setdefault(repr([config.get(key) for key in keys]), len(numbers) + 1)
-    return [f"version {numbers[repr([config.get(key) for key in keys])]}" for config in configs]
+    texts = [repr({k: v for k, v in config.items() if k != "seed"}) for config in configs]
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts), start=1)}
+    return [f"version {numbers[text]}" for text in texts]

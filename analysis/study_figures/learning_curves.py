@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.style import PALETTE, create_figure, show_percent, style_axes
+from analysis.style import LEGEND_BELOW, PALETTE, create_figure, show_percent, style_axes
 
 __all__ = [
     "LearningCurve",
@@ -132,7 +132,7 @@ def draw_learning_curves(curves: Sequence[LearningCurve]) -> Figure:
     )
     show_percent(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=7)
+    figure.legend(**{**LEGEND_BELOW, "ncols": 2})
     return figure
 
 
