@@ -17,7 +17,7 @@ from analysis.attacked_predictions import describe_attack, predict_under_attack
 from analysis.run_inputs import load_run_inputs
 from analysis.style import PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.attacks.gradient import GradientAttack
-from nasbench_at.evaluation import wilson_interval
+from nasbench_at.records import wilson_interval
 from nasbench_at.training.trainer import validation_attack
 
 __all__ = [

@@ -17,7 +17,7 @@ from analysis.attacked_predictions import describe_attack, name_classes, predict
 from analysis.run_inputs import load_run_inputs
 from analysis.style import INK, PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.attacks import Attack, check_inputs
-from nasbench_at.evaluation import wilson_interval
+from nasbench_at.records import wilson_interval
 from nasbench_at.training.trainer import validation_attack
 
 __all__ = [

@@ -64,15 +64,15 @@ def compute_misalignment(records: Sequence[Record]) -> Misalignment:
     settings = set()
     num_samples = 0
     for record in records:
-        evaluation = record.evaluation
-        if evaluation is None or not {"natural", "pgd"} <= evaluation["results"].keys():
+        results = record.results
+        if not {"natural", "pgd"} <= results.keys():
             raise ValueError(f"run {record.run_id} lacks an evaluation with natural and pgd")
-        results = evaluation["results"]
-        num_samples = results["natural"]["num_samples"]
-        settings.add((evaluation["data_fingerprint"], evaluation["eps"], evaluation["norm"]))
+        num_samples = results["natural"].num_samples
+        pgd = results["pgd"]
+        settings.add((pgd.data_fingerprint, pgd.eps, pgd.norm))
         is_standard = record.config["method"] == "st"
         side, row = (natural, "natural") if is_standard else (robust, "pgd")
-        side.setdefault(record.config["model"], []).append(results[row]["accuracy"])
+        side.setdefault(record.config["model"], []).append(results[row].accuracy)
     if len(settings) != 1:
         raise ValueError(
             f"the runs must be evaluated on the same images at one radius, got {len(settings)} "

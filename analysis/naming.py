@@ -10,7 +10,6 @@ from analysis.ds_net_configs import describe_ds_net, read_ds_net
 
 __all__ = [
     "data_label",
-    "describe_attack",
     "method_label",
     "metric_label",
     "network_label",
@@ -101,19 +100,3 @@ def network_label(config: Mapping[str, Any]) -> str:
     name, _, options = network_name(config).partition(", ")
     label = _NETWORKS.get(name, name)
     return f"{label}, {options}" if options else label
-
-
-def describe_attack(settings: Mapping[str, Any]) -> str:
-    """Says in a few words how an attack was set; empty for natural accuracy."""
-    if not settings:
-        return ""
-    if "version" in settings:
-        what = settings["version"]
-        return " + ".join(settings["attacks"]) if what == "custom" else f"{what} version"
-    if "steps" not in settings:
-        return "the images that no attack fooled" if "attacks" in settings else ""
-    steps = "one step" if settings["steps"] == 1 else f"{settings['steps']} steps"
-    start = "from the image" if settings["start"] == "none" else f"{settings['start']} start"
-    restarts = f", {settings['restarts']} restarts" if settings["restarts"] > 1 else ""
-    verdict = ", any iterate" if settings["verdict"] == "any" else ""
-    return f"{steps} of {settings['step_size']:.4g}, {start}{restarts}{verdict}"

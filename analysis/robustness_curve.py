@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import fill
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.style import MARKERS, PALETTE, create_figure, show_percent, style_axes
 from analysis.variants import name_run
-from nasbench_at.records import Record
+from nasbench_at.records import AttackResult, Record
 
 __all__ = [
     "CurveLine",
@@ -78,30 +77,33 @@ def compute_robustness_curve(record: Record) -> RobustnessCurve:
     Raises:
         ValueError: If the record holds no curve.
     """
-    evaluation: Mapping[str, Any] = record.evaluation or {}
-    points: Sequence[Mapping[str, Any]] = evaluation.get("curve", ())
-    if not points:
+    curves = {name: rows for name, rows in record.curves.items() if "/" not in name}
+    if not curves:
         raise ValueError(f"run {record.run_id!r} was not evaluated at several eps")
-    attacks = [name for name in points[0]["results"] if name != "natural" and "/" not in name]
-    if len(attacks) == 2:
-        attacks.remove("worst_case")
-    lines = tuple(_compute_line(points, attack) for attack in attacks)
-    return RobustnessCurve(name_run(record.config), evaluation["data"], evaluation["norm"], lines)
+    if len(curves) == 2:
+        curves.pop("worst_case", None)
+    natural = record.results.get("natural")
+    lines = tuple(_compute_line(name, rows, natural) for name, rows in curves.items())
+    first = next(iter(curves.values()))[0]
+    return RobustnessCurve(name_run(record.config), first.data, first.norm or "", lines)
 
 
-def _compute_line(points: Sequence[Mapping[str, Any]], attack: str) -> CurveLine:
-    by_eps = {point["eps"]: point["results"][attack] for point in points}
-    by_eps.setdefault(0.0, points[0]["results"]["natural"])
+def _compute_line(
+    attack: str, curve: Sequence[AttackResult], natural: AttackResult | None
+) -> CurveLine:
+    by_eps = {row.eps: row for row in curve if row.eps is not None}
+    if natural is not None:
+        by_eps.setdefault(0.0, natural)
     radii = sorted(by_eps)
     rows = [by_eps[eps] for eps in radii]
-    low, high = np.array([row["interval"] for row in rows], dtype=np.float64).T
+    low, high = np.array([row.interval for row in rows], dtype=np.float64).T
     return CurveLine(
         attack=attack,
         eps=np.array(radii, dtype=np.float64),
-        accuracy=np.array([row["accuracy"] for row in rows], dtype=np.float64),
+        accuracy=np.array([row.accuracy for row in rows], dtype=np.float64),
         low=low,
         high=high,
-        num_samples=np.array([row["num_samples"] for row in rows], dtype=np.int64),
+        num_samples=np.array([row.num_samples for row in rows], dtype=np.int64),
     )
 
 

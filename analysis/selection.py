@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from analysis.ds_net_configs import read_ds_net
-from analysis.naming import data_label, metric_label
+from analysis.naming import metric_label
 from analysis.variants import weights_label
 from nasbench_at.config import DS_NET_FIELDS
 from nasbench_at.presets import find_preset
-from nasbench_at.records import Record
+from nasbench_at.records import Record, conditions_of, differences
 
 __all__ = [
     "NAMED_KEYS",
@@ -176,45 +176,19 @@ def check_evaluated_alike(records: Sequence[Record], metrics: Sequence[str], tab
         table: The table's name, for the message.
     """
     for metric in metrics:
-        seen: tuple[Record, dict[str, Any]] | None = None
+        seen: Record | None = None
         for record in records:
             if not record.was_evaluated_by(metric):
                 continue
-            settings = _settings_of(record, metric)
             if seen is None:
-                seen = record, settings
-            elif seen[1] != settings:
-                what = _first_difference(seen, (record, settings))
+                seen = record
+            one, other = (conditions_of(r.results[metric]) for r in (seen, record))
+            if different := differences(one, other):
                 raise ValueError(
                     f"{table} compares {metric_label(metric)} of runs that were evaluated "
-                    f"differently: {what}; choose runs evaluated alike"
+                    f"differently: {seen.run_id!r} and {record.run_id!r} differ in "
+                    f"{', '.join(different)}; choose runs evaluated alike"
                 )
-
-
-def _settings_of(record: Record, metric: str) -> dict[str, Any]:
-    evaluation: Mapping[str, Any] = record.evaluation or {}
-    result = evaluation["results"][metric]
-    shared = {"images": evaluation.get("data_fingerprint")}
-    if metric == "natural":
-        return {**shared, "num_samples": result.get("num_samples")}
-    return {
-        **shared,
-        "norm": evaluation.get("norm"),
-        "eps": evaluation.get("eps"),
-        **result.get("settings", {}),
-        "num_samples": result.get("num_samples"),
-    }
-
-
-def _first_difference(
-    one: tuple[Record, Mapping[str, Any]], other: tuple[Record, Mapping[str, Any]]
-) -> str:
-    (first, left), (second, right) = one, other
-    key = next(key for key in {**left, **right} if left.get(key) != right.get(key))
-    return (
-        f"{key} is {left.get(key)!r} in run {first.run_id!r} and {right.get(key)!r} in run "
-        f"{second.run_id!r} ({data_label(str(second.config.get('data')))})"
-    )
 
 
 def check_distinct_seeds(records: Sequence[Record]) -> None:

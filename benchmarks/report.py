@@ -23,9 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from analysis.report import write_report
 from nasbench_at.config import RunConfig
-from nasbench_at.evaluation import AttackResult
 from nasbench_at.presets import resolve
-from nasbench_at.records import Record
+from nasbench_at.records import AttackResult, Evaluation, Record
 from nasbench_at.standard_attacks import standard_attacks
 
 BLOCKS = ("residual", "mbconv", "dense", "ada_rk")
@@ -50,11 +49,18 @@ def make_record(config: RunConfig, generator: random.Random) -> Record:
     assert config.eps is not None
     attacks = standard_attacks(ATTACKS, eps=config.eps, method=config.method)
     settings = {"natural": {}, **{name: attack.settings() for name, attack in attacks.items()}}
-    results = {
-        name: AttackResult(NUM_IMAGES, generator.randint(4000, 6000), found, 1.0).to_dict()
+    results = tuple(
+        AttackResult(
+            attack=name,
+            num_samples=NUM_IMAGES,
+            num_correct=generator.randint(4000, 6000),
+            norm=found.get("norm"),
+            eps=found.get("eps"),
+            settings=found,
+            seconds=1.0,
+        )
         for name, found in settings.items()
-    }
-    shared = {"eps": config.eps, "norm": "Linf", "data_fingerprint": "0", "checks": [], "seed": 0}
+    )
     return Record(
         run_id=config.run_id,
         config=config.to_dict(),
@@ -62,7 +68,7 @@ def make_record(config: RunConfig, generator: random.Random) -> Record:
         num_params=20_780_245,
         provenance={"commit": "0", "device": "cpu", "train_seconds": 3600.0},
         training={"selected": {"epoch": 100}},
-        evaluation={"results": results, **shared},
+        evaluations=(Evaluation(results=results),),
     )
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor
 
-from nasbench_at.evaluation_files import outcomes_path
-from nasbench_at.records import Record, read_record
+from nasbench_at.evaluation_files import outcomes_path, read_outcomes
+from nasbench_at.records import AttackResult, conditions_of, differences, read_record
 
 __all__ = ["PairedComparison", "compare_outcomes", "compare_runs", "mcnemar_p_value"]
 
@@ -124,13 +118,11 @@ def compare_runs(first: str | Path, second: str | Path, *, attack: str = "pgd") 
         ValueError: If one was not evaluated by the attack, or images, settings or seeds differ; the
             message names what does.
     """
-    rows = [_load(Path(path), attack) for path in (first, second)]
-    (one, first_row), (other, second_row) = rows
-    different = [
-        f"{key} ({one.get(key)!r} and {other.get(key)!r})"
-        for key in one | other
-        if one.get(key) != other.get(key)
-    ]
+    pairs = [_load(Path(path), attack) for path in (first, second)]
+    (one, first_row), (other, second_row) = pairs
+    different = differences(conditions_of(one), conditions_of(other))
+    if one.seed != other.seed:
+        different.append(f"seed ({one.seed} and {other.seed})")
     if different:
         raise ValueError(
             f"{str(first)!r} and {str(second)!r} cannot be compared by {attack!r}; they differ in "
@@ -139,39 +131,11 @@ def compare_runs(first: str | Path, second: str | Path, *, attack: str = "pgd") 
     return compare_outcomes(first_row, second_row)
 
 
-def _load(path: Path, attack: str) -> tuple[dict[str, Any], Tensor]:
-    """Returns everything that must be equal, and the row of outcomes."""
+def _load(path: Path, attack: str) -> tuple[AttackResult, Tensor]:
+    """Returns a record's main row of an attack, and its outcomes."""
     file = path / "record.json" if path.is_dir() else path
-    record = read_record(file)
-    record.accuracy(attack)  # says which attacks there are if this is none of them
-    outcomes = outcomes_path(file)
-    try:
-        tensors = safetensors.torch.load_file(outcomes)
-        row = tensors[attack]
-    except (OSError, KeyError, safetensors.SafetensorError) as error:
-        raise ValueError(f"cannot read outcomes {str(outcomes)!r}: {error}") from None
-    return {**_conditions(record, attack), **_images_of(tensors, row)}, row
-
-
-def _conditions(record: Record, attack: str) -> dict[str, Any]:
-    evaluation: Mapping[str, Any] = record.evaluation or {}
-    settings: dict[str, Any] = evaluation["results"][attack]["settings"]
-    conditions = {key: evaluation.get(key) for key in ("data", "data_fingerprint")}
-    if settings:  # the natural images have no randomness
-        conditions["seed"] = evaluation["seed"]
-    if attack == "worst_case":
-        settings = {
-            f"{name}.{key}": value
-            for name in settings["attacks"]
-            for key, value in evaluation["results"][name]["settings"].items()
-        }
-    return conditions | settings
-
-
-def _images_of(tensors: Mapping[str, Tensor], row: Tensor) -> dict[str, Any]:
-    """The count of images and, if the row is of a part of them, a hash of which ones."""
-    images: dict[str, Any] = {"num_samples": len(row)}
-    if len(row) < len(tensors["natural"]):
-        subset = tensors.get("aa_subset", torch.arange(len(row)))
-        images["aa_subset"] = hashlib.sha256(repr(subset.tolist()).encode()).hexdigest()[:8]
-    return images
+    result = read_record(file).result(attack)
+    outcomes = read_outcomes(file)
+    if result.key not in outcomes:
+        raise ValueError(f"outcomes {str(outcomes_path(file))!r} have no row {result.key!r}")
+    return result, outcomes[result.key]

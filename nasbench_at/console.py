@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nasbench_at.records import Record
+from nasbench_at.records import AttackResult, Record, describe_conditions
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from nasbench_at.comparison import PairedComparison
-    from nasbench_at.evaluation import AttackResult
     from nasbench_at.jobs import Estimate
 
 __all__ = [
@@ -43,9 +42,6 @@ __all__ = [
     "stderr",
     "stdout",
 ]
-
-STANDARD_PARTS = 4
-"""Attacks of AutoAttack's standard version."""
 
 
 class _PipeConsole(Console):
@@ -214,69 +210,45 @@ def _say(console: Console, text: str) -> None:
 
 
 def evaluation_table(record: Record) -> Table:
-    """Returns an evaluation as a table: settings, counts, accuracy and interval."""
-    evaluation = record.evaluation
-    assert evaluation is not None
-    table = Table(title=f"{record.run_id}: accuracy on {evaluation['data']}")
-    for column in ("attack", "settings"):
+    """Returns the latest evaluation as a table: conditions, counts, accuracy and interval."""
+    evaluation = record.evaluations[-1]
+    table = Table(title=f"{record.run_id}: accuracy on {evaluation.data}")
+    for column in ("attack", "conditions"):
         table.add_column(column)
     for column in ("correct", "accuracy", "95 % interval", "seconds"):
         table.add_column(column, justify="right")
-    for name, result in evaluation["results"].items():
-        _add_row(table, name, result)
-    for point in evaluation.get("curve", ()):
-        if point["eps"] == evaluation["eps"]:
-            continue
-        table.add_section()
-        for name, result in point["results"].items():
-            if name != "natural" and "/" not in name:
-                _add_row(table, f"{name} at eps {point['eps']:g}", result)
+    eps = None
+    for result in evaluation.results:
+        if result.eps is not None and eps not in (None, result.eps):
+            table.add_section()
+        eps = result.eps if result.eps is not None else eps
+        low, high = result.interval
+        table.add_row(
+            result.attack,
+            describe_conditions(result),
+            f"{result.num_correct}/{result.num_samples}",
+            f"{result.accuracy:.2%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{result.seconds:.1f}",
+        )
     return table
-
-
-def _add_row(table: Table, name: str, result: Mapping[str, Any]) -> None:
-    low, high = result["interval"]
-    table.add_row(
-        name,
-        _describe(result["settings"]),
-        f"{result['num_correct']}/{result['num_samples']}",
-        f"{result['accuracy']:.2%}",
-        f"{low:.1%} to {high:.1%}",
-        f"{result['seconds']:.1f}",
-    )
-
-
-def _describe(settings: Mapping[str, Any]) -> str:
-    if "attacks" in settings and "version" not in settings:
-        return "no attack of " + ", ".join(settings["attacks"])
-    if not settings:
-        return "none"
-    norm = "" if settings["norm"] == "Linf" else f"{settings['norm']} "
-    if "version" in settings:
-        what = settings["version"]
-        if what == "custom" or len(settings["attacks"]) < STANDARD_PARTS:
-            what = " + ".join(settings["attacks"])
-        return f"{norm}eps {settings['eps']:g}, {what}, seed {settings['seed']}"
-    return (
-        f"{norm}eps {settings['eps']:g}, {settings['steps']} steps of "
-        f"{settings['step_size']:.4g}, {settings['start']} start, {settings['restarts']} "
-        f"restart(s), {settings['verdict']} iterate"
-    )
 
 
 def show_evaluation(record: Record) -> None:
     """Prints the table and the trust checks, a failed one as a warning."""
     stdout.print(evaluation_table(record))
-    assert record.evaluation is not None
     if record.config.get("select_on") == "test":
         _say(
             stdout,
             "the network was selected on the test images, as by the authors' code: accuracies on "
             "them are too high",
         )
-    for check in record.evaluation["checks"]:
-        mark = "passed" if check["passed"] else "[bold red]WARNING[/bold red]"
-        _say(stdout, f"trust check {check['name']}: {mark}: {check['detail']}")
+    checks = record.evaluations[-1].checks
+    is_curve = len({check.eps for check in checks}) > 1
+    for check in checks:
+        mark = "passed" if check.passed else "[bold red]WARNING[/bold red]"
+        radius = f" at eps {check.eps:g}" if is_curve else ""
+        _say(stdout, f"trust check {check.name}{radius}: {mark}: {check.detail}")
 
 
 def show_result(name: str, result: AttackResult) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,62 +16,31 @@ from nasbench_at.attacks import (
     Attack,
     AutoAttack,
     AutoAttackResult,
-    CheckResult,
     attack_mode,
     check_inputs,
     run_checks,
 )
 from nasbench_at.attacks.gradient import GradientAttack
 from nasbench_at.data import LabelledImages
-from nasbench_at.evaluation_files import ProgressFile
+from nasbench_at.evaluation_files import ProgressFile, hash_images, hash_subset
+from nasbench_at.records import AttackResult, TrustCheck
 from nasbench_at.seeding import make_generator
 from nasbench_at.standard_attacks import ATTACK_NAMES, standard_attacks
 from nasbench_at.training.distribution import Distribution
 
 __all__ = [
     "ATTACK_NAMES",
-    "AttackResult",
     "RobustnessReport",
     "check_model",
     "count_aa_samples",
     "evaluate",
     "standard_attacks",
-    "wilson_interval",
 ]
 
 NUM_CHECKED = 100
 """Images on which the trust checks run: they cost about eleven attacks."""
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """Accuracy on some images under one attack.
-
-    Attributes:
-        num_samples: Images evaluated.
-        num_correct: Images still classified correctly.
-        settings: The attack's settings; empty for natural accuracy.
-        seconds: Time it took.
-    """
-
-    num_samples: int
-    num_correct: int
-    settings: Mapping[str, Any]
-    seconds: float
-
-    @property
-    def accuracy(self) -> float:
-        """Share of correct images, in [0, 1]."""
-        return self.num_correct / self.num_samples
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the accuracy."""
-        return wilson_interval(self.num_correct, self.num_samples)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns JSON-ready data, accuracy and interval among them."""
-        return {**asdict(self), "accuracy": self.accuracy, "interval": list(self.interval)}
+_OWN_FIELDS = frozenset({"norm", "eps", "seed"})
+"""Settings of an attack that a row has as fields of its own."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +56,7 @@ class RobustnessReport:
             ``(num_samples,)``.
         aa_subset: Indices of the images that AutoAttack saw, in order; None if it saw all. The
             rows of AutoAttack and ``worst_case`` are of these images.
+        data_fingerprint: Hash of the images and labels.
         checks: Signs that the numbers cannot be trusted, looked for with the first iterative
             attack; empty if there was none.
         seed: Seed of all random starts and of AutoAttack's subset.
@@ -96,35 +65,9 @@ class RobustnessReport:
     results: Mapping[str, AttackResult]
     outcomes: Mapping[str, Tensor]
     aa_subset: Tensor | None
-    checks: Sequence[CheckResult]
+    data_fingerprint: str
+    checks: Sequence[TrustCheck]
     seed: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns JSON-ready data without the per-sample outcomes."""
-        return {
-            "results": {name: result.to_dict() for name, result in self.results.items()},
-            "checks": [asdict(check) for check in self.checks],
-            "seed": self.seed,
-            "aa_samples": None if self.aa_subset is None else len(self.aa_subset),
-        }
-
-
-def wilson_interval(num_correct: int, num_samples: int) -> tuple[float, float]:
-    """Returns the 95 % confidence interval of a proportion.
-
-    Args:
-        num_correct: Successes.
-        num_samples: Trials, at least 1.
-
-    Reference:
-        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
-    """
-    z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-    share = num_correct / num_samples
-    centre = share + z * z / (2 * num_samples)
-    spread = z * math.sqrt(share * (1 - share) / num_samples + (z / (2 * num_samples)) ** 2)
-    scale = 1 + z * z / num_samples
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 def evaluate(
@@ -135,6 +78,7 @@ def evaluate(
     batch_size: int = 256,
     seed: int = 0,
     aa_samples: int | str | None = None,
+    data_name: str = "",
     progress_dir: str | Path | None = None,
     on_result: Callable[[str, AttackResult], None] | None = None,
     distribution: Distribution | None = None,
@@ -151,6 +95,7 @@ def evaluate(
         batch_size: Images at a time; AutoAttack has its own.
         seed: Seed of random starts and of AutoAttack's subset.
         aa_samples: Let AutoAttack see a random part of the images, see :func:`count_aa_samples`.
+        data_name: What the rows call the images.
         progress_dir: Keep AutoAttack's verdicts in files there after each batch, and go on from
             them. The files stay; whoever has the report removes them.
         on_result: Called with each row as soon as it is known.
@@ -166,7 +111,9 @@ def evaluate(
     count = count_aa_samples(aa_samples, len(data))
     check_model(model, data)
     ranks = distribution or Distribution()
-    evaluation = _Evaluation(model, data, batch_size, seed, progress_dir, on_result, ranks)
+    evaluation = _Evaluation(
+        model, data, data_name, batch_size, seed, progress_dir, on_result, ranks
+    )
     if count is not None and count < len(data):
         evaluation.aa_subset = _draw_subset(len(data), count, seed)
     evaluation.add_natural()
@@ -178,7 +125,12 @@ def evaluate(
     evaluation.add_worst_case(attacks)
     checks = _check_trust(model, data, attacks) if ranks.is_main else ()
     return RobustnessReport(
-        evaluation.results, evaluation.outcomes, evaluation.aa_subset, checks, seed
+        evaluation.results,
+        evaluation.outcomes,
+        evaluation.aa_subset,
+        evaluation.data_fingerprint,
+        checks,
+        seed,
     )
 
 
@@ -242,6 +194,7 @@ class _Evaluation:
         self,
         model: nn.Module,
         data: LabelledImages,
+        data_name: str,
         batch_size: int,
         seed: int,
         progress_dir: str | Path | None,
@@ -251,14 +204,30 @@ class _Evaluation:
         self.results: dict[str, AttackResult] = {}
         self.outcomes: dict[str, Tensor] = {}
         self.aa_subset: Tensor | None = None
-        self._model, self._data = model, data
+        self.data_fingerprint = hash_images(data.images, data.labels)
+        self._model, self._data, self._data_name = model, data, data_name
         self._batch_size, self._seed = batch_size, seed
         self._progress_dir, self._on_result = progress_dir, on_result
         self._ranks = ranks
 
     def _add(self, name: str, correct: Tensor, settings: Mapping[str, Any], seconds: float) -> None:
         self.outcomes[name] = correct.cpu().clone()  # AutoAttack's row is its last part's
-        self.results[name] = AttackResult(len(correct), int(correct.sum()), settings, seconds)
+        subset = self.aa_subset
+        if subset is not None and len(correct) != len(subset):
+            subset = None
+        self.results[name] = AttackResult(
+            attack=name,
+            num_samples=len(correct),
+            num_correct=int(correct.sum()),
+            norm=settings.get("norm"),
+            eps=settings.get("eps"),
+            settings={key: value for key, value in settings.items() if key not in _OWN_FIELDS},
+            seed=settings.get("seed", self._seed) if settings else None,
+            data=self._data_name,
+            data_fingerprint=self.data_fingerprint,
+            subset=None if subset is None else hash_subset(subset),
+            seconds=seconds,
+        )
         if self._on_result is not None:
             self._on_result(name, self.results[name])
 
@@ -330,7 +299,23 @@ class _Evaluation:
         if self.aa_subset is not None and num_shared < len(self._data):
             rows = [row if len(row) == num_shared else row[self.aa_subset] for row in rows]
         correct = torch.stack(rows).all(dim=0)
-        self._add("worst_case", correct, {"attacks": list(attacks)}, 0.0)
+        self._add("worst_case", correct, _join_settings(attacks), 0.0)
+
+
+def _join_settings(attacks: Mapping[str, Attack]) -> dict[str, Any]:
+    """Settings of all attacks; a norm and a radius that they share once."""
+    settings = {name: attack.settings() for name, attack in attacks.items()}
+    first = next(iter(settings.values()))
+    shared: dict[str, Any] = {
+        key: first[key]
+        for key in ("norm", "eps")
+        if key in first and all(own.get(key) == first[key] for own in settings.values())
+    }
+    own = {
+        name: {key: value for key, value in found.items() if key not in shared}
+        for name, found in settings.items()
+    }
+    return {**shared, "attacks": own}
 
 
 def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -341,9 +326,10 @@ def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def _check_trust(
     model: nn.Module, data: LabelledImages, attacks: Mapping[str, Attack]
-) -> tuple[CheckResult, ...]:
+) -> tuple[TrustCheck, ...]:
     iterative = [a for a in attacks.values() if isinstance(a, GradientAttack) and a.steps > 1]
     if not iterative:
         return ()
     x, y = data.take(torch.arange(min(NUM_CHECKED, len(data)), device=data.labels.device))
-    return run_checks(model, x, y, attack=iterative[0])
+    found = run_checks(model, x, y, attack=iterative[0])
+    return tuple(TrustCheck(**asdict(check), eps=iterative[0].eps) for check in found)

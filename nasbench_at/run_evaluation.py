@@ -6,19 +6,16 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from nasbench_at.attacks import Attack, Verdict
 from nasbench_at.data import DataSet, LabelledImages, load_data
 from nasbench_at.devices import select_device
 from nasbench_at.evaluation import (
-    AttackResult,
     RobustnessReport,
     check_model,
     count_aa_samples,
@@ -26,9 +23,10 @@ from nasbench_at.evaluation import (
 )
 from nasbench_at.evaluation_files import (
     hash_images,
+    hash_subset,
     hash_weights,
-    outcomes_path,
     remove_progress,
+    write_outcomes,
 )
 from nasbench_at.evaluation_options import EvaluationOptions
 from nasbench_at.files import write_atomically
@@ -36,7 +34,7 @@ from nasbench_at.jobs import create_network, load_config_data
 from nasbench_at.networks.architecture import Recipe
 from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.provenance import collect_provenance
-from nasbench_at.records import Record, read_record
+from nasbench_at.records import AttackResult, Evaluation, Record, read_record
 from nasbench_at.runs import RunFolder, open_run_folder
 from nasbench_at.standard_attacks import standard_attacks
 from nasbench_at.training.checkpoints import load_weights
@@ -76,7 +74,8 @@ def evaluate_run(
         **options: Other fields of :class:`nasbench_at.evaluation_options.EvaluationOptions`.
 
     Returns:
-        The run's record with this evaluation in place of an earlier one.
+        The run's record with this evaluation beside earlier ones. Rows of exactly the same
+        conditions and seed are replaced.
 
     Raises:
         ValueError: If the folder, its weights or an argument is not usable.
@@ -118,7 +117,6 @@ def prepare_evaluation(
         recipe=options.recipe or config.recipe,
         verdict=options.verdict or "last",
     )
-    main_eps = config.eps if config.eps in options.eps else max(options.eps)
     attacks = _attacks_by_eps(options, config.method)
     model, data = load_run(folder, device, data_root)
     images = data.test
@@ -128,7 +126,6 @@ def prepare_evaluation(
         images=images,
         attacks=attacks,
         options=options,
-        main_eps=main_eps,
         data=f"{config.data}/test",
         record=record,
         path=folder.record,
@@ -203,7 +200,7 @@ def prepare_model_evaluation(
         shape = tuple(images.images.shape[1:])
         raise ValueError(f"model {spec!r} cannot take images {shape}: {reason}") from None
     identity = [spec, hash_weights(model), hash_images(images.images, images.labels)]
-    digest = hashlib.sha256(json.dumps([*identity, asdict(options)]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     run_id = f"{spec.rpartition(':')[2]}-{digest}"
     path = Path(out) if out is not None else Path("evaluations") / run_id / "record.json"
     record = Record(
@@ -217,26 +214,30 @@ def prepare_model_evaluation(
         num_params=count_parameters(model),
         provenance=collect_provenance(chosen),
     )
-    _make_folder(path)
+    _prepare_file(path, run_id)
     return PreparedEvaluation(
         model=model,
         images=images,
         attacks=attacks,
         options=options,
-        main_eps=max(options.eps),
         data=f"{data}/test",
         record=record,
         path=path,
     )
 
 
-def _make_folder(path: Path) -> None:
+def _prepare_file(path: Path, run_id: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write to {str(path.parent)!r}: {error.strerror}") from None
     if path.is_dir():
         raise ValueError(f"out must be a file to write the record to, got the folder {str(path)!r}")
+    if path.exists() and (other := read_record(path).run_id) != run_id:
+        raise ValueError(
+            f"{str(path)!r} holds the record of another model or other images, {other!r}; choose "
+            "another file, or remove it"
+        )
 
 
 def _attacks_by_eps(options: EvaluationOptions, method: str) -> dict[float, dict[str, Attack]]:
@@ -267,9 +268,8 @@ class PreparedEvaluation:
         images: The test images.
         attacks: What to run, by radius and name.
         options: What was asked for, all filled in.
-        main_eps: Radius of the record's own rows; those of the others are its ``curve``.
         data: Name of the images in the record.
-        record: The record without this evaluation.
+        record: The record before this evaluation.
         path: The record's file.
         lock: Holds the folder while the evaluation runs.
         plugins: Files of the user that the model was built with.
@@ -279,7 +279,6 @@ class PreparedEvaluation:
     images: LabelledImages
     attacks: Mapping[float, Mapping[str, Attack]]
     options: EvaluationOptions
-    main_eps: float
     data: str
     record: Record
     path: Path
@@ -311,48 +310,46 @@ class PreparedEvaluation:
                     attacks,
                     seed=self.options.seed,
                     aa_samples=self.options.aa_samples,
+                    data_name=self.data,
                     progress_dir=progress_dir,
                     on_result=on_result if ranks.is_main else None,
                     distribution=ranks,
                 )
                 for eps, attacks in self.attacks.items()
             }
-            record = replace(self.record, evaluation=self._describe(reports, ranks))
+            evaluation = self._describe(list(reports.values()), ranks)
+            # Read again: another evaluation may have ended since this one was prepared.
+            record = read_record(self.path) if self.path.exists() else self.record
+            record = record.with_evaluation(evaluation)
             if not ranks.is_main:
                 return record
-            outcomes = safetensors.torch.save(self._collect_outcomes(reports))
-            write_atomically(outcomes_path(self.path), outcomes)
+            write_outcomes(self.path, record, _collect_outcomes(list(reports.values())))
             write_atomically(self.path, record.to_json().encode())
             remove_progress(progress_dir)
         return record
 
-    def _describe(
-        self, reports: Mapping[float, RobustnessReport], ranks: Distribution
-    ) -> dict[str, Any]:
-        images = self.images
-        provenance = collect_provenance(images.labels.device, self.plugins)
-        evaluation = {
-            **reports[self.main_eps].to_dict(),
-            "eps": self.main_eps,
-            "norm": self.options.norm,
-            "recipe": self.options.recipe,
-            "data": self.data,
-            "data_fingerprint": hash_images(images.images, images.labels),
-            "provenance": {**provenance, "num_ranks": ranks.world_size},
-        }
-        if len(reports) > 1:
-            evaluation["curve"] = [
-                {"eps": eps, **reports[eps].to_dict()} for eps in sorted(reports)
-            ]
-        return evaluation
+    def _describe(self, reports: Sequence[RobustnessReport], ranks: Distribution) -> Evaluation:
+        # The natural images are the same at every radius: one row.
+        rows = {row.key: row for report in reports for row in report.results.values()}
+        provenance = collect_provenance(self.images.labels.device, self.plugins)
+        return Evaluation(
+            results=tuple(rows.values()),
+            norm=self.options.norm,
+            recipe=self.options.recipe,
+            seed=self.options.seed,
+            data=self.data,
+            data_fingerprint=reports[0].data_fingerprint,
+            provenance={**provenance, "num_ranks": ranks.world_size},
+            checks=tuple(check for report in reports for check in report.checks),
+        )
 
-    def _collect_outcomes(self, reports: Mapping[float, RobustnessReport]) -> dict[str, Tensor]:
-        """Outcomes by row; those of a curve's other radii begin with ``eps=RADIUS/``."""
-        tensors: dict[str, Tensor] = {}
-        for eps, report in reports.items():
-            prefix = "" if eps == self.main_eps else f"eps={eps:g}/"
-            tensors |= {f"{prefix}{name}": row for name, row in report.outcomes.items()}
-        subset = reports[self.main_eps].aa_subset
-        everything = torch.arange(len(self.images))
-        tensors["aa_subset"] = everything if subset is None else subset
-        return tensors
+
+def _collect_outcomes(reports: Sequence[RobustnessReport]) -> dict[str, Tensor]:
+    """Outcomes by the keys of their rows, and the indices of the images that AutoAttack saw."""
+    tensors = {
+        row.key: report.outcomes[name] for report in reports for name, row in report.results.items()
+    }
+    for report in reports:
+        if report.aa_subset is not None:
+            tensors[f"subset-{hash_subset(report.aa_subset)}"] = report.aa_subset
+    return tensors

@@ -285,9 +285,8 @@ def is_feasible(trial: FrozenTrial) -> bool:
 
 
 def _accuracies(record: Record) -> dict[str, float | int]:
-    results = (record.evaluation or {}).get("results", {})
     return {"num_params": record.num_params} | {
-        name: result["accuracy"]
-        for name, result in results.items()
+        name: result.accuracy
+        for name, result in record.results.items()
         if name != "worst_case" and "/" not in name  # the attacks themselves; the record has all
     }

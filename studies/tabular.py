@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalChoiceType, CategoricalDistribution
 
-from nasbench_at.records import Record, canonical_form, mean_interval
+from nasbench_at.records import Record, canonical_form, conditions_of, differences, mean_interval
 
 __all__ = ["SamplerFactory", "TabularObjective", "regret_curves", "replay"]
 
@@ -62,7 +62,7 @@ class TabularObjective:
         if not evaluated:
             raise ValueError(f"none of {len(records)} records was evaluated by {metric!r}")
         configs = [canonical_form(record.config) for record in evaluated]
-        _require_one_threat(evaluated)
+        _require_one_threat(evaluated, metric)
         _check_space(space, configs)
         points = [_parameters_of(config, space) for config in configs]
         _require_one_configuration(evaluated, configs, points, space)
@@ -194,14 +194,13 @@ def _quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _require_one_threat(records: Sequence[Record]) -> None:
-    for key in ("data_fingerprint", "norm", "eps"):
-        first, *others = dict.fromkeys((record.evaluation or {}).get(key) for record in records)
-        if others:
-            raise ValueError(
-                f"the runs must be evaluated on the same images at one radius, got the {key} "
-                f"{first!r} and {others[0]!r}"
-            )
+def _require_one_threat(records: Sequence[Record], metric: str) -> None:
+    first, *others = dict.fromkeys(conditions_of(record.results[metric]) for record in records)
+    for other in others:
+        raise ValueError(
+            f"the runs must be evaluated by {metric!r} under the same conditions; they differ in "
+            + ", ".join(differences(first, other))
+        )
 
 
 def _check_space(space: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> None:

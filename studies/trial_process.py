@@ -141,9 +141,7 @@ class TrialProcess:
 
 def is_evaluated(record: Record, attacks: Sequence[str]) -> bool:
     """Whether a record has an accuracy under each of these attacks."""
-    return not attacks or (
-        record.evaluation is not None and all(map(record.was_evaluated_by, attacks))
-    )
+    return all(map(record.was_evaluated_by, attacks))
 
 
 def _run(job: TrialJob, messages: Connection) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from analysis.study_figures import read_metrics
 from nasbench_at.config import load_config
-from nasbench_at.records import Benchmark, Record, read_record
+from nasbench_at.records import AttackResult, Benchmark, Record, read_record
 from nasbench_at.runs import StudyRuns, find_runs
 
 __all__ = ["RunEntry", "collect_entries", "name_anchors"]
@@ -42,7 +42,7 @@ class RunEntry:
         """How far it is."""
         if self.record is None:
             return "still running"
-        return "not evaluated" if self.record.evaluation is None else "evaluated"
+        return "evaluated" if self.record.is_evaluated else "not evaluated"
 
     @property
     def record_path(self) -> Path | None:
@@ -52,10 +52,9 @@ class RunEntry:
         return self.folder / "record.json"
 
     @cached_property
-    def results(self) -> Mapping[str, Mapping[str, Any]]:
-        """Its accuracies by attack; empty before its evaluation."""
-        evaluation = None if self.record is None else self.record.evaluation
-        return {} if evaluation is None else evaluation["results"]
+    def results(self) -> Mapping[str, AttackResult]:
+        """Its main result of each attack; empty before its evaluation."""
+        return {} if self.record is None else self.record.results
 
 
 def collect_entries(paths: Iterable[str | Path]) -> list[RunEntry]:

@@ -32,7 +32,7 @@ from analysis.study_figures import (
 )
 from analysis.study_figures.estimates import describe_setting
 from nasbench_at.networks.drawing import draw_graph, render
-from nasbench_at.records import Benchmark, Record
+from nasbench_at.records import Benchmark, Record, conditions_of
 
 __all__ = ["FigureView", "graph_figures", "learning_curve_figure", "study_figures"]
 
@@ -78,7 +78,7 @@ def study_figures(records: Sequence[Record]) -> tuple[list[FigureView], list[str
     figures, conflicts = _draw_all(
         (make, group) for make, key in _MAKERS for group in group_by(records, key).values()
     )
-    curves = [r for r in records if (r.evaluation or {}).get("curve")]
+    curves = [r for r in records if r.curves]
     figures += [_robustness_curve(record) for record in curves[:_MAX_ROBUSTNESS_CURVES]]
     return figures, conflicts
 
@@ -222,16 +222,14 @@ def _by_training(record: Record) -> str:
 
 
 def _by_data(record: Record) -> str:
-    evaluation = record.evaluation or {}
-    return json.dumps([record.config.get("data"), evaluation.get("eps")], default=str)
+    result = record.results.get(_ATTACK)
+    return json.dumps([record.config.get("data"), result and result.eps], default=str)
 
 
 def _by_attack(record: Record) -> str:
     """Runs on the same images under the same attack."""
-    evaluation = record.evaluation or {}
-    result = evaluation.get("results", {}).get(_ATTACK, {})
-    key = [evaluation.get("data_fingerprint"), result.get("settings"), result.get("num_samples")]
-    return json.dumps(key, sort_keys=True, default=str)
+    result = record.results.get(_ATTACK)
+    return "" if result is None else repr(conditions_of(result))
 
 
 _MAKERS: tuple[

@@ -40,7 +40,7 @@ def best_landscapes(
     """
     found = []
     for entry, folder in _most_robust(paths)[:count]:
-        images = min(num_images, int(entry.results["natural"]["num_samples"]))
+        images = min(num_images, entry.results["natural"].num_samples)
         landscape = compute_run_landscape(
             folder,
             num_images=images,
@@ -82,4 +82,4 @@ def _most_robust(paths: Paths) -> list[tuple[RunEntry, Path]]:
         and (entry.folder / "best.safetensors").exists()
         and "pgd" in entry.results
     ]
-    return sorted(runs, key=lambda run: float(run[0].results["pgd"]["accuracy"]), reverse=True)
+    return sorted(runs, key=lambda run: run[0].results["pgd"].accuracy, reverse=True)

@@ -154,7 +154,7 @@ def _tables(records: Sequence[Record]) -> tuple[list[tuple[Table, Grid]], list[s
 
 
 def _robustness(entry: RunEntry) -> float:
-    return float(entry.results["pgd"]["accuracy"]) if "pgd" in entry.results else -1.0
+    return entry.results["pgd"].accuracy if "pgd" in entry.results else -1.0
 
 
 def _metrics(entries: Sequence[RunEntry]) -> dict[str, Sequence[Any]]:

@@ -14,12 +14,12 @@ import yaml
 
 from analysis.naming import (
     data_label,
-    describe_attack,
     method_label,
     metric_label,
     network_label,
 )
 from analysis.report.entries import RunEntry
+from nasbench_at.records import AttackResult, Record, TrustCheck, describe_attack
 
 __all__ = [
     "Headline",
@@ -94,7 +94,7 @@ class RunView:
     num_params: int | None
     measures: Mapping[str, Measure]
     selected: Mapping[str, Any]
-    checks: Sequence[Mapping[str, Any]]
+    checks: Sequence[TrustCheck]
     is_selected_on_test: bool
     provenance: Mapping[str, str]
     config: str
@@ -131,7 +131,7 @@ def run_views(entries: Iterable[RunEntry], anchors: Mapping[str, str], out: Path
 
 def _run_view(entry: RunEntry, anchor: str, out: Path) -> RunView:
     config, record = entry.config, entry.record
-    evaluation: Mapping[str, Any] = {} if record is None else record.evaluation or {}
+    attacked = next((r for r in entry.results.values() if r.eps is not None), None)
     method = config.get("method")
     return RunView(
         run_id=entry.run_id,
@@ -142,11 +142,11 @@ def _run_view(entry: RunEntry, anchor: str, out: Path) -> RunView:
         data=data_label(str(config.get("data"))),
         method="" if method is None else method_label(str(method), config.get("beta")),
         seed=config.get("seed", ""),
-        eps=evaluation.get("eps", config.get("eps")),
+        eps=config.get("eps") if attacked is None else attacked.eps,
         num_params=None if record is None else record.num_params,
         measures={name: _measure(name, result) for name, result in entry.results.items()},
         selected={} if record is None else record.training.get("selected", {}),
-        checks=evaluation.get("checks", ()),
+        checks=_checks_of(record),
         is_selected_on_test=config.get("select_on") == "test",
         provenance={} if record is None else _flatten(record.provenance),
         config=yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None),
@@ -154,16 +154,20 @@ def _run_view(entry: RunEntry, anchor: str, out: Path) -> RunView:
     )
 
 
-def _measure(name: str, result: Mapping[str, Any]) -> Measure:
+def _checks_of(record: Record | None) -> tuple[TrustCheck, ...]:
+    return () if record is None or not record.is_evaluated else record.evaluations[-1].checks
+
+
+def _measure(name: str, result: AttackResult) -> Measure:
     label = metric_label(name)
-    low, high = result["interval"]
+    low, high = result.interval
     return Measure(
         attack=label,
-        accuracy=float(result["accuracy"]),
-        interval=(float(low), float(high)),
-        count=f"{result['num_correct']:,}/{result['num_samples']:,}",
-        settings=describe_attack(result.get("settings", {})),
-        seconds=result.get("seconds"),
+        accuracy=result.accuracy,
+        interval=(low, high),
+        count=f"{result.num_correct:,}/{result.num_samples:,}",
+        settings=describe_attack(result.settings),
+        seconds=result.seconds,
     )
 
 

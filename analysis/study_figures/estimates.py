@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any
 
 from analysis.ds_net_configs import DSNetShape, read_ds_net
 from analysis.naming import data_label, method_label, metric_label
@@ -68,11 +67,11 @@ def estimate(records: Sequence[Record], metric: str) -> Estimate:
     """
     check_distinct_seeds(records)
     results = [record.results[metric] for record in records]
-    values = tuple(float(result["accuracy"]) for result in results)
+    values = tuple(result.accuracy for result in results)
     return Estimate(
         values=values,
-        interval=tuple(results[0]["interval"]) if len(values) == 1 else _interval(values),
-        num_samples=int(results[0]["num_samples"]),
+        interval=results[0].interval if len(values) == 1 else _interval(values),
+        num_samples=results[0].num_samples,
         run_ids=tuple(record.run_id for record in records),
     )
 
@@ -140,9 +139,9 @@ def check_one_setting(nets: Sequence[tuple[Record, DSNetShape]], attack: str, fi
 def describe_setting(record: Record, attack: str, *, with_method: bool = True) -> str:
     """Says in one line how the runs of a figure were trained and attacked."""
     config = record.config
-    evaluation: Mapping[str, Any] = record.evaluation or {}
+    result = record.results[attack]
     method = method_label(str(config.get("method")), config.get("beta"))
     parts = [data_label(str(config.get("data"))), *([method] if with_method else [])]
-    parts.append(f"{metric_label(attack)} at ε = {evaluation.get('eps')}")
-    parts.append(f"{evaluation['results'][attack]['num_samples']:,} images")
+    parts.append(f"{metric_label(attack)} at ε = {result.eps}")
+    parts.append(f"{result.num_samples:,} images")
     return ", ".join(parts)

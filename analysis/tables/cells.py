@@ -45,12 +45,11 @@ def accuracy_cell(
         return Cell()
     check_distinct_seeds(measured)
     values = [100 * record.accuracy(metric) for record in measured]
-    assert measured[0].evaluation is not None
     return Cell(
         value=mean(values),
         std=stdev(values) if len(values) > 1 else None,
         num_seeds=len(values),
-        num_samples=measured[0].evaluation["results"][metric].get("num_samples"),
+        num_samples=measured[0].results[metric].num_samples,
         published=None if published is None else published.accuracy,
         published_std=None if published is None else published.std,
         run_ids=tuple(record.run_id for record in measured),
@@ -69,8 +68,10 @@ def published_result(
         metric: ``natural`` or an attack.
         kept_blocks: Table 4: how many blocks a module keeps.
     """
-    evaluation: Mapping[str, Any] = record.evaluation or {}
-    eps, norm = evaluation.get("eps", PAPER_EPS), evaluation.get("norm", "Linf")
+    row = record.results.get(metric)
+    eps, norm = record.config.get("eps", PAPER_EPS), "Linf"
+    if row is not None and row.eps is not None:
+        eps, norm = row.eps, str(row.norm)
     if norm != "Linf" or not math.isclose(eps, PAPER_EPS):
         return None
     decay = record.config.get("weight_decay", _PAPER_WEIGHT_DECAY)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-from analysis.naming import data_label, describe_attack, metric_label
+from analysis.naming import data_label, metric_label
 from analysis.selection import group_by
 from analysis.tables.table import Row
-from nasbench_at.records import Record
+from nasbench_at.records import AttackResult, Record, describe_attack
 
 __all__ = ["note_evaluation", "note_left_out", "note_seeds"]
 
@@ -64,21 +63,21 @@ def note_evaluation(records: Sequence[Record], metrics: Sequence[str]) -> list[s
 
 def _describe_evaluation(records: Sequence[Record], metrics: Sequence[str]) -> str:
     """Radius, attacks and images of one data set; a number of images that all share once."""
-    evaluation: Mapping[str, Any] = records[0].evaluation or {}
     results = {metric: _result_of(records, metric) for metric in metrics}
     found = {metric: result for metric, result in results.items() if result is not None}
-    counts = {result.get("num_samples") for result in found.values()}
-    parts = [f"{evaluation.get('norm')} radius {evaluation.get('eps')}"]
+    counts = {result.num_samples for result in found.values()}
+    attacked = next((result for result in found.values() if result.eps is not None), None)
+    parts = [] if attacked is None else [f"{attacked.norm} radius {attacked.eps}"]
     if len(counts) == 1:
         parts.append(f"{counts.pop():,} images")
     for metric, result in found.items():
-        attack = describe_attack(result.get("settings", {}))
-        images = f"{result['num_samples']:,} images" if counts else ""
+        attack = describe_attack(result.settings)
+        images = f"{result.num_samples:,} images" if counts else ""
         if details := ", ".join(filter(None, [attack, images])):
             parts.append(f"{metric_label(metric)}: {details}")
     return "; ".join(parts)
 
 
-def _result_of(records: Sequence[Record], metric: str) -> Mapping[str, Any] | None:
+def _result_of(records: Sequence[Record], metric: str) -> AttackResult | None:
     record = next((record for record in records if record.was_evaluated_by(metric)), None)
-    return None if record is None else (record.evaluation or {})["results"][metric]
+    return None if record is None else record.results[metric]

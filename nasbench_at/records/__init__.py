@@ -6,6 +6,14 @@ No torch here, so that records can be read and queried anywhere.
 from __future__ import annotations
 
 from nasbench_at.records.benchmark import Benchmark
+from nasbench_at.records.conditions import (
+    Conditions,
+    conditions_of,
+    describe_attack,
+    describe_conditions,
+    differences,
+)
+from nasbench_at.records.evaluation import AttackResult, Evaluation, TrustCheck, wilson_interval
 from nasbench_at.records.files import append_record
 from nasbench_at.records.isomorphism import canonical_form
 from nasbench_at.records.record import SCHEMA_VERSION, Record, read_record
@@ -13,12 +21,21 @@ from nasbench_at.records.seeds import SeedComparison, compare_seeds, mean_interv
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AttackResult",
     "Benchmark",
+    "Conditions",
+    "Evaluation",
     "Record",
     "SeedComparison",
+    "TrustCheck",
     "append_record",
     "canonical_form",
     "compare_seeds",
+    "conditions_of",
+    "describe_attack",
+    "describe_conditions",
+    "differences",
     "mean_interval",
     "read_record",
+    "wilson_interval",
 ]

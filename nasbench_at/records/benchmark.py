@@ -13,7 +13,12 @@ from typing import Any, overload
 import pandas as pd
 
 from nasbench_at.records.files import read_lines, read_runs, write_lines
-from nasbench_at.records.frames import learning_curves, records_frame, summary_frame
+from nasbench_at.records.frames import (
+    learning_curves,
+    records_frame,
+    results_frame,
+    summary_frame,
+)
 from nasbench_at.records.isomorphism import agrees
 from nasbench_at.records.parquet import read_parquet, write_parquet
 from nasbench_at.records.record import Record
@@ -62,7 +67,7 @@ class Benchmark(Sequence[Record]):
         with _no_garbage_collection():
             for record, folder in itertools.chain.from_iterable(map(_read, map(Path, paths))):
                 name = record.run_id
-                is_better = name not in found or found[name].evaluation is None
+                is_better = name not in found or not found[name].is_evaluated
                 if is_better:
                     found[name] = record
                 if folder is not None and (is_better or name not in folders):
@@ -73,7 +78,7 @@ class Benchmark(Sequence[Record]):
         """Writes the records to one file: ``.jsonl``, a line each, or ``.parquet``, a row each.
 
         A row of a Parquet file has the columns of :meth:`to_frame`, and as JSON text ``config``,
-        ``provenance``, ``training`` and ``evaluation``; it needs the extra
+        ``provenance``, ``training`` and ``evaluations``; it needs the extra
         ``nasbench-at[parquet]``.
 
         Raises:
@@ -177,6 +182,17 @@ class Benchmark(Sequence[Record]):
             ValueError: If a record was not loaded from its folder, or that holds no metrics.
         """
         return learning_curves(self, self._folders)
+
+    def results_frame(self) -> pd.DataFrame:
+        """Returns a row a result, with everything that it may be compared by.
+
+        Columns are ``run_id``, ``seed`` (of the run), ``attack``, ``norm``, ``eps``, ``steps``,
+        ``step_size``, ``restarts``, ``num_samples``, ``num_correct``, ``accuracy``, ``low`` and
+        ``high`` (the 95 % Wilson interval), ``seconds``, ``conditions`` (in words), ``data``,
+        ``data_fingerprint``, ``subset``, ``attack_seed`` and ``key`` (the row's name in the file of
+        per-sample outcomes). A record has a row for every result that it holds.
+        """
+        return results_frame(self)
 
     def to_frame(self) -> pd.DataFrame:
         """Returns a row a record: configuration, parameters, costs, accuracies by attack.

@@ -10,10 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from nasbench_at.records.conditions import describe_conditions
+from nasbench_at.records.evaluation import AttackResult
 from nasbench_at.records.record import Record
 from nasbench_at.records.seeds import mean_interval
 
-__all__ = ["learning_curves", "records_frame", "summary_frame"]
+__all__ = ["learning_curves", "records_frame", "results_frame", "summary_frame"]
 
 
 def records_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -25,11 +27,44 @@ def records_frame(records: Sequence[Record]) -> pd.DataFrame:
             "num_params": record.num_params,
             "train_seconds": record.provenance.get("train_seconds", math.nan),
             "evaluation_seconds": _evaluation_seconds(record),
-            **{name: result["accuracy"] for name, result in record.results.items()},
+            **{name: result.accuracy for name, result in record.results.items()},
         }
         for record in records
     ]
     return pd.DataFrame(rows)
+
+
+def results_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Returns a row a result, as :meth:`nasbench_at.Benchmark.results_frame` describes it."""
+    rows = [_describe_result(record, row) for record in records for row in record.all_results]
+    return pd.DataFrame(rows)
+
+
+def _describe_result(record: Record, result: AttackResult) -> dict[str, Any]:
+    low, high = result.interval
+    settings = result.settings
+    return {
+        "run_id": record.run_id,
+        "seed": record.config.get("seed"),
+        "attack": result.attack,
+        "norm": result.norm,
+        "eps": result.eps,
+        "steps": settings.get("steps"),
+        "step_size": settings.get("step_size"),
+        "restarts": settings.get("restarts"),
+        "num_samples": result.num_samples,
+        "num_correct": result.num_correct,
+        "accuracy": result.accuracy,
+        "low": low,
+        "high": high,
+        "seconds": result.seconds,
+        "conditions": describe_conditions(result),
+        "data": result.data,
+        "data_fingerprint": result.data_fingerprint,
+        "subset": result.subset,
+        "attack_seed": result.seed,
+        "key": result.key,
+    }
 
 
 def summary_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -90,14 +125,8 @@ def _describe(attack: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def _evaluation_seconds(record: Record) -> float:
-    """Seconds of all attacks at all radii; the parts of an attack are in those of the whole."""
-    evaluation: Mapping[str, Any] = record.evaluation or {}
-    seconds = [
-        result["seconds"]
-        for point in evaluation.get("curve", [evaluation])
-        for name, result in point.get("results", {}).items()
-        if "/" not in name and "seconds" in result
-    ]
+    """Seconds of all rows; the parts of an attack are in those of the whole."""
+    seconds = [row.seconds for row in record.all_results if "/" not in row.attack]
     return math.fsum(seconds) if seconds else math.nan
 
 

@@ -12,17 +12,18 @@ from typing import Any
 from nasbench_at.files import write_atomically
 from nasbench_at.records.frames import records_frame
 from nasbench_at.records.record import Record
+from nasbench_at.records.validation import parse
 
 __all__ = ["read_parquet", "write_parquet"]
 
 _PLAIN_COLUMNS = ("run_id", "architecture", "num_params", "schema_version")
-_JSON_COLUMNS = ("config", "provenance", "training", "evaluation")
+_JSON_COLUMNS = ("config", "provenance", "training", "evaluations")
 
 
 def write_parquet(path: Path, records: Sequence[Record]) -> None:
     """Writes records to a Parquet file in place of what is there.
 
-    The columns ``config``, ``provenance``, ``training`` and ``evaluation`` are JSON text and hold
+    The columns ``config``, ``provenance``, ``training`` and ``evaluations`` are JSON text and hold
     everything. The others are those of :meth:`nasbench_at.Benchmark.to_frame`, lists and mappings
     again as JSON text, so that the file can be queried without this package.
 
@@ -34,11 +35,9 @@ def write_parquet(path: Path, records: Sequence[Record]) -> None:
 
     frame = records_frame(records)
     columns = {str(name): _flat_column(frame[name].tolist()) for name in frame.columns}
-    for name in _PLAIN_COLUMNS:
-        columns[name] = [getattr(record, name) for record in records]
-    for name in _JSON_COLUMNS:
-        parts = [getattr(record, name) for record in records]
-        columns[name] = [None if part is None else json.dumps(part) for part in parts]
+    parts = [record.to_dict() for record in records]
+    columns |= {name: [part[name] for part in parts] for name in _PLAIN_COLUMNS}
+    columns |= {name: [json.dumps(part[name]) for part in parts] for name in _JSON_COLUMNS}
     buffer = io.BytesIO()
     parquet.write_table(pyarrow.table(columns), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
@@ -63,7 +62,7 @@ def read_parquet(path: Path) -> Iterator[Record]:
         raise ValueError(f"cannot read records {str(path)!r}: {reason}") from None
     for number, row in enumerate(rows, start=1):
         try:
-            parts = {name: json.loads(row[name] or "null") for name in _JSON_COLUMNS}
+            parts = {name: parse(row[name] or "null") for name in _JSON_COLUMNS}
             yield Record.from_dict({**row, **parts})
         except (ValueError, TypeError) as error:
             raise ValueError(f"cannot read row {number} of {str(path)!r}: {error}") from None

@@ -3,17 +3,81 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, GetPydanticSchema, TypeAdapter
+from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
+
+from nasbench_at.records.conditions import Conditions, curve_conditions
+from nasbench_at.records.evaluation import AttackResult, Evaluation
+from nasbench_at.records.validation import (
+    CHECKED,
+    Count,
+    Integer,
+    NonNegative,
+    Share,
+    Text,
+    Word,
+    check,
+    parse,
+)
 
 __all__ = ["SCHEMA_VERSION", "Record", "read_record"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[2] = 2
+_OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
-@dataclass(frozen=True)
+class _Config(TypedDict, total=False):
+    """What is read of a configuration, which is checked in full only where it is used."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]  # pydantic's way to configure a TypedDict
+
+    model: Text
+    data: Text
+    method: Text
+    seed: Integer
+    eps: NonNegative | None
+    beta: NonNegative | None
+    epochs: Count | None
+
+
+class _Provenance(TypedDict, total=False):
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    train_seconds: NonNegative
+    data_fingerprint: Text
+
+
+class _Selected(TypedDict, total=False):
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    epoch: Count
+    validation_natural: Share
+    validation_robust: Share
+    num_samples: Count
+
+
+class _Training(TypedDict, total=False):
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    epochs: Count
+    stopped: Text | None
+    num_train: Count
+    selected: _Selected
+
+
+def _checked_as(schema: Any) -> GetPydanticSchema:
+    """Lets plain data through that fit a schema, and whatever else they hold."""
+    return GetPydanticSchema(lambda _, handler: handler(schema))
+
+
+@dataclass(frozen=True, config=CHECKED)
 class Record:
     """A run's configuration, provenance and results.
 
@@ -24,23 +88,22 @@ class Record:
         num_params: Its parameters, attention logits not counted.
         provenance: Versions, commit, device, precision, data fingerprint, seconds.
         training: Epochs, the selected epoch and its validation accuracies; empty before the end.
-        evaluation: A :meth:`RobustnessReport.to_dict <nasbench_at.evaluation.RobustnessReport>`;
-            None before :func:`nasbench_at.evaluate`.
+        evaluations: What :func:`nasbench_at.evaluate_run` found, the latest last.
         schema_version: Layout of this object.
     """
 
-    run_id: str
-    config: Mapping[str, Any]
-    architecture: str
-    num_params: int
-    provenance: Mapping[str, Any]
-    training: Mapping[str, Any] = field(default_factory=dict)
-    evaluation: Mapping[str, Any] | None = None
-    schema_version: int = SCHEMA_VERSION
+    run_id: Word
+    config: Annotated[dict[str, Any], _checked_as(_Config)]
+    architecture: Text
+    num_params: Count
+    provenance: Annotated[dict[str, Any], _checked_as(_Provenance)]
+    training: Annotated[dict[str, Any], _checked_as(_Training)] = field(default_factory=dict)
+    evaluations: tuple[Evaluation, ...] = ()
+    schema_version: Literal[2] = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-ready data from which :meth:`from_dict` restores the record."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return asdict(self)
 
     def to_json(self) -> str:
         """Returns the record as JSON text."""
@@ -51,59 +114,118 @@ class Record:
         """Restores a record from plain data.
 
         Raises:
-            ValueError: If the data are no record, or one of a newer schema.
+            ValueError: If the data are no record, or one of another schema; the message names the
+                field.
         """
         version = data.get("schema_version") if isinstance(data, dict) else None
-        if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        if version != SCHEMA_VERSION or isinstance(version, float):
             raise ValueError(
-                f"schema_version must lie in 1..{SCHEMA_VERSION}, got {version!r}; a newer one "
-                "needs a newer nasbench-at"
+                f"schema_version must be {SCHEMA_VERSION}, got {version!r}; another one needs "
+                "another nasbench-at"
             )
-        if unknown := data.keys() - _KEYS:
-            raise ValueError(f"unknown record keys: {', '.join(sorted(unknown))}")
-        if missing := _REQUIRED_KEYS - data.keys():
-            raise ValueError(f"missing record keys: {', '.join(sorted(missing))}")
-        return cls(**data)
+        return check(_SCHEMA, data)
 
     @classmethod
-    def from_json(cls, text: str) -> Record:
+    def from_json(cls, text: str | bytes) -> Record:
         """Reads a record.
 
         Raises:
-            ValueError: If the text is no record, or one of a newer schema.
+            ValueError: If the text is no record, or one of another schema; the message names the
+                field.
         """
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(parse(text))
+
+    def with_evaluation(self, evaluation: Evaluation) -> Record:
+        """Returns the record with another evaluation beside those it has.
+
+        Its rows replace those of exactly the same conditions and seed.
+        """
+        new = {row.key for row in evaluation.results}
+        kept = []
+        for old in self.evaluations:
+            if rows := tuple(row for row in old.results if row.key not in new):
+                kept.append(replace(old, results=rows))
+        return replace(self, evaluations=(*kept, evaluation))
 
     @property
-    def results(self) -> Mapping[str, Mapping[str, Any]]:
-        """The evaluation's results by attack; empty before :func:`nasbench_at.evaluate`."""
-        results: Mapping[str, Mapping[str, Any]] = (self.evaluation or {}).get("results", {})
-        return results
+    def is_evaluated(self) -> bool:
+        """Whether there is any accuracy on the test images."""
+        return bool(self.evaluations)
+
+    @cached_property
+    def all_results(self) -> tuple[AttackResult, ...]:
+        """Every row, in the order they were measured."""
+        return tuple(row for evaluation in self.evaluations for row in evaluation.results)
+
+    @cached_property
+    def results(self) -> Mapping[str, AttackResult]:
+        """The main row of each attack; empty before an evaluation.
+
+        Of several it is the latest under L∞ at the run's own eps; without one, the latest
+        evaluation's row of the largest eps. ``worst_case`` is that over the most attacks.
+        """
+        rows: dict[str, list[AttackResult]] = {}
+        for evaluation in self.evaluations:
+            in_order = sorted(evaluation.results, key=lambda row: row.eps or 0.0)
+            for row in in_order:
+                rows.setdefault(row.attack, []).append(row)
+        names = dict.fromkeys(row.attack for row in self.all_results)
+        return {name: self._choose_main(rows[name]) for name in names}
+
+    def _choose_main(self, rows: Sequence[AttackResult]) -> AttackResult:
+        own = [row for row in rows if row.norm == "Linf" and row.eps == self.config.get("eps")]
+        *_, main = sorted(own or rows, key=_num_attacks)
+        return main
+
+    @cached_property
+    def curves(self) -> Mapping[str, tuple[AttackResult, ...]]:
+        """By attack, its rows by eps where there are several that differ in nothing else.
+
+        Of several such curves it is that of the most radii, the latest of equal ones.
+        """
+        found: dict[str, dict[Conditions, dict[float, AttackResult]]] = {}
+        for row in self.all_results:
+            if row.eps is not None:
+                groups = found.setdefault(row.attack, {})
+                groups.setdefault(curve_conditions(row), {})[row.eps] = row
+        longest = {name: max(reversed(g.values()), key=len) for name, g in found.items()}
+        return {
+            name: tuple(rows[eps] for eps in sorted(rows))
+            for name, rows in longest.items()
+            if len(rows) > 1
+        }
 
     def was_evaluated_by(self, attack: str) -> bool:
         """Whether the record has an accuracy under an attack."""
         return attack in self.results
 
     def accuracy(self, attack: str) -> float:
-        """Returns the test accuracy in [0, 1] under an attack, such as ``"pgd"``.
+        """Returns the test accuracy in [0, 1] of an attack's main row, such as ``"pgd"``.
 
         Raises:
             ValueError: If that attack was not run.
         """
-        if not self.was_evaluated_by(attack):
+        return self.result(attack).accuracy
+
+    def result(self, attack: str) -> AttackResult:
+        """Returns the main row of an attack.
+
+        Raises:
+            ValueError: If that attack was not run.
+        """
+        if attack not in self.results:
             raise ValueError(
                 f"run {self.run_id!r} was not evaluated by {attack!r}; it has: "
                 f"{', '.join(self.results) or 'nothing'}"
             )
-        return float(self.results[attack]["accuracy"])
+        return self.results[attack]
 
 
-_KEYS = frozenset(item.name for item in fields(Record))
-_REQUIRED_KEYS = frozenset(
-    item.name
-    for item in fields(Record)
-    if item.default is MISSING and item.default_factory is MISSING
-)
+def _num_attacks(row: AttackResult) -> int:
+    return len(row.settings.get("attacks", ())) if row.attack == "worst_case" else 0
+
+
+_SCHEMA = TypeAdapter(Record)
 
 
 def read_record(path: str | Path) -> Record:
@@ -113,7 +235,7 @@ def read_record(path: str | Path) -> Record:
         ValueError: If the file cannot be read or holds no record; the message names it.
     """
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123  a Path costs as much as reading
+        with open(path, "rb") as file:  # noqa: PTH123  a Path costs as much as reading
             return Record.from_json(file.read())
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read record {str(path)!r}: {error}") from None

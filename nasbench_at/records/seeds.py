@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nasbench_at.records.conditions import conditions_of, differences
 from nasbench_at.records.record import Record
 
 __all__ = ["SeedComparison", "compare_seeds", "mean_interval"]
@@ -119,17 +119,9 @@ def _by_seed(which: str, records: Sequence[Record], attack: str) -> dict[int, Re
 
 
 def _require_equal_conditions(first: Record, second: Record, attack: str) -> None:
-    one, other = _conditions(first, attack), _conditions(second, attack)
-    for key in one | other:
-        if one.get(key) != other.get(key):
-            raise ValueError(
-                f"{first.run_id!r} and {second.run_id!r} cannot be compared by {attack!r}; they "
-                f"differ in {key} ({one.get(key)!r} and {other.get(key)!r})"
-            )
-
-
-def _conditions(record: Record, attack: str) -> dict[str, Any]:
-    """What must be equal for two accuracies to be of the same attack on the same images."""
-    evaluation, result = record.evaluation or {}, record.results[attack]
-    images = {key: evaluation.get(key) for key in ("data", "data_fingerprint")}
-    return images | {"num_samples": result.get("num_samples"), **result.get("settings", {})}
+    rows = (first.result(attack), second.result(attack))
+    if different := differences(*map(conditions_of, rows)):
+        raise ValueError(
+            f"{first.run_id!r} and {second.run_id!r} cannot be compared by {attack!r}; they "
+            f"differ in {', '.join(different)}"
+        )

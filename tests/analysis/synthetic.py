@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nasbench_at.config import RunConfig
-from nasbench_at.evaluation import AttackResult
 from nasbench_at.presets import resolve
-from nasbench_at.records import Record
+from nasbench_at.records import AttackResult, Evaluation, Record, TrustCheck
 from nasbench_at.standard_attacks import standard_attacks
 
 DEPTH = {"num_modules": 3, "init_channels": 6, "widen_factor": 2}
@@ -55,9 +54,9 @@ def make_run(
                 "attack": {},
             },
         },
-        evaluation=None
+        evaluations=()
         if accuracies is None
-        else _evaluation(resolved, accuracies, num_samples, eps, fingerprint),
+        else (_evaluation(resolved, accuracies, num_samples, eps, fingerprint),),
     )
 
 
@@ -67,29 +66,33 @@ def _evaluation(
     num_samples: int,
     eps: float | None,
     fingerprint: str | None,
-) -> dict[str, Any]:
+) -> Evaluation:
     radius = config.eps if eps is None else eps
     assert radius is not None
     names = [name for name in accuracies if name != "natural"]
     attacks = standard_attacks(names, eps=radius, recipe=config.recipe, method=config.method)
-    settings = {name: attack.settings() for name, attack in attacks.items()}
-    return {
-        "results": {
-            name: AttackResult(
-                num_samples, round(num_samples * value / 100), settings.get(name, {}), 1.0
-            ).to_dict()
+    return Evaluation(
+        results=tuple(
+            AttackResult(
+                attack=name,
+                num_samples=num_samples,
+                num_correct=round(num_samples * value / 100),
+                norm=None if name == "natural" else "Linf",
+                eps=None if name == "natural" else radius,
+                settings={} if name == "natural" else attacks[name].settings(),
+                seed=None if name == "natural" else 0,
+                data=f"{config.data}/test",
+                data_fingerprint=fingerprint or config.data,
+                seconds=1.0,
+            )
             for name, value in accuracies.items()
-        },
-        "checks": [{"name": "gradients", "passed": True, "detail": "they are finite"}],
-        "seed": 0,
-        "aa_samples": None,
-        "eps": radius,
-        "norm": "Linf",
-        "recipe": config.recipe,
-        "data": f"{config.data}/test",
-        "data_fingerprint": fingerprint or config.data,
-        "provenance": {"commit": "0123456789ab", "device": "cpu"},
-    }
+        ),
+        recipe=config.recipe,
+        data=f"{config.data}/test",
+        data_fingerprint=fingerprint or config.data,
+        provenance={"commit": "0123456789ab", "device": "cpu"},
+        checks=(TrustCheck(name="gradients", passed=True, detail="they are finite"),),
+    )
 
 
 def make_metrics(epochs: int = 4, *, weights: list[list[float]] | None = None) -> list[Any]:

@@ -7,13 +7,13 @@ import pytest
 
 from analysis.misalignment import compute_misalignment
 from nasbench_at.records import Record
+from tests.nasbench_at.test_records import make_evaluation
 
 
 def make_record(model, method, *, natural=0.0, pgd=0.0, seed=0, eps=0.1, data="a"):
-    results = {
-        "natural": {"accuracy": natural, "num_samples": 50},
-        "pgd": {"accuracy": pgd, "num_samples": 50},
-    }
+    evaluation = make_evaluation(
+        {"natural": natural, "pgd": pgd}, num_samples=100, eps=eps, data_fingerprint=data
+    )
     return Record(
         run_id=f"{model}-{method}-{seed}",
         config={"model": model, "method": method, "seed": seed},
@@ -21,7 +21,7 @@ def make_record(model, method, *, natural=0.0, pgd=0.0, seed=0, eps=0.1, data="a
         num_params=1,
         provenance={},
         training={},
-        evaluation={"results": results, "eps": eps, "norm": "Linf", "data_fingerprint": data},
+        evaluations=(evaluation,),
     )
 
 
@@ -41,7 +41,7 @@ def test_networks_are_ranked_twice():
         ("a", 2, 3),
         ("c", 3, 2),
     ]
-    assert table.num_samples == 50
+    assert table.num_samples == 100
     assert table.correlation == pytest.approx(0.5)  # 1 - 6 * (0 + 1 + 1) / (3 * 8)
 
 

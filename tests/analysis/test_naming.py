@@ -6,7 +6,6 @@ import nasbench_at.networks.zoo.ds_net as zoo
 from analysis.ds_net_configs import _REGISTERED, is_ds_net, read_ds_net
 from analysis.naming import (
     data_label,
-    describe_attack,
     method_label,
     metric_label,
     network_label,
@@ -14,6 +13,7 @@ from analysis.naming import (
 )
 from nasbench_at.config import RunConfig
 from nasbench_at.networks.zoo import create_model, list_models
+from nasbench_at.records import describe_attack
 from nasbench_at.standard_attacks import standard_attacks
 
 

@@ -16,7 +16,7 @@ from analysis.report.entries import RunEntry, collect_entries, name_anchors
 from nasbench_at import evaluate_run, train
 from nasbench_at.config import RunConfig, dump_config
 from nasbench_at.presets import resolve
-from nasbench_at.records import Benchmark, Record
+from nasbench_at.records import Benchmark, Record, TrustCheck
 from nasbench_at.runs import StudyRuns
 from tests.analysis.synthetic import DEPTH, make_metrics, make_run, write_run
 from tests.nasbench_at.conftest import tiny_config
@@ -171,8 +171,8 @@ def test_runs_that_cannot_be_compared_are_named_and_the_rest_is_shown(tmp_path):
 
 def test_page_says_when_numbers_cannot_be_trusted(tmp_path):
     record = make_run({"natural": 80.0, "pgd": 40.0}, recipe="authors")
-    check = {"name": "masking", "passed": False, "detail": "gradients vanish"}
-    record = replace(record, evaluation={**record.evaluation, "checks": [check]})
+    check = TrustCheck(name="masking", passed=False, detail="gradients vanish")
+    record = replace(record, evaluations=(replace(record.evaluations[0], checks=(check,)),))
     text = write_page(tmp_path, [record]).text
     assert "Trust check masking failed: gradients vanish" in text
     assert text.count("Selected on the test images") == 2  # by the headline and by the record
@@ -262,12 +262,10 @@ def test_equal_runs_give_equal_pages(tmp_path):
 @pytest.fixture
 def hostile(tmp_path):
     record = make_run({"natural": 80.0, "pgd": 40.0}, **DEPTH)
-    evaluation = {
-        **record.evaluation,
-        "checks": [{"name": EVIL, "passed": False, "detail": EVIL}],
-    }
+    check = TrustCheck(name=EVIL, passed=False, detail=EVIL)
+    evaluations = (replace(record.evaluations[0], checks=(check,)),)
     own = Record(EVIL, {"model": EVIL, "weights": EVIL, "data": EVIL}, EVIL, 1, {EVIL: EVIL})
-    records = [replace(record, evaluation=evaluation), replace(own, evaluation=evaluation)]
+    records = [replace(record, evaluations=evaluations), replace(own, evaluations=evaluations)]
     landscape = replace(BOWL, name=EVIL)
     return write_page(tmp_path, records, metrics=make_metrics(), title=EVIL, landscapes=[landscape])
 
@@ -435,9 +433,9 @@ def test_study_is_reported_with_its_own_runs_and_whether_more_will_come(
         (write_run(runs, run) / "config.yaml").write_text(dump_config(RunConfig(seed=seed)))
     study = runs / "studies" / "ablation"
     study.mkdir(parents=True)
-    run_id = make_run({}, seed=1).run_id
+    run_id = make_run(seed=1).run_id
     StudyRuns((run_id,), is_finished, "9 epochs trained").write(study)
     page = Page(write_report(study, tmp_path / "report.html"))
     assert text in page.text
     assert run_id in page.text
-    assert make_run({}, seed=0).run_id not in page.text
+    assert make_run(seed=0).run_id not in page.text

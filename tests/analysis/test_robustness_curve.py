@@ -1,31 +1,30 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
-from nasbench_at.records import Record
+from nasbench_at.records import AttackResult, Evaluation, Record, wilson_interval
 
 RADII = (0.01, 0.02, 0.031)
 
 
-def result(num_correct: int, num_samples: int = 100) -> dict[str, Any]:
-    accuracy = num_correct / num_samples
-    interval = [max(0, accuracy - 0.1), min(1, accuracy + 0.1)]
-    return {
-        "num_samples": num_samples,
-        "num_correct": num_correct,
-        "accuracy": accuracy,
-        "interval": interval,
-    }
+def result(attack: str, num_correct: int, eps: float | None = None) -> AttackResult:
+    norm = None if eps is None else "Linf"
+    return AttackResult(
+        attack=attack,
+        num_samples=100,
+        num_correct=num_correct,
+        norm=norm,
+        eps=eps,
+        data="stripes/test",
+    )
 
 
-def point(eps: float, attacks: tuple[str, ...]) -> dict[str, Any]:
-    rows = {name: result(round(90 - 1000 * eps) - 5 * i) for i, name in enumerate(attacks)}
-    rows |= {"aa/apgd-ce": result(50)} if "aa" in attacks else {}
-    return {"eps": eps, "results": {"natural": result(95), **rows, "worst_case": result(40)}}
+def rows_at(eps: float, attacks: tuple[str, ...]) -> list[AttackResult]:
+    rows = [result(a, round(90 - 1000 * eps) - 5 * i, eps) for i, a in enumerate(attacks)]
+    rows += [result("aa/apgd-ce", 50, eps)] if "aa" in attacks else []
+    return [*rows, result("worst_case", 40, eps)]
 
 
 @pytest.fixture
@@ -34,13 +33,9 @@ def record() -> Record:
 
 
 def make_record(attacks: tuple[str, ...] = ("pgd", "aa"), radii=RADII) -> Record:
-    evaluation = {
-        "curve": [point(eps, attacks) for eps in radii],
-        "data": "stripes/test",
-        "norm": "Linf",
-    }
+    rows = [result("natural", 95), *(row for eps in radii for row in rows_at(eps, attacks))]
     config = {"model": "resnet50", "seed": 3}
-    return Record("a-run", config, "hash", 10, {}, evaluation=evaluation)
+    return Record("a-run", config, "hash", 10, {}, {}, (Evaluation(tuple(rows)),))
 
 
 def test_each_attack_is_a_line_from_the_natural_accuracy_on(record):
@@ -49,8 +44,8 @@ def test_each_attack_is_a_line_from_the_natural_accuracy_on(record):
     pgd = curve.lines[0]
     assert pgd.eps.tolist() == [0.0, *RADII]
     np.testing.assert_allclose(pgd.accuracy, [0.95, 0.80, 0.70, 0.59])
-    np.testing.assert_allclose(pgd.low, [0.85, 0.70, 0.60, 0.49])
-    np.testing.assert_allclose(pgd.high, [1.0, 0.90, 0.80, 0.69])
+    intervals = [wilson_interval(count, 100) for count in (95, 80, 70, 59)]
+    np.testing.assert_allclose(np.stack([pgd.low, pgd.high], axis=1), intervals)
     assert pgd.num_samples.tolist() == [100] * 4
 
 
@@ -77,6 +72,6 @@ def test_figure_shows_lines_and_intervals_and_says_on_what(record):
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.95, 0.80, 0.70, 0.59])
     assert len(axes.collections) == 3
     band = axes.collections[0].get_paths()[0].vertices
-    assert band[:, 1].min() == pytest.approx(0.49)
+    assert band[:, 1].min() == pytest.approx(wilson_interval(59, 100)[0])
     assert axes.get_title() == "ResNet-50, seed 3 on stripes/test, 100 images"
     assert "ε" in axes.get_xlabel()

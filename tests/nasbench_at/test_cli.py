@@ -19,7 +19,7 @@ from nasbench_at.cli import COMMANDS, main
 from nasbench_at.config import load_config
 from nasbench_at.flags import split_config_flag
 from nasbench_at.presets import resolve
-from nasbench_at.records import read_record
+from nasbench_at.records import describe_attack, read_record
 from nasbench_at.runs import open_run_folder
 from nasbench_at.training.checkpoints import load_checkpoint
 
@@ -488,15 +488,16 @@ def test_evaluation_prints_a_table_and_writes_the_record(run, capsys):
     words = ["evaluate", str(run), "--attacks", "fgsm", "--device", "cpu", "--eps", "0.05"]
     assert main(words) == 0
     out, err = capsys.readouterr()
-    results = read_record(run / "record.json").evaluation["results"]
-    assert list(results) == ["natural", "fgsm", "worst_case"]
-    for name, result in results.items():
+    results = read_record(run / "record.json").evaluations[-1].results
+    assert [result.attack for result in results] == ["natural", "fgsm", "worst_case"]
+    for result in results:
+        name = result.attack
         row = next(line for line in out.splitlines() if f"│ {name} " in line)
-        assert f"{result['num_correct']}/24" in row
-        assert f"{result['accuracy']:.2%}" in row
-        assert f"{name}: {result['num_correct']}/24 correct after" in err
-    assert "eps 0.05, 1 steps of 0.05, none start, 1 restart(s), last iterate" in out
-    assert "no attack of fgsm" in out
+        assert f"{result.num_correct}/24" in row
+        assert f"{result.accuracy:.2%}" in row
+        assert f"{name}: {result.num_correct}/24 correct after" in err
+    assert "L∞ eps 0.05, one step of 0.05, from the image, 24 images" in out
+    assert "L∞ eps 0.05, the images that no attack fooled, 24 images" in out
     assert out.splitlines()[-1] == str(run)
 
 
@@ -505,11 +506,11 @@ def test_evaluation_prints_what_the_trust_checks_found(run, capsys):
     words = ["evaluate", str(run), "--attacks", "fgsm", "pgd", "--device", "cpu"]
     assert main([*words, "--step-size", "0.02"]) == 0
     out = capsys.readouterr().out
-    evaluation = read_record(run / "record.json").evaluation
-    assert "eps 0.031, 20 steps of 0.02, uniform start, 1 restart(s)" in out
+    evaluation = read_record(run / "record.json").evaluations[-1]
+    assert "L∞ eps 0.031, 20 steps of 0.02, uniform start, 24 images" in out
     lines = [line for line in out.splitlines() if line.startswith("trust check ")]
-    marks = ["passed" if check["passed"] else "WARNING" for check in evaluation["checks"]]
-    names = [check["name"] for check in evaluation["checks"]]
+    marks = ["passed" if check.passed else "WARNING" for check in evaluation.checks]
+    names = [check.name for check in evaluation.checks]
     assert len(lines) == 5
     assert all(
         line.startswith(f"trust check {name}: {mark}: ")
@@ -518,12 +519,10 @@ def test_evaluation_prints_what_the_trust_checks_found(run, capsys):
 
 
 def test_settings_of_autoattack_are_described():
-    settings = {"eps": 0.1, "version": "standard", "seed": 3}
     standard = ["apgd-ce", "apgd-t", "fab-t", "square"]
-    settings |= {"norm": "Linf", "attacks": standard}
-    assert console._describe(settings) == "eps 0.1, standard, seed 3"
-    part = settings | {"norm": "L2", "attacks": standard[:2]}
-    assert console._describe(part) == "L2 eps 0.1, apgd-ce + apgd-t, seed 3"
+    settings = {"version": "standard", "attacks": standard}
+    assert describe_attack(settings) == "standard version"
+    assert describe_attack(settings | {"attacks": standard[:2]}) == "apgd-ce + apgd-t"
 
 
 # --- interruptions

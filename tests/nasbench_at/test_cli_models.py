@@ -116,7 +116,7 @@ def test_network_by_name_is_trained_resumed_and_evaluated(capsys):
     record = read_record(folder / "record.json")
     assert record.architecture == "tiny_densenet(4,1x8x8)"
     assert record.num_params < 300_000
-    assert record.evaluation["results"]["fgsm"]["num_samples"] == 24
+    assert record.results["fgsm"].num_samples == 24
     frame = Benchmark.load("runs").query(model="tiny_densenet").to_frame()
     assert len(frame) == 1
 
@@ -166,5 +166,4 @@ def test_tiny_network_learns_digits_in_three_epochs_of_adversarial_training(mode
     assert main(["train", *words, "--batch-size", "32"]) == 0
     folder = capsys.readouterr().out.splitlines()[-1]
     assert main(["evaluate", folder, "--attacks", "fgsm", "--device", "cpu"]) == 0
-    evaluation = read_record(Path(folder) / "record.json").evaluation
-    assert evaluation["results"]["natural"]["accuracy"] > 0.6
+    assert read_record(Path(folder) / "record.json").accuracy("natural") > 0.6

@@ -186,8 +186,7 @@ def test_method_learns_digits_in_three_epochs(method, capsys):
     assert main(["train", *network, *more]) == 0
     folder = capsys.readouterr().out.splitlines()[-1]
     assert main(["evaluate", folder, "--attacks", "fgsm", "--device", "cpu"]) == 0
-    evaluation = read_record(Path(folder) / "record.json").evaluation
-    assert evaluation["results"]["natural"]["accuracy"] > 0.6
+    assert read_record(Path(folder) / "record.json").accuracy("natural") > 0.6
 
 
 # --- data in the formats they are published in

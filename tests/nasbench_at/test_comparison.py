@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -11,34 +11,32 @@ import torch
 from scipy.stats import binomtest
 
 from nasbench_at.comparison import compare_outcomes, compare_runs, mcnemar_p_value
-from nasbench_at.evaluation_files import outcomes_path
-from nasbench_at.records import Record
+from nasbench_at.evaluation_files import hash_subset, outcomes_path
+from nasbench_at.records import AttackResult, Evaluation, Record
 
 from .conftest import one_line
 
-PGD = {"name": "pgd", "norm": "Linf", "eps": 0.1, "step_size": 0.02}
+PGD = {"name": "pgd", "step_size": 0.02}
 ROW = torch.tensor([True, True, False, False, True, True, True, False])
 OTHER = torch.tensor([True, False, False, False, False, False, True, True])
 
 
-def write_run(path: Path, row: torch.Tensor, **changes: object) -> Path:
+def write_run(
+    path: Path, row: torch.Tensor, subset: list[int] | None = None, **changes: Any
+) -> Path:
     """A run's folder that holds a record and outcomes of natural and pgd alone."""
     path.mkdir(parents=True)
-    result = {"accuracy": float(row.float().mean()), "settings": PGD}
-    evaluation = {
-        "results": {
-            "natural": {"accuracy": 1.0, "settings": {}},
-            "pgd": result,
-            "worst_case": {"accuracy": result["accuracy"], "settings": {"attacks": ["pgd"]}},
-        },
-        "seed": 0,
-        "data": "stripes/test",
-        "data_fingerprint": "abc",
-        **changes,
-    }
-    record = Record(path.name, {}, "hash", 10, {}, evaluation=evaluation)
+    shared = {"data": "stripes/test", "data_fingerprint": "abc", "seed": 0} | changes
+    part = None if subset is None else hash_subset(torch.tensor(subset))
+    shared |= {"num_samples": len(row), "subset": part, "num_correct": int(row.sum())}
+    shared |= {"norm": "Linf", "eps": 0.1}
+    settings = shared.pop("settings", PGD)
+    pgd = AttackResult(attack="pgd", settings=settings, **shared)
+    worst = AttackResult(attack="worst_case", settings={"attacks": {"pgd": settings}}, **shared)
+    natural = AttackResult(attack="natural", num_samples=8, num_correct=8)
+    record = Record(path.name, {}, "hash", 10, {}, {}, (Evaluation((natural, pgd, worst)),))
     (path / "record.json").write_text(record.to_json())
-    rows = {"natural": torch.ones(8, dtype=torch.bool), "pgd": row, "worst_case": row.clone()}
+    rows = {pgd.key: row, worst.key: row.clone(), natural.key: torch.ones(8, dtype=torch.bool)}
     safetensors.torch.save_file(rows, path / "outcomes.safetensors")
     return path
 
@@ -110,26 +108,31 @@ def test_runs_on_other_images_or_seeds_are_refused(attack, change, message, tmp_
     one_line(error)
 
 
-@pytest.mark.parametrize(("attack", "name"), [("pgd", "eps"), ("worst_case", r"pgd\.eps")])
+@pytest.mark.parametrize(
+    ("attack", "name"), [("pgd", "step_size"), ("worst_case", r"pgd\.step_size")]
+)
 def test_runs_under_other_settings_are_refused(attack, name, tmp_path):
-    one, other = write_run(tmp_path / "one", ROW), write_run(tmp_path / "other", OTHER)
-    record = json.loads((other / "record.json").read_text())
-    record["evaluation"]["results"]["pgd"]["settings"] = {**PGD, "eps": 0.2}
-    (other / "record.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=rf"differ in {name} \(0.1 and 0.2\)"):
+    one = write_run(tmp_path / "one", ROW)
+    other = write_run(tmp_path / "other", OTHER, settings={**PGD, "step_size": 0.01})
+    with pytest.raises(ValueError, match=rf"differ in {name} \(0.02 and 0.01\)"):
         compare_runs(one, other, attack=attack)
 
 
 def test_parts_of_the_images_must_be_the_same(tmp_path):
-    runs = []
-    for name, subset in (("one", [0, 2, 4]), ("same", [0, 2, 4]), ("other", [0, 2, 5])):
-        runs.append(write_run(tmp_path / name, ROW))
-        rows = safetensors.torch.load_file(runs[-1] / "outcomes.safetensors")
-        rows |= {"pgd": ROW[:3], "aa_subset": torch.tensor(subset)}
-        safetensors.torch.save_file(rows, runs[-1] / "outcomes.safetensors")
+    runs = [
+        write_run(tmp_path / name, ROW[:3], subset)
+        for name, subset in (("one", [0, 2, 4]), ("same", [0, 2, 4]), ("other", [0, 2, 5]))
+    ]
     assert compare_runs(runs[0], runs[1]).num_samples == 3
-    with pytest.raises(ValueError, match="differ in aa_subset"):
+    with pytest.raises(ValueError, match="differ in subset"):
         compare_runs(runs[0], runs[2])
+
+
+def test_row_whose_outcomes_are_lost_is_named(tmp_path):
+    one, other = write_run(tmp_path / "one", ROW), write_run(tmp_path / "other", OTHER)
+    safetensors.torch.save_file({}, other / "outcomes.safetensors")
+    with pytest.raises(ValueError, match=r"other/outcomes.safetensors' have no row 'pgd-\w{8}'"):
+        compare_runs(one, other)
 
 
 def test_attack_that_was_not_run_is_named(tmp_path):

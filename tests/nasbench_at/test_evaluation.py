@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 from itertools import pairwise
 
@@ -13,12 +12,11 @@ from nasbench_at.attacks import FGSM, AutoAttack, LinfPGD
 from nasbench_at.data import LabelledImages, load_data
 from nasbench_at.evaluation import (
     ATTACK_NAMES,
-    AttackResult,
     count_aa_samples,
     evaluate,
     standard_attacks,
-    wilson_interval,
 )
+from nasbench_at.records import AttackResult, wilson_interval
 
 from .conftest import one_line
 
@@ -89,12 +87,10 @@ def test_wilson_interval_covers_the_truth_in_95_of_100_cases(num_samples):
     assert min(coverages) > 0.83
 
 
-def test_result_has_its_accuracy_and_interval_in_the_record():
-    plain = AttackResult(10, 8, {"eps": 0.1}, 1.5).to_dict()
-    assert plain["accuracy"] == 0.8
-    assert plain["interval"] == list(wilson_interval(8, 10))
-    assert (plain["num_samples"], plain["num_correct"]) == (10, 8)
-    assert (plain["settings"], plain["seconds"]) == ({"eps": 0.1}, 1.5)
+def test_result_has_its_accuracy_and_interval():
+    result = AttackResult(attack="pgd", num_samples=10, num_correct=8)
+    assert result.accuracy == 0.8
+    assert result.interval == wilson_interval(8, 10)
 
 
 def test_standard_attacks_are_the_paper_s():
@@ -181,8 +177,9 @@ def test_rows_come_in_order_with_natural_first_and_worst_case_last(report):
     parts = [f"aa/{part}" for part in AutoAttack(0.29).attacks]
     assert list(report.results) == ["natural", "fgsm", "pgd", *parts, "aa", "worst_case"]
     assert report.results["natural"].settings == {}
-    assert report.results["worst_case"].settings == {"attacks": ["fgsm", "pgd", "aa"]}
-    assert report.results["pgd"].settings == LinfPGD(0.28, steps=3).settings()
+    assert list(report.results["worst_case"].settings["attacks"]) == ["fgsm", "pgd", "aa"]
+    pgd = report.results["pgd"]
+    assert {**pgd.settings, "norm": pgd.norm, "eps": pgd.eps} == LinfPGD(0.28, steps=3).settings()
 
 
 def test_counts_agree_with_the_outcomes_of_every_image(report):
@@ -225,14 +222,6 @@ def test_natural_accuracy_counts_the_right_answers(model, data):
     assert list(result.results) == ["natural"]
 
 
-def test_report_is_json_ready_without_the_outcomes(report):
-    plain = json.loads(json.dumps(report.to_dict()))
-    assert plain["results"]["pgd"]["accuracy"] == report.results["pgd"].accuracy
-    assert [check["name"] for check in plain["checks"]] == CHECKS
-    assert plain["seed"] == 0
-    assert "outcomes" not in plain
-
-
 def test_checks_use_the_first_iterative_attack_and_fgsm_is_none(model, data, report):
     checks = {check.name: check for check in report.checks}
     assert list(checks) == CHECKS
@@ -258,7 +247,7 @@ def test_autoattack_may_see_a_seeded_part_of_the_images(partial, model, data):
     assert partial.results["fgsm"].num_samples == NUM_IMAGES
     assert partial.aa_subset.tolist() == sorted(set(partial.aa_subset.tolist()))
     assert partial.aa_subset.tolist() != list(range(9))  # test sets may be sorted by class
-    assert partial.to_dict()["aa_samples"] == 9
+    assert len(partial.aa_subset) == 9
 
     def subset(seed):
         attacks = {"aa": AutoAttack(0.0, attacks=("apgd-ce",))}

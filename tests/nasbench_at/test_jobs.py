@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from nasbench_at import Benchmark, evaluate_run, train
 from nasbench_at.config import load_config
 from nasbench_at.devices import select_device
+from nasbench_at.evaluation_files import read_outcomes
 from nasbench_at.jobs import prepare_training
 from nasbench_at.presets import resolve
 from nasbench_at.provenance import collect_provenance
@@ -66,7 +67,7 @@ def test_record_says_what_was_run_where_and_how_it_was_selected(trained):
     assert record.run_id == trained.name == config.run_id
     assert record.config == config.to_dict()
     assert record.architecture == architecture.hash
-    assert record.evaluation is None
+    assert not record.is_evaluated
     assert {"torch", "python", "commit", "device", "precision", "data_fingerprint"} <= set(
         record.provenance
     )
@@ -159,33 +160,68 @@ def test_evaluation_is_written_to_the_record_and_the_outcomes(run):
     record = evaluate_run(
         run, ("fgsm",), device="cpu", on_result=lambda name, result: told.append(name)
     )
-    assert told == list(record.evaluation["results"]) == ["natural", "fgsm", "worst_case"]
+    assert told == list(record.results) == ["natural", "fgsm", "worst_case"]
     assert read_record(run / "record.json") == record
-    assert replace(record, evaluation=None) == before
-    assert record.evaluation["data"] == "stripes/test"
-    assert record.evaluation["provenance"]["precision"] == "float32"
-    outcomes = load_file(run / "outcomes.safetensors")
-    for name, result in record.evaluation["results"].items():
-        assert int(outcomes[name].sum()) == result["num_correct"]
-        assert result["num_samples"] == len(outcomes[name]) == 24
+    assert replace(record, evaluations=()) == before
+    (evaluation,) = record.evaluations
+    assert evaluation.data == "stripes/test"
+    assert evaluation.provenance["precision"] == "float32"
+    outcomes = read_outcomes(run / "record.json")
+    for result in record.all_results:
+        assert int(outcomes[result.key].sum()) == result.num_correct
+        assert result.num_samples == len(outcomes[result.key]) == 24
     assert record.accuracy("fgsm") <= record.accuracy("natural")
 
 
 def test_radius_is_the_run_s_own_unless_given(run):
     radii = [
-        evaluate_run(run, ("fgsm",), eps=eps, device="cpu").evaluation["results"]["fgsm"][
-            "settings"
-        ]["eps"]
+        evaluate_run(run, ("fgsm",), eps=eps, device="cpu").evaluations[-1].results[1].eps
         for eps in (None, 0.2, 0.0)
     ]
     assert radii == [resolve(tiny_config()).eps, 0.2, 0.0]
 
 
-def test_evaluation_takes_the_place_of_an_earlier_one(run):
+def test_evaluation_stands_beside_an_earlier_one(run):
+    """Hours of AutoAttack are not lost to a look at FGSM."""
+    first = evaluate_run(run, ("apgd-ce",), device="cpu", aa_samples=8)
     evaluate_run(run, ("fgsm",), device="cpu")
-    evaluate_run(run, (), device="cpu")
-    assert list(read_record(run / "record.json").evaluation["results"]) == ["natural"]
-    assert set(load_file(run / "outcomes.safetensors")) == {"natural", "aa_subset"}
+    evaluate_run(run, ("fgsm",), eps=0.2, device="cpu")
+    record = read_record(run / "record.json")
+    assert record.results["apgd-ce"] == first.results["apgd-ce"]
+    assert record.results["apgd-ce"].subset is not None
+    assert [row.eps for row in record.curves["fgsm"]] == [0.031, 0.2]
+    assert record.results["fgsm"].eps == 0.031
+    outcomes = read_outcomes(run / "record.json")
+    names = {row.key for row in record.all_results}
+    assert outcomes.keys() == names | {f"subset-{record.results['apgd-ce'].subset}"}
+    for row in record.all_results:
+        assert int(outcomes[row.key].sum()) == row.num_correct
+
+
+def test_evaluation_of_the_same_conditions_takes_the_place_of_an_earlier_one(run):
+    evaluate_run(run, ("fgsm",), device="cpu")
+    evaluate_run(run, ("fgsm",), device="cpu")
+    record = read_record(run / "record.json")
+    assert [row.attack for row in record.all_results] == ["natural", "fgsm", "worst_case"]
+    assert len(record.evaluations) == 1
+    assert len(read_outcomes(run / "record.json")) == 3
+
+
+@pytest.mark.parametrize("content", [None, b"short"])
+def test_outcomes_that_are_lost_do_not_stop_an_evaluation(run, content):
+    evaluate_run(run, ("fgsm",), eps=0.2, device="cpu")
+    path = run / "outcomes.safetensors"
+    path.unlink()
+    if content is None:
+        record = evaluate_run(run, ("fgsm",), device="cpu")
+    else:
+        path.write_bytes(content)
+        with pytest.warns(UserWarning, match="cannot read outcomes .* earlier evaluations are lo"):
+            record = evaluate_run(run, ("fgsm",), device="cpu")
+    assert len(record.all_results) == 5
+    assert read_outcomes(run / "record.json").keys() == {
+        row.key for row in record.evaluations[-1].results
+    }
 
 
 @pytest.mark.parametrize(
@@ -227,7 +263,7 @@ def test_record_of_a_newer_version_is_not_overwritten(run):
     path = run / "record.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"schema_version must lie in .* got 99"):
+    with pytest.raises(ValueError, match=r"schema_version must be 2, got 99"):
         evaluate_run(run, ("fgsm",), device="cpu")
     assert path.read_bytes() == before
 

@@ -3,18 +3,39 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from nasbench_at import Benchmark, Record
-from nasbench_at.records import SCHEMA_VERSION, read_record
+from nasbench_at.records import SCHEMA_VERSION, AttackResult, Evaluation, read_record
 
 from .conftest import one_line
 
 
+def make_result(attack: str, accuracy: float, *, eps: float = 0.1, **changes: Any) -> AttackResult:
+    """A row of 10,000 images; under PGD-20 unless it is natural."""
+    own: dict[str, Any] = {"attack": attack, "num_samples": 10_000, "data": "stripes/test"}
+    own |= {"data_fingerprint": "d1"}
+    if attack != "natural":
+        own |= {
+            "norm": "Linf",
+            "eps": eps,
+            "seed": 0,
+            "settings": {"steps": 20, "start": "uniform"},
+        }
+    own |= changes
+    return AttackResult(num_correct=round(accuracy * own["num_samples"]), **own)
+
+
+def make_evaluation(accuracies: Mapping[str, float], **changes: Any) -> Evaluation:
+    rows = (make_result(attack, accuracy, **changes) for attack, accuracy in accuracies.items())
+    return Evaluation(results=tuple(rows), data="stripes/test", data_fingerprint="d1")
+
+
 def make_record(name="a", *, method="at", blocks=("residual", "dense"), pgd=None) -> Record:
-    results = {"natural": {"accuracy": 0.9}} | ({} if pgd is None else {"pgd": {"accuracy": pgd}})
     return Record(
         run_id=name,
         config={"method": method, "blocks": list(blocks), "eps": 0.1, "seed": 0},
@@ -22,7 +43,7 @@ def make_record(name="a", *, method="at", blocks=("residual", "dense"), pgd=None
         num_params=1234,
         provenance={"device": "cpu"},
         training={"epochs": 2},
-        evaluation=None if pgd is None else {"results": results},
+        evaluations=() if pgd is None else (make_evaluation({"natural": 0.9, "pgd": pgd}),),
     )
 
 
@@ -52,23 +73,25 @@ def test_json_round_trip_is_exact(record):
     assert text.endswith("}\n")
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, -1, "1", None, 1.5])
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 1, 0, -1, "2", None, 2.0])
 def test_other_schema_versions_are_refused(version):
     text = json.dumps({**json.loads(make_record().to_json()), "schema_version": version})
-    message = f"schema_version must lie in 1..{SCHEMA_VERSION}, got {version!r}; a newer one needs"
+    message = f"schema_version must be {SCHEMA_VERSION}, got {version!r}; another one needs"
     with pytest.raises(ValueError, match=re.escape(message)):
         Record.from_json(text)
 
 
 def test_unknown_keys_are_refused():
     text = json.dumps({**json.loads(make_record().to_json()), "zeta": 1, "alpha": 2})
-    with pytest.raises(ValueError, match="unknown record keys: alpha, zeta"):
+    with pytest.raises(
+        ValueError, match=r"^(zeta|alpha): unexpected keyword argument \(and 1 more"
+    ):
         Record.from_json(text)
 
 
 def test_missing_keys_are_refused():
-    with pytest.raises(ValueError, match="missing record keys: architecture, config, num_params"):
-        Record.from_json(json.dumps({"schema_version": 1, "run_id": "a", "provenance": {}}))
+    with pytest.raises(ValueError, match=r"^config: field required \(and 2 more errors\)"):
+        Record.from_json(json.dumps({"schema_version": 2, "run_id": "a", "provenance": {}}))
 
 
 def test_accuracy_is_looked_up_by_attack():
@@ -87,7 +110,7 @@ def test_record_file_is_read(tmp_path):
     assert read_record(write(tmp_path, record)) == record
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema_version": 1}', "\x00"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema_version": 2}', "\x00"])
 def test_damaged_record_file_is_named_in_one_line(text, tmp_path):
     path = write(tmp_path, make_record(), text)
     with pytest.raises(ValueError, match="cannot read record") as error:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from nasbench_at import evaluate_run
 from nasbench_at.cli import main
 from nasbench_at.data import load_data
+from nasbench_at.evaluation_files import read_outcomes
 from nasbench_at.evaluation_options import EvaluationOptions
 from nasbench_at.records import read_record
 from nasbench_at.run_evaluation import prepare_evaluation
@@ -75,19 +76,20 @@ def test_flags_of_the_evaluation_reach_the_record(run, capsys):
     words = ["evaluate", str(run), "--attacks", "pgd", "--device", "cpu", "--norm", "L2"]
     words += ["--eps", "0.3", "--restarts", "2", "--verdict", "any", "--step-size", "0.1"]
     assert main([*words, "--seed", "4"]) == 0
-    evaluation = read_record(run / "record.json").evaluation
-    settings = evaluation["results"]["pgd"]["settings"]
-    chosen = ("norm", "eps", "restarts", "verdict", "step_size")
-    assert [settings[key] for key in chosen] == ["L2", 0.3, 2, "any", 0.1]
-    assert evaluation["seed"] == 4
-    assert evaluation["norm"] == "L2"
+    (evaluation,) = read_record(run / "record.json").evaluations
+    pgd = evaluation.results[1]
+    assert (pgd.norm, pgd.eps, pgd.seed) == ("L2", 0.3, 4)
+    chosen = ("restarts", "verdict", "step_size")
+    assert [pgd.settings[key] for key in chosen] == [2, "any", 0.1]
+    assert (evaluation.norm, evaluation.seed) == ("L2", 4)
     assert "L2 eps 0.3, 20 steps of 0.1" in capsys.readouterr().out
 
 
 def test_record_identifies_the_images(run):
     evaluate_run(run, ("fgsm",), device="cpu")
-    fingerprint = read_record(run / "record.json").evaluation["data_fingerprint"]
-    assert len(fingerprint) == 16
+    (evaluation,) = read_record(run / "record.json").evaluations
+    assert len(evaluation.data_fingerprint) == 16
+    assert {row.data_fingerprint for row in evaluation.results} == {evaluation.data_fingerprint}
 
 
 # The curve
@@ -96,17 +98,16 @@ def test_record_identifies_the_images(run):
 def test_curve_is_recorded_and_drawn(run, capsys):
     words = ["evaluate", str(run), "--attacks", "fgsm", "--device", "cpu"]
     assert main([*words, "--eps", "0.031", "0.01", "0.3"]) == 0
-    evaluation = read_record(run / "record.json").evaluation
-    assert [point["eps"] for point in evaluation["curve"]] == [0.01, 0.031, 0.3]
-    assert evaluation["eps"] == 0.031  # the run's own
-    assert evaluation["results"] == evaluation["curve"][1]["results"]
-    outcomes = load_file(run / "outcomes.safetensors")
-    for point, prefix in zip(evaluation["curve"], ("eps=0.01/", "", "eps=0.3/"), strict=True):
-        row = outcomes[f"{prefix}fgsm"]
-        assert int(row.sum()) == point["results"]["fgsm"]["num_correct"]
+    record = read_record(run / "record.json")
+    curve = record.curves["fgsm"]
+    assert [row.eps for row in curve] == [0.01, 0.031, 0.3]
+    assert record.results["fgsm"].eps == 0.031  # the run's own
+    assert [row.attack for row in record.all_results].count("natural") == 1
+    outcomes = read_outcomes(run / "record.json")
+    assert [int(outcomes[row.key].sum()) for row in curve] == [row.num_correct for row in curve]
     out = capsys.readouterr().out
     assert (run / "robustness_curve.pdf").read_bytes().startswith(b"%PDF")
-    assert "fgsm at eps 0.3" in out
+    assert "L∞ eps 0.3, one step" in out
     assert out.splitlines()[-1] == str(run)
 
 
@@ -114,7 +115,7 @@ def test_main_rows_of_a_curve_without_the_run_s_radius_are_of_the_largest(run, t
     figure = tmp_path / "curve.svg"
     words = ["evaluate", str(run), "--attacks", "fgsm", "--device", "cpu", "--eps", "0.2", "0.1"]
     assert main([*words, "--figure", str(figure)]) == 0
-    assert read_record(run / "record.json").evaluation["eps"] == 0.2
+    assert read_record(run / "record.json").results["fgsm"].eps == 0.2
     assert "<svg" in figure.read_text()
 
 

@@ -7,9 +7,9 @@ import pyautoattack
 import pytest
 import safetensors.torch
 import torch
-from safetensors.torch import load_file
 
 from nasbench_at.cli import main
+from nasbench_at.evaluation_files import read_outcomes
 from nasbench_at.records import Benchmark, read_record
 from nasbench_at.user_models import load_user_model
 
@@ -152,9 +152,9 @@ def test_model_of_the_user_is_evaluated_to_a_record(module, state, tmp_path, cap
     assert record.num_params == 64 * 4 + 4
     expected = {"model": f"{module}:bright_rows", "weights": str(weights), "data": "stripes"}
     assert record.config == expected
-    assert record.evaluation["data"] == "stripes/test"
-    outcomes = load_file(path.parent / "outcomes.safetensors")
-    assert int(outcomes["fgsm"].sum()) == record.evaluation["results"]["fgsm"]["num_correct"]
+    assert record.evaluations[-1].data == "stripes/test"
+    result = record.results["fgsm"]
+    assert int(read_outcomes(path)[result.key].sum()) == result.num_correct
     assert Benchmark.load("evaluations").query(model=f"{module}:bright_rows")[0] == record
 
 
@@ -170,7 +170,7 @@ def test_record_is_written_where_it_was_asked_for(module, state, tmp_path, capsy
     out = tmp_path / "results" / "mine.json"
     assert main(words(module, "bright_rows", "--out", str(out))) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(out)
-    assert read_record(out).evaluation is not None
+    assert read_record(out).is_evaluated
     assert out.with_name("mine.outcomes.safetensors").exists()
     assert main(["compare", str(out), str(out), "--attack", "fgsm"]) == 0
 
@@ -178,8 +178,26 @@ def test_record_is_written_where_it_was_asked_for(module, state, tmp_path, capsy
 def test_models_of_the_user_count_any_iterate(module):
     out = Path("r.json")
     assert main(words(module, "bright_rows", "--attacks", "pgd", "--out", str(out))) == 0
-    evaluation = read_record(out).evaluation
-    assert evaluation["results"]["pgd"]["settings"]["verdict"] == "any"
+    assert read_record(out).results["pgd"].settings["verdict"] == "any"
+
+
+def test_other_attacks_on_the_same_model_go_to_the_same_record(module):
+    for attack in ("fgsm", "pgd"):
+        assert main(words(module, "bright_rows", "--attacks", attack)) == 0
+    (path,) = Path("evaluations").glob("*/record.json")
+    assert {"fgsm", "pgd"} <= read_record(path).results.keys()
+
+
+def test_record_of_another_model_is_not_overwritten(module, state, tmp_path, capsys):
+    assert main(words(module, "bright_rows", "--out", "mine.json")) == 0
+    before = Path("mine.json").read_bytes()
+    weights = save({key: 2 * value for key, value in state.items()}, tmp_path / "w.pt")
+    capsys.readouterr()
+    flags = ["--weights", str(weights), "--out", "mine.json"]
+    assert main(words(module, "bright_rows", *flags)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'mine.json' holds the record of another model or other images, 'bright_rows-" in line
+    assert Path("mine.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -252,7 +270,7 @@ def test_shipped_resnet_is_right_on_all_shipped_images_and_robust_on_none(
     flags += ["--attacks", "apgd-ce", "--eps", str(8 / 255), "--out", "shipped.json"]
     assert main(["evaluate", "--model", "shipped_model:make", *flags, "--device", "cpu"]) == 0
     record = read_record("shipped.json")
-    assert record.evaluation["results"]["natural"]["num_samples"] == 20
+    assert record.results["natural"].num_samples == 20
     assert record.accuracy("natural") == 1.0
     assert record.accuracy("apgd-ce") == 0.0
     assert "100.00%" in capsys.readouterr().out

@@ -270,7 +270,7 @@ def test_screening_trains_only_what_passes(base):
 def test_ranks_train_a_trial_together(base):
     result = run(recipes.block_space(base, sizes=(2,)), ranks=2)
     assert result.records[0].provenance["num_ranks"] == 2
-    assert result.records[0].evaluation is not None
+    assert result.records[0].is_evaluated
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import itertools
 import math
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -15,12 +14,14 @@ from scipy import stats
 
 from nasbench_at.records import Record
 from studies.tabular import TabularObjective, regret_curves, replay
+from tests.nasbench_at.test_records import make_evaluation
 
 SPACE = ("blocks", "method")
 
 
 def make_run(blocks=("residual",), method="at", pgd: float | None = 0.5, **config) -> Record:
-    results = {} if pgd is None else {"pgd": {"accuracy": pgd}}
+    eps = config.pop("eps", 0.1)
+    evaluation = make_evaluation({"natural": 0.9} | ({} if pgd is None else {"pgd": pgd}), eps=eps)
     values = {"blocks": blocks, "method": method, "num_modules": 3, "seed": 0, "lr": 0.1} | config
     return Record(
         run_id=f"{'+'.join(map(str, blocks))}-{method}-s{values['seed']}",
@@ -28,7 +29,7 @@ def make_run(blocks=("residual",), method="at", pgd: float | None = 0.5, **confi
         architecture="",
         num_params=0,
         provenance={},
-        evaluation={"results": results, "eps": 0.1},
+        evaluations=(evaluation,),
     )
 
 
@@ -115,14 +116,14 @@ def test_values_are_in_an_order_of_their_own():
             r"runs 'residual-at-s0' and 'residual-at-s1' have the same blocks, method but differ "
             r"in lr \(0.1 and 0.2\)",
         ),
-        ([make_run(), make_run(seed=1, beta=6)], ("blocks",), r"differ in beta \(None and 6\)"),
-        ([make_run(beta=6), make_run(seed=1)], ("blocks",), r"differ in beta \(6 and None\)"),
+        ([make_run(), make_run(seed=1, beta=6)], ("blocks",), r"differ in beta \(None and 6.0\)"),
+        ([make_run(beta=6), make_run(seed=1)], ("blocks",), r"differ in beta \(6.0 and None\)"),
         ([make_run([["a"], ["b"], ["a"]])], ("blocks",), "all modules must have the same set"),
         ([make_run(("a", "a"))], ("blocks",), "same set without repetition, got"),
         (
-            [make_run(), replace(make_run(), evaluation={**make_run().evaluation, "eps": 0.2})],
+            [make_run(), make_run(eps=0.2)],
             SPACE,
-            "on the same images at one radius, got the eps 0.1 and 0.2",
+            r"evaluated by 'pgd' under the same conditions; they differ in eps \(0.1 and 0.2\)",
         ),
     ],
 )

@@ -146,8 +146,8 @@ def test_damaged_line_that_others_follow_is_named(torn, damaged, number):
 def test_whole_last_line_of_a_newer_schema_is_refused(tmp_path):
     path = tmp_path / "all.jsonl"
     append_record(path, make_record())
-    path.write_text(path.read_text().replace('"schema_version": 1}\n', '"schema_version": 99}'))
-    with pytest.raises(ValueError, match=r"line 1 .* schema_version must lie in 1\.\.1, got 99"):
+    path.write_text(path.read_text().replace('"schema_version": 2}\n', '"schema_version": 99}'))
+    with pytest.raises(ValueError, match=r"line 1 .* schema_version must be 2, got 99"):
         Benchmark.load(path)
 
 

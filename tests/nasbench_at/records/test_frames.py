@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
-from nasbench_at.records import Benchmark
+from nasbench_at.records import Benchmark, Evaluation
 from tests.nasbench_at.conftest import one_line
-from tests.nasbench_at.test_records import make_record, write
+from tests.nasbench_at.test_records import make_record, make_result, write
 
 
 def test_summary_has_the_interval_of_the_mean_over_seeds():
@@ -27,18 +27,18 @@ def test_summary_has_the_interval_of_the_mean_over_seeds():
 
 
 def test_costs_are_seconds_of_training_and_of_whole_attacks():
-    results = {
-        name: {"accuracy": 0.5, "seconds": seconds}
-        for name, seconds in (("natural", 1.0), ("aa", 30.0), ("aa/apgd-ce", 20.0))
-    }
+    seconds = {"natural": 1.0, "aa": 30.0, "aa/apgd-ce": 20.0}
+    rows = [make_result(name, 0.5, seconds=value) for name, value in seconds.items()]
+    other = [make_result(name, 0.5, eps=0.2, seconds=30.0) for name in ("aa", "aa/apgd-ce")]
     timed = replace(
-        make_record("timed"), provenance={"train_seconds": 60.0}, evaluation={"results": results}
+        make_record("timed"),
+        provenance={"train_seconds": 60.0},
+        evaluations=(Evaluation(results=tuple(rows)),),
     )
-    curve = [{"eps": 0.1, "results": results}, {"eps": 0.2, "results": results}]
-    radii = replace(timed, run_id="radii", evaluation={"results": results, "curve": curve})
-    frame = Benchmark([timed, radii, make_record("old", pgd=0.5)]).to_frame()
+    radii = replace(timed, evaluations=(Evaluation(results=(*rows, *other)),))
+    frame = Benchmark([timed, radii, make_record("old")]).to_frame()
     assert frame["train_seconds"].tolist()[:2] == [60.0, 60.0]
-    assert frame["evaluation_seconds"].tolist()[:2] == [31.0, 62.0]
+    assert frame["evaluation_seconds"].tolist()[:2] == [31.0, 61.0]
     assert frame[["train_seconds", "evaluation_seconds"]].isna().iloc[2].all()
 
 

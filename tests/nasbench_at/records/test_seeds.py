@@ -9,7 +9,7 @@ from scipy import stats
 
 from nasbench_at.records import Benchmark, mean_interval
 from tests.nasbench_at.conftest import one_line
-from tests.nasbench_at.test_records import make_record
+from tests.nasbench_at.test_records import make_evaluation, make_record
 
 FIRST = {0: 0.50, 1: 0.55, 2: 0.61, 3: 0.40}
 SECOND = {3: 0.33, 2: 0.52, 1: 0.50, 9: 0.10}
@@ -19,12 +19,9 @@ def make_runs(method, accuracies, **settings):
     runs = []
     for seed, pgd in accuracies.items():
         record = make_record(f"{method}-{seed}", method=method, pgd=pgd)
-        evaluation = {
-            "results": {"pgd": {"accuracy": pgd, "num_samples": 500, "settings": settings}},
-            "data_fingerprint": "d1",
-        }
         config = {**record.config, "seed": seed}
-        runs.append(replace(record, config=config, evaluation=evaluation))
+        evaluation = make_evaluation({"pgd": pgd}, **settings)
+        runs.append(replace(record, config=config, evaluations=(evaluation,)))
     return runs
 
 
@@ -85,14 +82,11 @@ def test_group_of_two_configurations_is_refused(benchmark):
     ("changes", "message"),
     [
         ({"data_fingerprint": "d2"}, r"differ in data_fingerprint \('d1' and 'd2'\)"),
-        ({"results": make_runs("x", {1: 0.5}, eps=0.2)[0].evaluation["results"]}, r"eps \(0.1 and"),
+        ({"eps": 0.2}, r"differ in eps \(0.1 and 0.2\)"),
     ],
 )
 def test_other_images_and_other_attacks_are_refused(benchmark, changes, message):
-    others = [
-        replace(record, evaluation={**record.evaluation, **changes})
-        for record in benchmark.query(method="trades")
-    ]
+    others = make_runs("trades", SECOND, **changes)
     with pytest.raises(ValueError, match=message) as error:
         benchmark.compare({"method": "at"}, others)
     assert "'at-1' and 'trades-1' cannot be compared by 'pgd'" in one_line(error)

@@ -265,12 +265,12 @@ def test_two_ranks_train_and_evaluate_through_the_command_line(tmp_path):
     first, second = finish(start_ranks(["-m", "nasbench_at", *words], 2))
     assert first.splitlines()[-1] == str(folder)
     assert second == ""
-    shared = read_record(folder / "record.json").evaluation
+    shared = read_record(folder / "record.json").evaluations[-1]
     assert main(words) == 0
-    alone = read_record(folder / "record.json").evaluation
-    assert shared["provenance"]["num_ranks"] == 2
-    for name, row in alone["results"].items():
-        assert shared["results"][name]["num_correct"] == row["num_correct"]
+    (alone,) = read_record(folder / "record.json").evaluations
+    assert (shared.provenance["num_ranks"], alone.provenance["num_ranks"]) == (2, 1)
+    counts = [[(row.key, row.num_correct) for row in each.results] for each in (shared, alone)]
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.slow

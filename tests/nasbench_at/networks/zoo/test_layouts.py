@@ -62,6 +62,6 @@ def test_network_by_name_is_evaluated_with_a_file_of_weights(tmp_path, monkeypat
     assert main(words) == 0
     record = read_record(capsys.readouterr().out.splitlines()[-1])
     assert record.run_id.startswith("tiny_densenet-")
-    assert record.evaluation["results"]["fgsm"]["num_samples"] == 24
+    assert record.results["fgsm"].num_samples == 24
     assert main([*words, "--weights", "none.pt"]) == 2
     assert "cannot read weights 'none.pt'" in capsys.readouterr().err

@@ -1,0 +1,157 @@
+"""Under which conditions an accuracy was measured: who may be compared with whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from nasbench_at.records.evaluation import AttackResult
+
+__all__ = [
+    "Conditions",
+    "conditions_of",
+    "curve_conditions",
+    "describe_attack",
+    "describe_conditions",
+    "differences",
+]
+
+_STANDARD_PARTS = 4
+"""Attacks of AutoAttack's standard version."""
+_NOT_SETTINGS = frozenset({"name", "norm", "eps", "seed"})
+"""Settings that the row itself names, or that leave an accuracy comparable."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Everything that must be equal for two accuracies to be comparable.
+
+    The seed is not among them: another random start measures the same thing. Comparisons image by
+    image ask for equal seeds on top.
+
+    Attributes:
+        attack: Name of the row.
+        data: Name of the images.
+        data_fingerprint: Hash of the images.
+        num_samples: How many of them.
+        subset: Hash of which; None for all.
+        norm: Threat model.
+        eps: Radius.
+        settings: The attack's other settings, flat and sorted: ``("pgd.steps", 20)`` is a setting
+            of an attack of a worst case.
+    """
+
+    attack: str
+    data: str
+    data_fingerprint: str
+    num_samples: int
+    subset: str | None
+    norm: str | None
+    eps: float | None
+    settings: tuple[tuple[str, Any], ...]
+
+
+def conditions_of(result: AttackResult) -> Conditions:
+    """Returns the conditions of a row."""
+    return Conditions(
+        attack=result.attack,
+        data=result.data,
+        data_fingerprint=result.data_fingerprint,
+        num_samples=result.num_samples,
+        subset=result.subset,
+        norm=result.norm,
+        eps=result.eps,
+        settings=tuple(sorted(_flatten(result.settings))),
+    )
+
+
+def curve_conditions(result: AttackResult) -> Conditions:
+    """Returns what the rows of one attack at several radii have in common.
+
+    The step, which grows with the radius, is not among it.
+    """
+    conditions = conditions_of(result)
+    settings = tuple(
+        (key, value)
+        for key, value in conditions.settings
+        if key.rpartition(".")[2] not in ("eps", "step_size")
+    )
+    return replace(conditions, eps=None, settings=settings)
+
+
+def differences(first: Conditions, second: Conditions) -> list[str]:
+    """Returns what keeps two accuracies from being compared, such as ``eps (0.1 and 0.3)``.
+
+    Empty if they may be compared.
+    """
+    one, other = _as_mapping(first), _as_mapping(second)
+    return [
+        f"{key} ({' and '.join(_format_pair(one.get(key), other.get(key)))})"
+        for key in one | other
+        if one.get(key) != other.get(key)
+    ]
+
+
+def _format_pair(*values: Any) -> Sequence[str]:
+    """Numbers with six digits, unless they differ in later ones."""
+    short = [f"{value:.6g}" if isinstance(value, float) else repr(value) for value in values]
+    return short if len(set(short)) > 1 else [repr(value) for value in values]
+
+
+def describe_conditions(result: AttackResult) -> str:
+    """Says under which conditions a row was measured, its attack's name and the data left out.
+
+    Returns:
+        Such as ``L∞ eps 0.1, 20 steps of 0.0258, uniform start, 500 images``.
+    """
+    images = f"{result.num_samples:,} images"
+    if result.subset is not None:
+        images += f" (subset {result.subset})"
+    norm = "" if result.norm is None else "L\N{INFINITY}" if result.norm == "Linf" else result.norm
+    radius = "" if result.eps is None else f"eps {result.eps:g}"
+    threat = " ".join(filter(None, [norm, radius]))
+    return ", ".join(filter(None, [threat, describe_attack(result.settings), images]))
+
+
+def describe_attack(settings: Mapping[str, Any]) -> str:
+    """Says in a few words how an attack was set; empty for natural accuracy."""
+    if not settings:
+        return ""
+    if "version" in settings:
+        what, attacks = settings["version"], settings["attacks"]
+        is_whole = what != "custom" and len(attacks) >= _STANDARD_PARTS
+        return f"{what} version" if is_whole else " + ".join(attacks)
+    if "steps" not in settings:
+        return "the images that no attack fooled" if "attacks" in settings else ""
+    steps = "one step" if settings["steps"] == 1 else f"{settings['steps']} steps"
+    start, restarts = settings.get("start"), settings.get("restarts", 1)
+    parts = [
+        f"{steps} of {_format(settings.get('step_size'))}",
+        "from the image" if start == "none" else f"{start} start",
+        "" if restarts == 1 else f"{restarts} restarts",
+        "any iterate" if settings.get("verdict") == "any" else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _format(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+
+
+def _as_mapping(conditions: Conditions) -> dict[str, Any]:
+    own = {item.name: getattr(conditions, item.name) for item in fields(conditions)}
+    return own | dict(own.pop("settings"))
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            inner = "" if key == "attacks" else f"{prefix}{key}."
+            yield from _flatten(value, inner)
+        elif key not in _NOT_SETTINGS:
+            yield f"{prefix}{key}", _freeze(value)
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(map(_freeze, value)) if isinstance(value, list | tuple) else value
