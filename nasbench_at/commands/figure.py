@@ -28,6 +28,7 @@ class FigureArguments:
         num_images: Test images of what is measured anew.
         adversarial: Measure the loss of a landscape on attacked images.
         form: Of a landscape; a contour for one run and surfaces for several by default.
+        linear: Give a landscape a linear scale instead of a logarithmic one.
         points: Points of a landscape along a direction.
         span: How far it reaches, in units of each filter's norm.
         seed: Seed of directions, batches and attacks.
@@ -41,6 +42,7 @@ class FigureArguments:
     num_images: Count | None = None
     adversarial: bool = False
     form: Literal["contour", "surface", "line"] | None = None
+    linear: bool = False
     points: Annotated[int, Range("[3, 10001]")] = 21
     span: Annotated[float, Range("(0, inf)")] = 1.0
     seed: Seed = 0
