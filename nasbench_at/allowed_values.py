@@ -171,20 +171,20 @@ class Folder(Requirement):
 
 
 class ExistingFile(Requirement):
-    """Files that are there."""
+    """Existing files."""
 
     def holds(self, value: Path) -> bool:
         """Whether a path is a file, or a link to one."""
         return value.is_file()
 
     def describe(self, noun: str, *, many: bool) -> str:
-        """Returns ``a file that is there``."""
-        return "files that are there" if many else "a file that is there"
+        """Returns ``an existing file``."""
+        return "existing files" if many else "an existing file"
 
 
 @dataclass(frozen=True)
 class NewFile(Requirement):
-    """Files to write in a folder that is there.
+    """Files to write in an existing folder.
 
     Args:
         suffixes: What their names may end in; anything if there is none.
@@ -199,9 +199,9 @@ class NewFile(Requirement):
         return value.parent.is_dir() and not value.is_dir()
 
     def describe(self, noun: str, *, many: bool) -> str:
-        """Returns such as ``a file ending in .csv or .tex, in a folder that is there``."""
+        """Returns such as ``a file ending in .csv or .tex, in an existing folder``."""
         ending = f" ending in {_enumerate(self.suffixes)}" if self.suffixes else ""
-        return f"a file{ending}, in a folder that is there"
+        return f"a file{ending}, in an existing folder"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from nasbench_at.networks.architecture import (
     NumModules,
     WidenFactor,
 )
-from nasbench_at.suggestions import suggest
+from nasbench_at.suggestions import near_names
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -153,7 +153,8 @@ def _edit(graph: Graph, remove: Sequence[str]) -> Graph:
 
     for node in remove:
         if node not in graph:
-            raise ValueError(f"the graph has no node {node!r}; {suggest(node, graph)}")
+            near = near_names(node, graph) or ", ".join(list(graph)[:5])
+            raise ValueError(f"the graph has no node {node!r}; there are {near}")
         graph.remove_node(node)
     validate_graph(graph)
     annotate_graph(graph)
