@@ -7,6 +7,7 @@ leaves its traceback in a log file, and one line that names it.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -70,8 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _complain(f"{stopped}; the same command goes on", EXIT_INTERRUPTED)
     except KeyboardInterrupt:
         code = _complain("interrupted; the same command goes on", EXIT_INTERRUPTED)
-    except (FloatingPointError, OSError) as error:
+    except FloatingPointError as error:
         code = _complain(error, EXIT_FAILED)
+    except OSError as error:
+        # Whatever writes a file names it.
+        is_output = error.errno == errno.ENOSPC and error.filename is None
+        code = _complain(f"{error}: standard output" if is_output else error, EXIT_FAILED)
     except Exception as error:  # noqa: BLE001 - the traceback is kept
         code = _complain(describe_fault(error), EXIT_FAILED)
     return code

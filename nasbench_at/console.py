@@ -44,8 +44,14 @@ __all__ = [
 ]
 
 
-class _PipeConsole(Console):
-    """A console that leaves a closed pipe to the command line, instead of exiting with 1."""
+class _PlainConsole(Console):
+    """A console that shows words as they are and leaves a closed pipe to the command line.
+
+    A user's words may hold what rich takes for markup or an emoji, and are mostly paths to copy.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
 
     def on_broken_pipe(self) -> None:
         """Raises what the command line answers with exit code 0."""
@@ -53,8 +59,8 @@ class _PipeConsole(Console):
 
 
 # Piped output has no width of its own; 80 columns would cut the tables.
-stdout = _PipeConsole(width=None if sys.stdout.isatty() else 140)
-stderr = _PipeConsole(stderr=True, width=None if sys.stderr.isatty() else 140)
+stdout = _PlainConsole(width=None if sys.stdout.isatty() else 140)
+stderr = _PlainConsole(stderr=True, width=None if sys.stderr.isatty() else 140)
 
 
 class ConsoleReporter:
@@ -70,7 +76,7 @@ class ConsoleReporter:
             MofNCompleteColumn(),
             TextColumn("steps"),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             console=stderr,
             disable=silent,
         )
@@ -128,7 +134,7 @@ class PointProgress:
 
     def __init__(self, title: str) -> None:
         self._progress = Progress(
-            TextColumn(title),
+            TextColumn(title, markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("points"),
@@ -205,8 +211,8 @@ def mean_and_std(values: Sequence[float]) -> str:
     return f"{mean(values):.2%}" + (f" ± {stdev(values):.2%}" if len(values) > 1 else "")
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    console.print(text, style=style, highlight=False, soft_wrap=True)
 
 
 def evaluation_table(record: Record) -> Table:
@@ -246,9 +252,9 @@ def show_evaluation(record: Record) -> None:
     checks = record.evaluations[-1].checks
     is_curve = len({check.eps for check in checks}) > 1
     for check in checks:
-        mark = "passed" if check.passed else "[bold red]WARNING[/bold red]"
+        mark, style = ("passed", None) if check.passed else ("WARNING", "bold red")
         radius = f" at eps {check.eps:g}" if is_curve else ""
-        _say(stdout, f"trust check {check.name}{radius}: {mark}: {check.detail}")
+        _say(stdout, f"trust check {check.name}{radius}: {mark}: {check.detail}", style)
 
 
 def show_result(name: str, result: AttackResult) -> None:

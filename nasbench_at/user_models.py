@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from nasbench_at.contents import import_function
 from nasbench_at.networks.zoo import create_model, load_published_weights
+from nasbench_at.plain_data import read_plain_data
 
 __all__ = ["load_user_model"]
 
@@ -76,11 +78,16 @@ def _build(spec: str) -> nn.Module:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader raises almost anything on other files
-        reason = str(error).split("\n", 1)[0]
-        raise ValueError(f"cannot read weights {str(path)!r}: {reason}") from error
+            return safetensors.torch.load(path.read_bytes())
+        state = read_plain_data(path)
+    except OSError as error:
+        raise ValueError(f"cannot read weights {str(path)!r}: {error.strerror}") from None
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"cannot read weights {str(path)!r}: it is no safetensors file ({error})"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"cannot read weights {str(path)!r}: {error}") from None
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(
             f"weights {str(path)!r} must be a plain state_dict of tensors, got "

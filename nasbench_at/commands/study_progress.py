@@ -20,10 +20,10 @@ class StudyReporter:
 
     def __init__(self, name: str) -> None:
         self._progress = Progress(
-            TextColumn(f"study {name}"),
+            TextColumn(f"study {name}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("trials  {task.fields[status]}"),
+            TextColumn("trials  {task.fields[status]}", markup=False),
             console=stderr,
         )
         self._task = self._progress.add_task("", total=None, status="")
@@ -41,7 +41,7 @@ class StudyReporter:
         changed = (status.num_done, tuple(status.counts.values()))
         if not stderr.is_terminal and str(changed) != self._last:
             self._last = str(changed)
-            stderr.print(line, highlight=False, markup=False, soft_wrap=True)
+            stderr.print(line, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Gives the terminal back."""
@@ -70,7 +70,7 @@ def show_status(status: Any) -> None:
         soft_wrap=True,
     )
     for slot, error in status.errors.items():
-        stdout.print(f"slot {slot} failed: {error}", highlight=False, markup=False, soft_wrap=True)
+        stdout.print(f"slot {slot} failed: {error}", highlight=False, soft_wrap=True)
 
 
 def show_cost(config: Any, cost: Any, workers: int) -> None:

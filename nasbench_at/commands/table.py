@@ -56,7 +56,7 @@ def run_table(words: Sequence[str]) -> int:
     render = {".md": render_markdown, ".tex": render_latex, ".csv": table_to_csv}[suffix]
     text = render(table)
     if arguments.out is None:
-        stdout.print(text, highlight=False, markup=False, soft_wrap=True)
+        stdout.print(text, highlight=False, soft_wrap=True)
         return 0
     with bad_input():
         try:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nasbench_at.networks.architecture import Architecture
 from nasbench_at.networks.ds_net import DSNet, RobustModule, build_network
+from nasbench_at.plain_data import read_plain_data
 
 __all__ = ["load_authors_checkpoint", "rename_block"]
 
@@ -182,9 +183,10 @@ def _read_state(source: str | Path | Mapping[str, Any]) -> StateDict:
         content: Mapping[str, Any] = source
     else:
         try:
-            content = torch.load(source, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(f"cannot read {str(source)!r} as a checkpoint: {error}") from error
+            content = read_plain_data(Path(source))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ValueError(f"cannot read {str(source)!r} as a checkpoint: {reason}") from None
         if not isinstance(content, Mapping):
             raise ValueError(f"{str(source)!r} holds a {type(content).__name__}, no checkpoint")
     state = dict(content.get("state_dict", content))

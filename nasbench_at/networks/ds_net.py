@@ -31,7 +31,8 @@ class RobustModule(nn.Module):
     Args:
         blocks: Modules that keep the shape of their input.
         slots: The position of each block's weight.
-        active: Whether each block takes part; one that does not is not computed.
+        active: Whether each block takes part; one that does not is not computed, and its
+            parameters need no gradient: nothing moves them, and no rank waits for it.
     """
 
     def __init__(
@@ -41,6 +42,9 @@ class RobustModule(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.slots = tuple(slots)
         self.active = tuple(active)
+        for block, takes_part in zip(self.blocks, self.active, strict=True):
+            if not takes_part:
+                block.requires_grad_(False)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` and weights ``(max blocks,)`` to ``(N, C, H, W)``."""
@@ -97,7 +101,7 @@ class DSNet(nn.Module):
         yield from self.attention.parameters()
 
     def block_parameters(self) -> Iterator[nn.Parameter]:
-        """Yields every other parameter: blocks, reductions, stem and head."""
+        """Yields every other parameter: blocks, also masked ones, reductions, stem and head."""
         own = {id(parameter) for parameter in self.attention.parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in own)
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from nasbench_at.files import write_atomically
+from nasbench_at.plain_data import read_plain_data
 
 __all__ = [
     "CheckpointError",
@@ -55,16 +56,25 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a state onto the CPU; nothing but data is unpickled.
 
     Raises:
-        CheckpointError: If the file cannot be read or is damaged.
+        CheckpointError: If the file cannot be read, is damaged or holds something else.
     """
     try:
         content = path.read_bytes()
-        body, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
-        if hashlib.sha256(body).digest() != digest:
-            raise CheckpointError(f"checkpoint {str(path)!r} is damaged: its checksum is wrong")
-        state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {str(path)!r}: {error.strerror}") from None
+    body, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
+    if hashlib.sha256(body).digest() != digest:
+        raise CheckpointError(f"checkpoint {str(path)!r} is damaged: its checksum is wrong")
+    try:
+        state = read_plain_data(io.BytesIO(body))
+    except ValueError as error:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} holds no state of a run: {error}"
+        ) from None
+    if not isinstance(state, dict):
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} holds no state of a run, but a {type(state).__name__}"
+        )
     return state
 
 

@@ -29,7 +29,7 @@ class Optimizers:
     The schedule moves the blocks' rate alone; the logits' is constant, as in the authors' code.
 
     Attributes:
-        blocks: SGD on every parameter but the logits.
+        blocks: SGD on every parameter that learns but the logits.
         attention: Adam on the logits; None if they are fixed or the network has none.
     """
 
@@ -62,8 +62,9 @@ class Optimizers:
                 betas=values.attention_betas,
                 weight_decay=values.attention_weight_decay,
             )
+        rest = _parameters(network, "block_parameters", network.parameters())
         blocks = sgd(
-            list(_parameters(network, "block_parameters", network.parameters())),
+            [p for p in rest if p.requires_grad],
             lr=values.lr,
             momentum=values.momentum,
             weight_decay=values.weight_decay,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from nasbench_at.attacks import LinfPGD, attack_mode
@@ -154,17 +155,18 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any], name: str) -> None:
         there, here = state.get("data_fingerprint"), self.data.fingerprint
-        if there is not None and there != here:
+        if isinstance(there, str) and there != here:
             raise ValueError(
                 f"checkpoint {name!r} is of a run on other data than {self.config.data!r} holds "
                 f"now: fingerprint {there} there, {here} here"
             )
         try:
+            progress = TypeAdapter(_Progress).validate_python(state["progress"])
             self.training_step.load_state_dict(state["training_step"])
-            self.progress = _Progress(**state["progress"])
+            self.progress = progress
             if not self.distribution.is_main:  # they are of all ranks together
                 self.progress.totals = [0.0, 0.0, 0.0]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"checkpoint {name!r} is of another network: {reason}") from None
 

@@ -160,6 +160,17 @@ def test_fixed_weights_get_no_gradient_and_learned_ones_do(tiny_architecture, im
         assert all(p.grad is not None for p in net.block_parameters())
 
 
+def test_blocks_that_take_no_part_need_no_gradient(tiny_architecture):
+    keep = ((0, 2), (1,), (0, 1, 2, 3))
+    for mode in ("fixed", "learned"):
+        net = build_network(with_attention(tiny_architecture, mode=mode, keep=keep))
+        for module, row in zip(robust_modules(net), keep, strict=True):
+            for i, block in enumerate(module.blocks):
+                assert {p.requires_grad for p in block.parameters()} == {i in row}
+        rest = (*net.stem.parameters(), *net.head.parameters())
+        assert all(p.requires_grad for p in rest)
+
+
 def test_parameter_groups_are_disjoint_and_together_all(tiny_architecture):
     net = build_network(tiny_architecture)
     attention = {id(p) for p in net.attention_parameters()}

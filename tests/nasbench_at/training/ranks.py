@@ -35,8 +35,11 @@ SHARED: dict[str, Any] = {
     "attack_noise": 0.0,
     "block_options": {"mbconv": {"drop_connect": 0.0}},
 }
+MASKED: dict[str, Any] = {"attention": "fixed", "attention_keep": ((0,), (1,), (0,))}
 CASES: dict[str, dict[str, Any]] = {
     "at": {"sync_batch_norm": True},
+    # Blocks that take no part, which DistributedDataParallel would wait for.
+    "masked": {"sync_batch_norm": True, **MASKED},
     # Two forward passes. From the image itself, TRADES' attack would climb rounding errors.
     "mart": {"sync_batch_norm": True, "method": "mart"},
     "own_statistics": {"method": "trades", "accumulation_steps": 2, "attack_start": "uniform"},

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import pickle
 from pathlib import Path
@@ -85,6 +87,38 @@ def test_nothing_but_data_is_unpickled(write, tmp_path):
     with pytest.raises(ValueError, match="is damaged"):
         load_checkpoint(path)
     assert not proof.exists()
+
+
+FOREIGN = {
+    "code": lambda folder: {"network": Bomb(folder / "exploded")},
+    "list": lambda folder: [torch.zeros(3)],
+    "tensor": lambda folder: torch.zeros(3),
+    "text": lambda folder: "state",
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_content_with_a_right_checksum_is_named_in_one_line_and_not_run(content, tmp_path):
+    path = tmp_path / "last.pt"
+    write_signed(path, content(tmp_path))
+    with pytest.raises(ValueError, match=r"^checkpoint '.*last.pt' holds no state of a run") as e:
+        load_checkpoint(path)
+    assert "weights_only" not in one_line(e)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_right_checksum_of_junk_is_no_state(tmp_path):
+    path = tmp_path / "last.pt"
+    path.write_bytes(b"junk" + hashlib.sha256(b"junk").digest())
+    with pytest.raises(ValueError, match=r"^checkpoint '.*last.pt' holds no state of a run") as e:
+        load_checkpoint(path)
+    one_line(e)
+
+
+def write_signed(path, content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nasbench_at.cli import main
+from nasbench_at.networks.ds_net import build_network
 from nasbench_at.presets import resolve
 from nasbench_at.records import read_record
 from nasbench_at.training.distribution import Distribution, distributed
@@ -22,6 +23,7 @@ from nasbench_at.training.sync_norm import CpuSyncBatchNorm2d
 from tests.nasbench_at.conftest import tiny_config, tiny_flags
 
 from .processes import results
+from .ranks import MASKED
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
@@ -174,6 +176,37 @@ def test_gradients_are_exchanged_once_a_step_and_never_in_the_attack(
     assert events == [*attacks, "exchange"] * 3
 
 
+@pytest.mark.parametrize("attention", ["fixed", "learned"])
+@pytest.mark.parametrize("method", ["at", "trades"])
+def test_blocks_that_take_no_part_change_nothing_and_stop_no_rank(attention, method, one_gloo_rank):
+    config = resolve(
+        tiny_config(
+            attention=attention,
+            attention_keep=MASKED["attention_keep"],
+            method=method,
+            attack_steps=1,
+            weight_decay=0.1,
+            ema_decay=0.5,
+        )
+    )
+    net = build_network(config.architecture((1, 8, 8), 4))
+    step = TrainingStep(net, config, Distribution(0, 2))
+    step.optimizers.set_rate(0.1)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    masked = {
+        name for name, p in net.named_parameters() if not p.requires_grad and "blocks" in name
+    }
+    x, y = torch.rand(12, 1, 8, 8), torch.arange(12) % 4
+    for _ in range(3):
+        step(x, y, torch.Generator().manual_seed(0), num_images=24)
+    for network in (net, step.evaluated):
+        after = dict(network.named_parameters())
+        unchanged = {name for name in after if torch.equal(after[name], before[name])}
+        assert masked <= unchanged
+        assert unchanged - masked <= {"attention.logits"}
+    assert masked
+
+
 def test_shared_statistics_are_an_option(one_gloo_rank):
     for shared in (True, False):
         net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
@@ -188,7 +221,7 @@ def test_shared_statistics_are_an_option(one_gloo_rank):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3])
-@pytest.mark.parametrize("case", ["at", "mart"])
+@pytest.mark.parametrize("case", ["at", "mart", "masked"])
 def test_ranks_that_share_a_batch_end_with_the_weights_of_one_rank(case, world_size, seen):
     (alone,) = seen(1)
     ranks = seen(world_size)
@@ -203,7 +236,7 @@ def test_ranks_that_share_a_batch_end_with_the_weights_of_one_rank(case, world_s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["at", "mart", "own_statistics"])
+@pytest.mark.parametrize("case", ["at", "mart", "masked", "own_statistics"])
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_exchange_gradients_once_a_step_and_nothing_in_the_attack(case, world_size, seen):
     for rank in seen(world_size):

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from nasbench_at import Architecture, AttentionSpec, RunConfig, build_network
+from nasbench_at.networks.ds_net import RobustModule
 from nasbench_at.presets import resolve
 from nasbench_at.training.optimizers import Optimizers, check_optimizer_impl, find_apex
 
 
-def build(mode="learned"):
+def build(mode="learned", keep=None):
     init = "normal" if mode == "learned" else "equal"
     return build_network(
         Architecture(
@@ -22,7 +23,7 @@ def build(mode="learned"):
             init_channels=4,
             widen_factor=1,
             input_shape=(1, 8, 8),
-            attention=AttentionSpec(mode=mode, init=init),
+            attention=AttentionSpec(mode=mode, init=init, keep=keep),
         )
     )
 
@@ -75,6 +76,15 @@ def test_fixed_attention_has_no_optimizer():
     before = net.attention.weights().clone()
     take_step(net, optimizers)
     assert torch.equal(net.attention.weights(), before)
+
+
+def test_blocks_that_take_no_part_are_in_no_optimizer():
+    net = build(keep=((0,), (1,), (0, 1)))
+    optimizers = Optimizers.create(net, values())
+    assert held(optimizers.blocks) == {id(p) for p in net.block_parameters() if p.requires_grad}
+    modules = [stage for stage in net.stages if isinstance(stage, RobustModule)]
+    for module, i in zip(modules, (1, 0), strict=False):
+        assert not held(optimizers.blocks) & {id(p) for p in module.blocks[i].parameters()}
 
 
 def test_network_without_attention_is_trained_whole_by_sgd():

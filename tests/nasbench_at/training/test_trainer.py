@@ -296,9 +296,32 @@ def test_two_truncated_checkpoints_are_refused_and_left_as_they_are(run):
 
 
 @pytest.mark.parametrize(
-    "state", [{}, {"training_step": {}, "progress": {}}, {"training_step": 3}], ids=str
+    "state",
+    [{}, {"training_step": {}, "progress": {}}, {"training_step": 3}],
+    ids=str,
 )
 def test_checkpoint_of_something_else_is_refused(state, run):
+    save_checkpoint(run / "last.pt", state)
+    with pytest.raises(ValueError, match=r"checkpoint '.*last.pt' is of another network") as error:
+        prepare_training(tiny_config(), runs_dir=run.parent, device="cpu")
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    "progress", [{"epoch": "two"}, {"history": 5}, {"best": None}, {"seconds": [1]}, 7]
+)
+def test_checkpoint_whose_progress_is_none_is_refused(progress, run):
+    state = load_checkpoint(run / "last.pt")
+    save_checkpoint(run / "last.pt", {**state, "progress": progress})
+    with pytest.raises(ValueError, match=r"checkpoint '.*last.pt' is of another network") as error:
+        prepare_training(tiny_config(), runs_dir=run.parent, device="cpu")
+    one_line(error)
+
+
+@pytest.mark.parametrize("part", ["network", "optimizers"])
+def test_checkpoint_whose_parts_are_of_other_types_is_refused(part, run):
+    state = load_checkpoint(run / "last.pt")
+    state["training_step"][part] = [3]
     save_checkpoint(run / "last.pt", state)
     with pytest.raises(ValueError, match=r"checkpoint '.*last.pt' is of another network") as error:
         prepare_training(tiny_config(), runs_dir=run.parent, device="cpu")
