@@ -17,6 +17,7 @@ from types import FrameType
 import torch
 
 from studies.config import StudyConfig, study_folder
+from studies.lifeline import LIFELINE_VARIABLE, lifeline
 from studies.queue import fill_queue, release_stale_trials, release_worker
 from studies.results import StudyResult, StudyStatus, list_runs
 from studies.storage import STORAGE_VARIABLE, patiently, storage_url
@@ -88,7 +89,8 @@ def run_study(
             arguments = ["--runs-dir", str(runs), "--device", device, "--ranks", str(ranks)]
             arguments += [] if data_root is None else ["--data-root", str(data_root)]
             arguments += ["--any-code"] if any_code else []
-            _Supervisor(opened, folder, url, arguments).run(workers, on_status)
+            with lifeline() as pipe:
+                _Supervisor(opened, folder, url, arguments, pipe).run(workers, on_status)
         if on_status is not None:
             on_status(StudyStatus.of(opened))
         result = StudyResult.of(opened, runs)
@@ -143,6 +145,7 @@ class _Supervisor:
         folder: Its folder; workers' logs go there.
         url: Its storage.
         arguments: Words of the worker's command line.
+        pipe: By which they notice that this process is gone.
         processes: The workers by their place.
         restarts: How often each was started again.
     """
@@ -151,6 +154,7 @@ class _Supervisor:
     folder: Path
     url: str
     arguments: list[str]
+    pipe: int
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     restarts: dict[int, int] = field(default_factory=dict)
 
@@ -183,7 +187,11 @@ class _Supervisor:
                     *(sys.executable, "-m", "nasbench_at", "study", "worker"),
                     *(self.opened.config.name, *self.arguments),
                 ],
-                env=_environment(self.url, place, workers, self.arguments),
+                env={
+                    **_environment(self.url, place, workers, self.arguments),
+                    LIFELINE_VARIABLE: str(self.pipe),
+                },
+                pass_fds=(self.pipe,),
                 stdout=log,
                 stderr=log,
                 # Ctrl-C is for the supervisor, which asks the workers to stop.

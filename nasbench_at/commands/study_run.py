@@ -230,7 +230,9 @@ def run_study_worker(words: Sequence[str]) -> int:
             WorkerArguments, words, command="study worker", description=run_study_worker.__doc__
         )
     from studies.forkserver import start_forkserver
+    from studies.lifeline import end_with_supervisor
 
+    end_with_supervisor()
     start_forkserver()
     from studies.config import study_folder
     from studies.storage import StorageError, storage_url
