@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from optuna.trial import TrialState
 
 from studies.config import StudyConfig, study_folder
 from studies.lifeline import LIFELINE_VARIABLE, lifeline
@@ -130,7 +131,7 @@ def create_study(
 
 def release_dead_workers(opened: OpenStudy, folder: Path) -> int:
     """Queues the trials again that dead workers held; returns how many."""
-    running = opened.study.get_trials(deepcopy=False)
+    running = opened.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     workers = {trial.user_attrs.get("worker") for trial in running} - {None}
     dead = [name for name in workers if is_worker_dead(folder, str(name))]
     return sum(release_worker(opened, str(name)) for name in dead) + release_stale_trials(opened)
