@@ -31,6 +31,7 @@ __all__ = [
     "STORAGE_VARIABLE",
     "StorageError",
     "exclusively",
+    "folder_storage",
     "heartbeat",
     "open_storage",
     "patiently",
@@ -69,7 +70,12 @@ def storage_url(given: str | None, folder: Path) -> str:
     """
     if given is not None:
         return given
-    return os.environ.get(STORAGE_VARIABLE) or f"sqlite:///{(folder / SQLITE_FILE).resolve()}"
+    return os.environ.get(STORAGE_VARIABLE) or folder_storage(folder)
+
+
+def folder_storage(folder: Path) -> str:
+    """Returns the URL of the database in a study's folder."""
+    return f"sqlite:///{(folder / SQLITE_FILE).resolve()}"
 
 
 def open_storage(url: str, *, create: bool = False) -> RDBStorage:

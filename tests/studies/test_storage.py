@@ -65,7 +65,10 @@ def test_other_errors_are_not_waited_out():
         ("postgresql+psyco://h/d", "storage 'postgresql.psyco://h/d' needs a driver"),
         ("sqlite:////none/at/all/s.db", "storage 'sqlite:////none/at/all/s.db' cannot be reached"),
         ("postgresql+psycopg://u:secret@127.0.0.1:9/d", r"u:\*\*\*@127.0.0.1:9/d' cannot be"),
-        ("postgresql+psycopg://u:se@secret@h/d", r"written %40, got 'postgresql.psycopg://u:\*\*\*@h"),
+        (
+            "postgresql+psycopg://u:se@secret@h/d",
+            r"written %40, got 'postgresql.psycopg://u:\*\*\*@h",
+        ),
         ("postgresql+psycopg://127.0.0.1:9/d?password=secret", r"9/d.password=\*\*\*' cannot"),
         ("postgresql+psycopg://u:secret@h:x/d", r"got 'postgresql.psycopg://u:\*\*\*@h:x/d'"),
         ("mysql://u:secret@h/d", r"got 'mysql://u:\*\*\*@h/d'"),
@@ -80,7 +83,7 @@ def test_storage_that_cannot_be_opened_is_named_in_a_line(url, message):
 
 def test_storage_that_is_looked_at_is_not_made(tmp_path):
     url = f"sqlite:///{tmp_path}/s.db"
-    with pytest.raises(StorageError, match="storage 'sqlite:///.*/s.db' holds no studies"):
+    with pytest.raises(StorageError, match=r"storage 'sqlite:///.*/s\.db' holds no studies"):
         open_storage(url)
     assert not list(tmp_path.iterdir())
     (tmp_path / "s.db").touch()
