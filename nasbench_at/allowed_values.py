@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s/@]*@")
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|(\b\w*password=)[^\s&'\"]*", re.IGNORECASE)
 
 
 class Requirement(ABC):
@@ -288,7 +288,7 @@ def split_annotation(annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]
 
 def hide_passwords(text: str) -> str:
     """Returns a text, such as a message, without the passwords of the URLs in it."""
-    return _PASSWORD.sub(r"\1:***@", text)
+    return _PASSWORD.sub(r"\1\2***", text)
 
 
 class _MisfitError(Exception):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["sbatch_script", "worker_script"]
+__all__ = ["sbatch_script", "words_without", "worker_script"]
 
 _TEMPLATE = """\
 #!/usr/bin/env bash
@@ -44,10 +45,10 @@ exit "$code"
 
 _WORKER_TEMPLATE = """\
 #!/usr/bin/env bash
-# Create the study once, from where its runs are to lie:
-#   {create}
-# then submit with: sbatch --array=1-8 THIS_FILE. Workers on several nodes need a database:
-#   export NASBENCH_AT_STORAGE=postgresql+psycopg://user@host/database
+# From where the runs are to lie, create the study once: bash THIS_FILE
+# then start its workers: sbatch --array=1-8 THIS_FILE
+# Workers on several nodes need a database, whose URL is --storage or, with a password in it,
+# the variable NASBENCH_AT_STORAGE, which sbatch hands on.
 #SBATCH --job-name={name}
 #SBATCH --array=1-8
 #SBATCH --nodes=1
@@ -61,7 +62,10 @@ _WORKER_TEMPLATE = """\
 # Two minutes before the time is up, the worker is asked to save its trial and stop.
 #SBATCH --signal=B:TERM@120
 set -uo pipefail
-
+{storage}
+if [ -z "${{SLURM_ARRAY_JOB_ID:-}}" ]; then
+  exec nasbench-at {create}
+fi
 srun nasbench-at study worker {worker} &
 child=$!
 stopped=0
@@ -89,12 +93,38 @@ def sbatch_script(words: Sequence[str]) -> str:
     return _TEMPLATE.format(command=shlex.join(words))
 
 
-def worker_script(name: str, create: str, words: Sequence[str]) -> str:
+def worker_script(
+    name: str, create: Sequence[str], words: Sequence[str], *, variable: str | None = None
+) -> str:
     """Returns an array script whose jobs are workers of a study, requeued until it is done.
+
+    Run by hand it creates the study. Words of a user stand quoted in its commands, never in a
+    comment, whose line a newline in them would end.
 
     Args:
         name: The study.
-        create: The command line that creates it.
+        create: The words behind ``nasbench-at`` that create it.
         words: The words behind ``nasbench-at study worker NAME``.
+        variable: Environment variable without which the script refuses to run: it holds what must
+            not stand here.
     """
-    return _WORKER_TEMPLATE.format(name=name, create=create, worker=shlex.join([name, *words]))
+    storage = f': "${{{variable}:?must hold the URL of the storage}}"\n' if variable else ""
+    return _WORKER_TEMPLATE.format(
+        name=re.sub(r"[^A-Za-z0-9._-]", "-", name),
+        storage=storage,
+        create=shlex.join(create),
+        worker=shlex.join([name, *words]),
+    )
+
+
+def words_without(words: Sequence[str], flag: str, *, has_value: bool = True) -> list[str]:
+    """Returns the words of a command line without a flag, however often and however written."""
+    kept: list[str] = []
+    is_value = False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        is_flag = not is_value and name.replace("_", "-") == flag
+        if not is_flag and not is_value:
+            kept.append(word)
+        is_value = is_flag and has_value and not equals
+    return kept

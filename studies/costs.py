@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nasbench_at.config import RunConfig
-from nasbench_at.jobs import Estimate, estimate
+from nasbench_at.jobs import Estimate, prepare_estimate
 from studies.config import Label, StudyConfig
 
 __all__ = ["CostRow", "StudyCost", "estimate_study"]
@@ -63,10 +63,18 @@ def estimate_study(
         data_root: Where the data set's files lie.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         on_row: Is told how many networks of how many are timed.
+
+    Raises:
+        ValueError: If a configuration, the data or the device is not usable.
+        RuntimeError: If a step fails.
     """
 
     def measure(run: RunConfig) -> Estimate:
-        return estimate(run, data_root=data_root, device=device, num_timed=1)
+        prepared = prepare_estimate(run, data_root=data_root, device=device)
+        try:
+            return prepared.run(num_timed=1)
+        except ValueError as error:  # what was checked is not to blame
+            raise RuntimeError(f"a step of {run.run_id} failed: {error}") from error
 
     if config.space is not None:
         found = measure(config.base)

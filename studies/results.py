@@ -191,36 +191,57 @@ class StudyResult:
                     },
                     **({} if record is None else _accuracies(record)),
                     "run_id": run_id,
-                    "error": trial.user_attrs.get("error")
-                    if trial.state == TrialState.FAIL
-                    else None,
                 }
             )
-        frame = pd.DataFrame(rows)
-        return frame.drop(columns=["error"]) if frame["error"].isna().all() else frame
+            if trial.state == TrialState.FAIL:
+                rows[-1]["error"] = trial.user_attrs.get("error")
+        return pd.DataFrame(rows)
+
+    def best_trial(self) -> FrozenTrial | None:
+        """Returns the best feasible trial by the first objective, on validation images."""
+        complete = [t for t in self.trials if t.state == TrialState.COMPLETE and is_feasible(t)]
+        sign = 1 if self.study.directions[0].name == "MAXIMIZE" else -1
+        return max(complete, key=lambda trial: sign * trial.values[0], default=None)
 
     def best(self) -> Record:
-        """Returns the record of the best trial by the first objective, on validation images.
+        """Returns the record of the best trial.
 
         Raises:
-            ValueError: If no trial has completed.
+            ValueError: If no feasible trial has completed, or its run's record is missing.
         """
-        complete = [t for t in self.trials if t.state == TrialState.COMPLETE and is_feasible(t)]
-        if not complete:
+        trial = self.best_trial()
+        if trial is None:
             raise ValueError(f"study {self.config.name!r} has no feasible trial that completed")
-        sign = 1 if self.study.directions[0].name == "MAXIMIZE" else -1
-        best = max(complete, key=lambda trial: sign * trial.values[0])
-        return next(r for r in self.records if r.run_id == best.user_attrs["run_id"])
+        run_id = trial.user_attrs["run_id"]
+        for record in self.records:
+            if record.run_id == run_id:
+                return record
+        raise ValueError(
+            f"the best run of study {self.config.name!r} is missing: {run_id}/record.json"
+        )
 
     def pareto(self) -> pd.DataFrame:
         """Returns the rows of the trials that no other is better than by all objectives."""
         if len(self.config.objectives) == 1:
-            best = self.best().run_id
-            frame = self.frame()
-            return frame[frame["run_id"] == best].head(1)
-        numbers = {trial.user_attrs["slot"] for trial in self.study.best_trials}
+            trial = self.best_trial()
+            best = [] if trial is None else [trial]
+        else:
+            best = self.study.best_trials
         frame = self.frame()
-        return frame[frame["slot"].isin(numbers)]
+        return frame[frame["slot"].isin([trial.user_attrs["slot"] for trial in best])]
+
+    def check_varied(self) -> None:
+        """Checks that there is something to tell apart.
+
+        Raises:
+            ValueError: If fewer than two trials have completed, or none of their values differ.
+        """
+        complete = [t for t in self.trials if t.state == TrialState.COMPLETE]
+        if len({trial.values[0] for trial in complete}) < 2:
+            raise ValueError(
+                f"importance needs at least two completed trials of different values, study "
+                f"{self.config.name!r} has {len(complete)} completed"
+            )
 
     def importance(self) -> pd.Series[float]:
         """Returns how much each parameter matters for the first objective, by PED-ANOVA.
@@ -228,13 +249,7 @@ class StudyResult:
         Raises:
             ValueError: If fewer than two trials have completed, or none of their values differ.
         """
-        complete = [t for t in self.trials if t.state == TrialState.COMPLETE]
-        varied = len({trial.values[0] for trial in complete}) > 1
-        if len(complete) < 2 or not varied:
-            raise ValueError(
-                f"importance needs at least two completed trials of different values, study "
-                f"{self.config.name!r} has {len(complete)} completed"
-            )
+        self.check_varied()
         values = optuna.importance.get_param_importances(
             self.study,
             target=(lambda trial: trial.values[0]) if len(self.config.objectives) > 1 else None,

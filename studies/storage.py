@@ -10,16 +10,18 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from sqlalchemy import func, select
-from sqlalchemy.engine import make_url
+from sqlalchemy import create_engine, func, inspect, select
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from nasbench_at.allowed_values import hide_passwords
 
 __all__ = [
     "GRACE_SECONDS",
@@ -29,8 +31,8 @@ __all__ = [
     "STORAGE_VARIABLE",
     "StorageError",
     "exclusively",
+    "folder_storage",
     "heartbeat",
-    "hide_password",
     "open_storage",
     "patiently",
     "storage_url",
@@ -66,41 +68,42 @@ def storage_url(given: str | None, folder: Path) -> str:
         given: A URL; None takes the environment's, or SQLite in the study's folder.
         folder: The study's folder.
     """
-    url = given or os.environ.get(STORAGE_VARIABLE)
-    return url or f"sqlite:///{(folder / SQLITE_FILE).resolve()}"
+    if given is not None:
+        return given
+    return os.environ.get(STORAGE_VARIABLE) or folder_storage(folder)
 
 
-def hide_password(url: str) -> str:
-    """Returns a storage's URL as it may be shown."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url
+def folder_storage(folder: Path) -> str:
+    """Returns the URL of the database in a study's folder."""
+    return f"sqlite:///{(folder / SQLITE_FILE).resolve()}"
 
 
-def open_storage(url: str) -> RDBStorage:
-    """Opens a storage, whose tables are made if they are missing.
+def open_storage(url: str, *, create: bool = False) -> RDBStorage:
+    """Opens a storage.
 
     Args:
         url: As SQLAlchemy takes it, such as ``postgresql+psycopg://user@host/database``.
+        create: Make its file and its tables if they are missing; else nothing is written.
 
     Raises:
-        StorageError: If the URL is none, its driver is missing or the server cannot be reached.
+        StorageError: If the URL is none, its driver is missing, the server cannot be reached or
+            there is nothing to open.
     """
-    shown = hide_password(url)
+    shown = hide_passwords(url)
     try:
-        engine = make_url(url)
-        if engine.get_backend_name() not in _BACKENDS:
-            raise ArgumentError
-        is_file = engine.get_backend_name() == "sqlite"
+        parsed = _parse_url(url)
+        is_file = parsed.get_backend_name() == "sqlite"
+        # Another worker may write for a while; a server's dead connections are renewed.
+        options = {
+            "connect_args": {"timeout": 60} if is_file else {"connect_timeout": 10},
+            "pool_pre_ping": not is_file,
+        }
+        if not create and not _holds_studies(parsed, options):
+            raise StorageError(f"storage {shown!r} holds no studies")
         with without_experimental_warnings():
             return RDBStorage(
                 url,
-                engine_kwargs={
-                    # Another worker may write for a while; a server's dead connections are renewed.
-                    "connect_args": {"timeout": 60} if is_file else {"connect_timeout": 10},
-                    "pool_pre_ping": not is_file,
-                },
+                engine_kwargs=options,
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(MAX_RETRIES),
@@ -109,13 +112,38 @@ def open_storage(url: str) -> RDBStorage:
         raise StorageError(
             f"storage {shown!r} needs a driver: {error}; pip install 'nasbench-at[postgres]'"
         ) from None
-    except ArgumentError:
-        raise StorageError(
-            "storage must be a URL of sqlite or postgresql, such as "
-            f"postgresql+psycopg://user@host/database, got {shown!r}"
-        ) from None
     except OUTAGES as error:
         raise StorageError(f"storage {shown!r} cannot be reached: {_reason(error)}") from None
+    except RuntimeError as error:  # Optuna's word on tables of another version
+        raise StorageError(f"storage {shown!r} cannot be used: {_reason(error)}") from None
+
+
+def _parse_url(url: str) -> URL:
+    if url.partition("?")[0].count("@") > 1:  # else a part of the password would be the host
+        raise StorageError(
+            f"an '@' in a storage's password must be written %40, got {hide_passwords(url)!r}"
+        )
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() in _BACKENDS:
+            return parsed
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
+        pass
+    raise StorageError(
+        "storage must be a URL of sqlite or postgresql, such as "
+        f"postgresql+psycopg://user@host/database, got {hide_passwords(url)!r}"
+    )
+
+
+def _holds_studies(url: URL, options: Mapping[str, Any]) -> bool:
+    """Whether there is something to look at: connecting to SQLite would make a file."""
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        return False
+    engine = create_engine(url, **options)
+    try:
+        return inspect(engine).has_table("studies")
+    finally:
+        engine.dispose()
 
 
 @contextmanager
@@ -205,4 +233,4 @@ def heartbeat(storage: RDBStorage, trial_id: int) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     cause = error.__cause__ or error
-    return " ".join(str(cause).split("\n[SQL")[0].split())[:200]
+    return hide_passwords(" ".join(str(cause).split("\n[SQL")[0].split()))[:200]

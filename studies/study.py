@@ -79,7 +79,7 @@ def create_or_open_study(
         ValueError: If there is another study of that name, or this one was begun with other code
             or data.
     """
-    storage = open_storage(url)
+    storage = open_storage(url, create=True)
     provenance = _provenance(config, data_root)
     known = _find(storage, config.name)
     if known is None:
@@ -123,7 +123,7 @@ def open_study(
     any_code: bool = False,
     to_work: bool = False,
 ) -> OpenStudy:
-    """Opens a study that is in its storage.
+    """Opens a study that is in its storage; writes nothing.
 
     Args:
         name: The study's name.

@@ -15,12 +15,15 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from optuna.trial import TrialState
 
 from studies.config import StudyConfig, study_folder
+from studies.lifeline import LIFELINE_VARIABLE, lifeline
 from studies.queue import fill_queue, release_stale_trials, release_worker
 from studies.results import StudyResult, StudyStatus, list_runs
 from studies.storage import STORAGE_VARIABLE, patiently, storage_url
 from studies.study import OpenStudy, create_or_open_study, quiet_optuna
+from studies.trial_run import WorkerSettings
 from studies.worker import is_worker_dead
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "create_study",
     "release_dead_workers",
     "run_study",
+    "work_through",
 ]
 
 MAX_RESTARTS = 3
@@ -74,24 +78,43 @@ def run_study(
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    if ranks < 1:
-        raise ValueError(f"ranks must be at least 1, got {ranks}")
-    runs = Path(runs_dir)
-    folder = study_folder(runs, config.name)
-    url = storage_url(storage, folder)
+    root = None if data_root is None else Path(data_root)
+    settings = WorkerSettings(Path(runs_dir), root, device, ranks)
+    opened = create_study(
+        config, runs_dir=runs_dir, storage=storage, data_root=data_root, any_code=any_code
+    )
+    return work_through(opened, settings, workers=workers, any_code=any_code, on_status=on_status)
+
+
+def work_through(
+    opened: OpenStudy,
+    settings: WorkerSettings,
+    *,
+    workers: int = 1,
+    any_code: bool = False,
+    on_status: OnStatus | None = None,
+) -> StudyResult:
+    """Runs what is left of a study that was created; as :func:`run_study`, after its checks.
+
+    Args:
+        opened: The study, as :func:`create_study` returns it.
+        settings: How to compute.
+        workers: Processes that work at the same time.
+        any_code: Go on although the study was begun with other code.
+        on_status: Is told how it goes, twice a second.
+
+    Raises:
+        StudyInterruptedError: If it was asked to stop, or workers kept dying.
+    """
+    folder = study_folder(settings.runs_dir, opened.config.name)
     with quiet_optuna():
-        opened = create_study(
-            config, runs_dir=runs, storage=storage, data_root=data_root, any_code=any_code
-        )
         release_dead_workers(opened, folder)
         if not StudyStatus.of(opened).is_finished:
-            arguments = ["--runs-dir", str(runs), "--device", device, "--ranks", str(ranks)]
-            arguments += [] if data_root is None else ["--data-root", str(data_root)]
-            arguments += ["--any-code"] if any_code else []
-            _Supervisor(opened, folder, url, arguments).run(workers, on_status)
+            with lifeline() as pipe:
+                _Supervisor(opened, settings, pipe, any_code).run(workers, on_status)
         if on_status is not None:
             on_status(StudyStatus.of(opened))
-        result = StudyResult.of(opened, runs)
+        result = StudyResult.of(opened, settings.runs_dir)
         list_runs(opened, folder, result.compute().describe())
         return result
 
@@ -128,7 +151,7 @@ def create_study(
 
 def release_dead_workers(opened: OpenStudy, folder: Path) -> int:
     """Queues the trials again that dead workers held; returns how many."""
-    running = opened.study.get_trials(deepcopy=False)
+    running = opened.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     workers = {trial.user_attrs.get("worker") for trial in running} - {None}
     dead = [name for name in workers if is_worker_dead(folder, str(name))]
     return sum(release_worker(opened, str(name)) for name in dead) + release_stale_trials(opened)
@@ -140,19 +163,24 @@ class _Supervisor:
 
     Attributes:
         opened: The study.
-        folder: Its folder; workers' logs go there.
-        url: Its storage.
-        arguments: Words of the worker's command line.
+        settings: How workers compute.
+        pipe: By which they notice that this process is gone.
+        any_code: Whether they go on with a study that was begun with other code.
         processes: The workers by their place.
         restarts: How often each was started again.
     """
 
     opened: OpenStudy
-    folder: Path
-    url: str
-    arguments: list[str]
+    settings: WorkerSettings
+    pipe: int
+    any_code: bool
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     restarts: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder; workers' logs go there."""
+        return study_folder(self.settings.runs_dir, self.opened.config.name)
 
     def run(self, workers: int, on_status: OnStatus | None) -> None:
         with self._forward_signals() as stopping:
@@ -181,14 +209,30 @@ class _Supervisor:
             self.processes[place] = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "nasbench_at", "study", "worker"),
-                    *(self.opened.config.name, *self.arguments),
+                    *(self.opened.config.name, *self._words()),
                 ],
-                env=_environment(self.url, place, workers, self.arguments),
+                env={
+                    **os.environ,
+                    **_share(self.settings, place, workers),
+                    STORAGE_VARIABLE: self.opened.storage.url,
+                    LIFELINE_VARIABLE: str(self.pipe),
+                },
+                pass_fds=(self.pipe,),
                 stdout=log,
                 stderr=log,
                 # Ctrl-C is for the supervisor, which asks the workers to stop.
                 start_new_session=True,
             )
+
+    def _words(self) -> list[str]:
+        """A worker's flags; not its storage, whose password no list of processes may show."""
+        settings = self.settings
+        return [
+            *("--runs-dir", str(settings.runs_dir), "--device", settings.device),
+            *("--ranks", str(settings.ranks)),
+            *([] if settings.data_root is None else ["--data-root", str(settings.data_root)]),
+            *(["--any-code"] if self.any_code else []),
+        ]
 
     def _tend(self, workers: int, stopping: list[str]) -> None:
         """Takes note of workers that ended and starts those again that died."""
@@ -225,14 +269,14 @@ class _Supervisor:
                 signal.signal(number, handler)
 
 
-def _environment(url: str, place: int, workers: int, arguments: list[str]) -> Mapping[str, str]:
-    """A worker's environment: its storage, and its share of the machine."""
-    environment = {**os.environ, STORAGE_VARIABLE: url}
-    device = arguments[arguments.index("--device") + 1]
-    if device in ("auto", "cuda") and torch.cuda.is_available():
+def _share(settings: WorkerSettings, place: int, workers: int) -> Mapping[str, str]:
+    """What tells a worker its share of the machine: a GPU a rank, or a part of the cores."""
+    if settings.device in ("auto", "cuda") and torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
-    elif workers > 1 and "OMP_NUM_THREADS" not in os.environ:
-        environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // workers, 1))
-    return environment
+        first = place * settings.ranks
+        own = [gpus[(first + rank) % len(gpus)] for rank in range(settings.ranks)]
+        return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
+    if workers > 1 and "OMP_NUM_THREADS" not in os.environ:
+        return {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // workers, 1))}
+    return {}

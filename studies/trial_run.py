@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 from optuna.trial import TrialState
 
 from nasbench_at.config import RunConfig
+from nasbench_at.devices import select_device
 from nasbench_at.presets import resolve
 from nasbench_at.records import Record, read_record
 from studies.config import Objective, study_folder
@@ -39,13 +41,26 @@ class WorkerSettings:
         runs_dir: Where runs lie.
         data_root: Where the data set's files lie.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        ranks: Processes that train a trial together.
+        ranks: Processes that train a trial together; each takes a GPU where there are some.
+
+    Raises:
+        ValueError: If the device does not exist here, or there are too few for the ranks.
     """
 
     runs_dir: Path = Path("runs")
     data_root: Path | None = None
     device: str = "auto"
     ranks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.ranks < 1:
+            raise ValueError(f"ranks must be at least 1, got {self.ranks}")
+        device = select_device(self.device)
+        if device.type == "cuda" and self.ranks > torch.cuda.device_count():
+            raise ValueError(
+                f"ranks must be at most the number of GPUs, {torch.cuda.device_count()}, got "
+                f"{self.ranks}"
+            )
 
 
 @dataclass(frozen=True)

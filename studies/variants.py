@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,9 @@ def with_model(
     """Returns a run of another network; what describes a DS-Net does not go with one by name."""
     if model == "ds_net":
         return config
-    defaults = {f.name: getattr(RunConfig(), f.name) for f in fields(RunConfig)}
-    bare = {name: defaults[name] for name in DS_NET_FIELDS}
-    return replace(config, model=model, model_options=dict(options or {}), **bare)
+    network = RunConfig(model=model, model_options=dict(options or {}))
+    changed = ("model", "model_options", *DS_NET_FIELDS)
+    return replace(config, **{name: getattr(network, name) for name in changed})
 
 
 def with_training(config: RunConfig, method: str, beta: float | None = None) -> RunConfig:

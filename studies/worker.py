@@ -23,7 +23,7 @@ from studies.storage import patiently
 from studies.study import OpenStudy
 from studies.trial_run import TrialRun, WorkerSettings
 
-__all__ = ["Worker", "is_worker_dead", "say_to_stderr"]
+__all__ = ["Worker", "is_worker_dead", "say_to_stderr", "worker_lock", "worker_name"]
 
 WAIT_SECONDS = 2.0
 
@@ -43,7 +43,7 @@ class Worker:
         self.opened = opened
         self.settings = settings
         self.say = say
-        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.name = worker_name()
         self._stopping = False
 
     def run(self) -> bool:
@@ -55,7 +55,7 @@ class Worker:
             DiskFullError: If there is no room to write.
             StorageError: If the storage is away for too long.
         """
-        with _worker_lock(self.folder, self.name), self._stop_on_signals():
+        with worker_lock(self.folder, self.name), self._stop_on_signals():
             while not self._stopping:
                 patiently(lambda: release_stale_trials(self.opened), on_wait=self.say)
                 trial = patiently(
@@ -94,12 +94,17 @@ class Worker:
                 signal.signal(number, handler)
 
 
+def worker_name() -> str:
+    """Returns a name for a worker of this process: its host, its process and a number."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
 def _lock_path(folder: Path, worker: str) -> Path:
     return folder / "workers" / f"{worker}.lock"
 
 
 @contextmanager
-def _worker_lock(folder: Path, worker: str) -> Iterator[None]:
+def worker_lock(folder: Path, worker: str) -> Iterator[None]:
     """Holds a file for as long as this process lives, so that others can tell whether it does."""
     path = _lock_path(folder, worker)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,15 +115,17 @@ def _worker_lock(folder: Path, worker: str) -> Iterator[None]:
 
 
 def is_worker_dead(folder: Path, worker: str) -> bool:
-    """Whether a worker of this machine is known to be dead; False for those of others."""
-    path = _lock_path(folder, worker)
-    if not path.exists():
+    """Whether a worker of this host is known to be dead.
+
+    False for those of other hosts, whose locks need not be seen here: their heartbeats decide.
+    """
+    if worker.rsplit("-", 2)[0] != socket.gethostname():  # a host's name may hold dashes too
         return False
-    with path.open("r+") as file:
-        try:
+    try:
+        with _lock_path(folder, worker).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+    except (FileNotFoundError, BlockingIOError):  # it ended well, or it lives
+        return False
     return True
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from nasbench_at.allowed_values import Folder, Name, StorageUrl
-from nasbench_at.commands.input_errors import bad_input
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.commands.study_lookup import existing_storage, list_studies
 
 __all__ = [
     "DashboardArguments",
@@ -82,47 +83,43 @@ def _parse(
     return parse_flags(kind, words, command=f"study {command}", description=text)
 
 
-def _storage_url(arguments: StudyArguments, name: str) -> str:
-    from studies.config import study_folder
-    from studies.storage import SQLITE_FILE, storage_url
-
-    folder = study_folder(arguments.runs_dir, name)
-    url = storage_url(arguments.storage, folder)
-    if url.endswith(SQLITE_FILE) and not (folder / SQLITE_FILE).exists():
-        there = ", ".join(_names(arguments)) or "none"
-        raise ValueError(f"there is no study {name!r} in {str(folder.parent)!r}; there is {there}")
-    return url
-
-
-def _names(arguments: StudyArguments) -> list[str]:
-    """The studies among the runs, or the one that was named."""
-    if arguments.name is not None:
-        path = Path(arguments.name)
-        return [path.name if (path / "study.yaml").exists() else arguments.name]
-    folders = (arguments.runs_dir / "studies").glob("*/study.yaml")
-    return sorted(path.parent.name for path in folders)
+def _studies(arguments: StudyArguments) -> list[StudyArguments]:
+    """The study that was named, with the folder of its runs, or all that lie among the runs."""
+    if arguments.name is None:
+        return [replace(arguments, name=name) for name in list_studies(arguments.runs_dir)]
+    path = Path(arguments.name)
+    if (path / "study.yaml").exists():
+        path = path.resolve()
+        return [replace(arguments, name=path.name, runs_dir=path.parent.parent)]
+    return [arguments]
 
 
-def _only_name(arguments: StudyArguments) -> str:
-    names = _names(arguments)
-    if len(names) == 1:
-        return names[0]
+def _only_study(arguments: StudyArguments) -> StudyArguments:
+    found = _studies(arguments)
+    if len(found) == 1:
+        return found[0]
     where = str(arguments.runs_dir / "studies")
-    if not names:
+    if not found:
         raise ValueError(f"there is no study in {where!r}")
-    raise ValueError(f"there are several studies in {where!r}, name one: {', '.join(names)}")
+    names = ", ".join(str(one.name) for one in found)
+    raise ValueError(f"there are several studies in {where!r}, name one: {names}")
 
 
-def _open(arguments: StudyArguments, name: str) -> Any:
+def _open(arguments: StudyArguments) -> Any:
+    """Opens the study that the arguments name; writes nothing."""
     from studies.study import open_study
 
-    return open_study(name, _storage_url(arguments, name))
+    assert arguments.name is not None
+    url = existing_storage(arguments.name, arguments.runs_dir, arguments.storage)
+    return open_study(arguments.name, url)
 
 
-def _quietly() -> AbstractContextManager[None]:
+@contextmanager
+def _quietly() -> Iterator[None]:
     from studies.study import quiet_optuna
 
-    return quiet_optuna()
+    with quiet_optuna(), one_line_warnings():
+        yield
 
 
 def run_status(words: Sequence[str]) -> int:
@@ -133,23 +130,31 @@ def run_status(words: Sequence[str]) -> int:
     from nasbench_at.console import show_frame, stdout
     from studies.results import StudyResult, StudyStatus
 
-    with bad_input(), _quietly():
-        names = _names(arguments)
-        if not names:
-            _only_name(arguments)
-        for name in names:
-            opened = _open(arguments, name)
-            show_status(StudyStatus.of(opened))
-            result = StudyResult.of(opened, arguments.runs_dir)
-            if len(names) == 1:
+    with _quietly():
+        with bad_input():
+            found = _studies(arguments) or [_only_study(arguments)]
+            opened = [_open(one) for one in found]
+        for one, study in zip(found, opened, strict=True):
+            show_status(StudyStatus.of(study))
+            result = StudyResult.of(study, one.runs_dir)
+            if len(found) == 1:
                 show_frame(result.frame())
                 stdout.print(result.compute().describe(), highlight=False, soft_wrap=True)
-            if len(opened.config.objectives) > 1:
+            if len(study.config.objectives) > 1:
                 stdout.print("Pareto front:")
                 show_frame(result.pareto())
-            elif len(result.records):
-                stdout.print(f"best: {result.best().run_id}", highlight=False, soft_wrap=True)
+            elif best := _describe_best(result):
+                stdout.print(f"best: {best}", highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _describe_best(result: Any) -> str:
+    trial = result.best_trial()
+    if trial is None:
+        return ""
+    run_id: str = trial.user_attrs["run_id"]
+    is_there = any(record.run_id == run_id for record in result.records)
+    return run_id if is_there else f"{run_id} (its record is missing)"
 
 
 def run_repair(words: Sequence[str]) -> int:
@@ -161,10 +166,12 @@ def run_repair(words: Sequence[str]) -> int:
     from studies.queue import fill_queue, requeue_failed
     from studies.supervisor import release_dead_workers
 
-    with bad_input(), _quietly():
-        name = _only_name(arguments)
-        opened = _open(arguments, name)
-        released = release_dead_workers(opened, study_folder(arguments.runs_dir, name))
+    with _quietly():
+        with bad_input():
+            study = _only_study(arguments)
+            opened = _open(study)
+        name = opened.config.name
+        released = release_dead_workers(opened, study_folder(study.runs_dir, name))
         missing = fill_queue(opened)
         failed = requeue_failed(opened)
     stdout.print(
@@ -184,11 +191,15 @@ def run_export(words: Sequence[str]) -> int:
     from nasbench_at.tables import write_frame
     from studies.results import StudyResult
 
-    with bad_input(), _quietly():
-        name = _only_name(arguments)
-        result = StudyResult.of(_open(arguments, name), arguments.runs_dir)
-        out = arguments.out or Path(f"{name}.csv")
-        write_frame(result.frame(), out)
+    with _quietly():
+        with bad_input():
+            study = _only_study(arguments)
+            opened = _open(study)
+        result = StudyResult.of(opened, study.runs_dir)
+        frame = result.frame()
+    out = arguments.out or Path(f"{opened.config.name}.csv")
+    with bad_input():
+        write_frame(frame, out)
     stdout.print(f"{len(result.trials)} trials written to {out}", highlight=False, soft_wrap=True)
     return 0
 
@@ -200,8 +211,11 @@ def run_importance(words: Sequence[str]) -> int:
     from nasbench_at.console import show_frame
     from studies.results import StudyResult
 
-    with bad_input(), _quietly():
-        result = StudyResult.of(_open(arguments, _only_name(arguments)), arguments.runs_dir)
+    with _quietly():
+        with bad_input():
+            study = _only_study(arguments)
+            result = StudyResult.of(_open(study), study.runs_dir)
+            result.check_varied()
         importance = result.importance()
     show_frame(importance.rename_axis("parameter").rename("importance").reset_index())
     return 0
@@ -213,16 +227,17 @@ def run_dashboard(words: Sequence[str]) -> int:
         arguments = _parse(DashboardArguments, words, "dashboard", run_dashboard.__doc__)
     from nasbench_at.console import stdout
 
-    with bad_input():
+    with bad_input(), _quietly():
         try:
             from optuna_dashboard import run_server
         except ImportError:
             raise ValueError(
                 "the dashboard needs optuna-dashboard: pip install 'nasbench-at[dashboard]'"
             ) from None
-        name = _only_name(arguments)
-        opened = _open(arguments, name)
-    stdout.print(f"study {name}: http://{arguments.host}:{arguments.port}/", highlight=False)
+        opened = _open(_only_study(arguments))
+    stdout.print(
+        f"study {opened.config.name}: http://{arguments.host}:{arguments.port}/", highlight=False
+    )
     try:
         run_server(opened.storage, host=arguments.host, port=arguments.port)
     except OSError as error:

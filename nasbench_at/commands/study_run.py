@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import shlex
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
@@ -12,9 +12,18 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from nasbench_at.allowed_values import DataRoot, Device, Folder, Name, Range, StorageUrl
+from nasbench_at.allowed_values import (
+    DataRoot,
+    Device,
+    Folder,
+    Name,
+    Range,
+    StorageUrl,
+    hide_passwords,
+)
 from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
 from nasbench_at.commands.run_arguments import RunArguments
+from nasbench_at.commands.study_lookup import existing_storage, warn_of_password
 from nasbench_at.config import RunConfig
 from nasbench_at.evaluation_options import AASamples, AttackNames
 
@@ -87,13 +96,9 @@ def run_study_run(words: Sequence[str]) -> int:
     with bad_input():
         recipe = find_recipe(words[0])
         arguments = _parse(recipe, words[0], words[1:])
-        config = _make_study(recipe, arguments)
+        config = _make_study(recipe, arguments, _given_seeds(arguments, words))
     if arguments.print_sbatch:
-        from nasbench_at.slurm import worker_script
-
-        kept = [word for word in words if word != "--print-sbatch"]
-        create = shlex.join(["nasbench-at", "study", "run", *kept, "--workers", "0"])
-        sys.stdout.write(worker_script(config.name, create, _worker_words(arguments)))
+        sys.stdout.write(_array_script(config.name, arguments, words))
         return 0
     if arguments.dry_run:
         return _show_cost(config, arguments)
@@ -151,12 +156,18 @@ def _flags_of(recipe: Callable[..., Any]) -> type:
     return kind
 
 
-def _make_study(recipe: Callable[..., Any], arguments: Any) -> Any:
+def _given_seeds(arguments: Any, words: Sequence[str]) -> tuple[int, ...]:
+    """The seeds that flags name; a configuration always has one, which nobody need have meant."""
+    is_given = any(word.partition("=")[0] == "--seed" for word in words)
+    seeds: tuple[int, ...] = arguments.seeds or ((arguments.seed,) if is_given else ())
+    return seeds
+
+
+def _make_study(recipe: Callable[..., Any], arguments: Any, seeds: tuple[int, ...]) -> Any:
     parameters = inspect.signature(recipe).parameters
     options = {
         name: getattr(arguments, name) for name in parameters if name not in ("base", "seeds")
     }
-    seeds = arguments.seeds or ((arguments.seed,) if arguments.seed else ())
     if "seeds" in parameters and seeds:
         options["seeds"] = seeds
     config = recipe(arguments.config(), **options)
@@ -168,10 +179,25 @@ def _make_study(recipe: Callable[..., Any], arguments: Any) -> Any:
     return replace(config, **changes)
 
 
-def _worker_words(arguments: StudyRunArguments) -> list[str]:
-    words = ["--runs-dir", str(arguments.runs_dir), "--device", arguments.device]
-    words += [] if arguments.data_root is None else ["--data-root", str(arguments.data_root)]
-    return words + (["--ranks", str(arguments.ranks)] if arguments.ranks > 1 else [])
+def _array_script(name: str, arguments: StudyRunArguments, words: Sequence[str]) -> str:
+    from nasbench_at.slurm import words_without, worker_script
+    from studies.storage import STORAGE_VARIABLE
+
+    url = arguments.storage
+    is_secret = url is not None and hide_passwords(url) != url
+    create = words_without(words, "--print-sbatch", has_value=False)
+    create = [*words_without(create, "--workers"), "--workers", "0"]
+    worker = ["--runs-dir", str(arguments.runs_dir), "--device", arguments.device]
+    worker += [] if arguments.data_root is None else ["--data-root", str(arguments.data_root)]
+    worker += ["--ranks", str(arguments.ranks)] if arguments.ranks > 1 else []
+    worker += ["--any-code"] if arguments.any_code else []
+    if is_secret:
+        create = words_without(create, "--storage")
+    elif url is not None:
+        worker += ["--storage", url]
+    needs_variable = is_secret or (url is None and bool(os.environ.get(STORAGE_VARIABLE)))
+    variable = STORAGE_VARIABLE if needs_variable else None
+    return worker_script(name, ["study", "run", *create], worker, variable=variable)
 
 
 def _show_cost(config: Any, arguments: StudyRunArguments) -> int:
@@ -186,28 +212,33 @@ def _show_cost(config: Any, arguments: StudyRunArguments) -> int:
 
 def _run(config: Any, arguments: StudyRunArguments) -> int:
     from nasbench_at.commands.study_progress import StudyReporter, show_results
-    from studies.supervisor import StudyInterruptedError, create_study, run_study
+    from studies.supervisor import StudyInterruptedError, create_study, work_through
+    from studies.trial_run import WorkerSettings
 
-    common: dict[str, Any] = {
-        "runs_dir": arguments.runs_dir,
-        "storage": arguments.storage,
-        "data_root": arguments.data_root,
-        "any_code": arguments.any_code,
-    }
-    with bad_input(), one_line_warnings():
+    with one_line_warnings():
+        with bad_input():
+            warn_of_password(arguments.storage)
+            settings = WorkerSettings(
+                arguments.runs_dir, arguments.data_root, arguments.device, arguments.ranks
+            )
+            opened = create_study(
+                config,
+                runs_dir=arguments.runs_dir,
+                storage=arguments.storage,
+                data_root=arguments.data_root,
+                any_code=arguments.any_code,
+            )
         if arguments.workers == 0:
-            create_study(config, **common)
             sys.stdout.write(f"study {config.name} waits for workers\n")
             return 0
         reporter = StudyReporter(config.name)
         try:
-            result = run_study(
-                config,
+            result = work_through(
+                opened,
+                settings,
                 workers=arguments.workers,
-                device=arguments.device,
-                ranks=arguments.ranks,
+                any_code=arguments.any_code,
                 on_status=reporter.update,
-                **common,
             )
         except StudyInterruptedError as stopped:
             sys.stderr.write(f"nasbench-at: {stopped}; the same command goes on\n")
@@ -226,30 +257,27 @@ def run_study_worker(words: Sequence[str]) -> int:
             WorkerArguments, words, command="study worker", description=run_study_worker.__doc__
         )
     from studies.forkserver import start_forkserver
+    from studies.lifeline import end_with_supervisor
 
+    end_with_supervisor()
     start_forkserver()
-    from studies.config import study_folder
-    from studies.storage import StorageError, storage_url
+    from studies.storage import StorageError
     from studies.study import open_study, quiet_optuna
     from studies.trial_run import DiskFullError, WorkerSettings
     from studies.worker import Worker, say_to_stderr
 
-    folder = study_folder(arguments.runs_dir, arguments.name)
-    url = storage_url(arguments.storage, folder)
     with quiet_optuna(), one_line_warnings():
         with bad_input():
-            if url.startswith("sqlite") and not folder.exists():
-                raise ValueError(f"there is no study in {str(folder)!r}")
+            settings = WorkerSettings(
+                arguments.runs_dir, arguments.data_root, arguments.device, arguments.ranks
+            )
             opened = open_study(
                 arguments.name,
-                url,
+                existing_storage(arguments.name, arguments.runs_dir, arguments.storage),
                 data_root=arguments.data_root,
                 any_code=arguments.any_code,
                 to_work=True,
             )
-        settings = WorkerSettings(
-            arguments.runs_dir, arguments.data_root, arguments.device, arguments.ranks
-        )
         try:
             finished = Worker(opened, settings, say_to_stderr).run()
         except (StorageError, DiskFullError) as error:

@@ -81,8 +81,10 @@ def test_help_of_a_recipe_shows_its_own_flags_and_those_of_training(capsys):
             ["run", "block-space", "--storage", "postgresql+psycopg://u@127.0.0.1:9/d"],
             "storage 'postgresql+psycopg://u@127.0.0.1:9/d' cannot be reached",
         ),
-        (["worker", "none"], "there is no study in 'runs/studies/none'"),
-        (["status", "none"], "there is no study 'none' in 'runs/studies'; there is none"),
+        (["status", "none"], "there is no study 'none' in 'runs/studies'; known: none"),
+        (["run", "block-space", "--storage", "mysql://x", "--dry-run"], "sqlite or postgresql"),
+        (["run", "block-space", "--device", "cuda:99"], "device 'cuda:99' is not available"),
+        (["run", "block-space", "--ranks", "0"], "ranks must be"),
         (["status"], "there is no study in 'runs/studies'"),
         (["export", "--out", "a.doc"], "--out must end in .csv, .parquet, .tex, got 'a.doc'"),
     ],
@@ -161,6 +163,78 @@ def test_importance_names_the_parameters(capsys):
     text = capsys.readouterr().out
     assert "residual" in text
     assert "seed" in text
+
+
+@pytest.mark.parametrize("command", ["status", "export", "importance", "dashboard", "repair"])
+@pytest.mark.parametrize("storage", [[], ["--storage", "sqlite:///elsewhere.db"]])
+def test_looking_for_a_study_that_is_not_there_writes_nothing(command, storage, capsys):
+    create("--name", "other")
+    before = sorted(Path().rglob("*"))
+    assert main(["study", command, "nope", *storage]) == 2
+    error = capsys.readouterr().err
+    if storage:
+        assert "storage 'sqlite:///elsewhere.db' holds no studies" in error
+    else:
+        assert "there is no study 'nope' in 'runs/studies'; known: other" in error
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_worker_of_a_study_that_is_not_there_writes_nothing(capsys):
+    assert main(["study", "worker", "nope"]) == 2
+    assert "there is no study 'nope' in 'runs/studies'; known: none" in capsys.readouterr().err
+    assert not list(Path().iterdir())
+
+
+def test_looking_at_a_study_writes_nothing():
+    create()
+    tell("block-space", 0.25, 0.75)
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    assert main(["study", "status"]) == 0
+    assert main(["study", "importance"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+
+
+def test_status_tells_the_best_although_its_record_is_missing(capsys):
+    create()
+    tell("block-space", 0.25, 0.75)
+    run_id = (
+        open_study("block-space", storage_url(None, study_folder("runs", "block-space")))
+        .config.cells[1]
+        .config.run_id
+    )
+    Path("runs", run_id).mkdir()
+    assert main(["study", "status"]) == 0
+    assert f"best: {run_id} (its record is missing)" in capsys.readouterr().out
+
+
+def test_what_fails_after_the_checks_is_a_fault(monkeypatch, capsys):
+    create()
+    tell("block-space", 0.25, 0.75)
+
+    def broken(*words: object, **options: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("studies.results.StudyResult.frame", broken)
+    for command in ("status", "export"):
+        assert main(["study", command]) == 1
+        assert "ValueError: a bug; traceback in " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "seeds"),
+    [
+        ([], [0, 1, 2]),
+        (["--seed", "0"], [0]),
+        (["--seed=0"], [0]),
+        (["--seed", "5"], [5]),
+        (["--seeds", "0"], [0]),
+        (["--seeds", "4", "0"], [4, 0]),
+    ],
+)
+def test_seeds_are_those_of_the_flags_else_the_recipes(flags, seeds):
+    create(*flags, "--ways", "at", "--models", "tiny_resnet", recipe="methods")
+    url = storage_url(None, study_folder("runs", "methods"))
+    assert [cell.config.seed for cell in open_study("methods", url).config.cells] == seeds
 
 
 def test_importance_of_too_few_trials_is_bad_input(capsys):

@@ -82,6 +82,22 @@ def test_best_must_be_feasible(base, tmp_path):
         StudyResult.of(opened, tmp_path).best()
 
 
+def test_best_run_whose_record_is_missing_is_named(tiny_study, tmp_path):
+    opened = open_filled(tiny_study, tmp_path)
+    tell(opened, 0.25)
+    tell(opened, 0.75)
+    result = StudyResult.of(opened, tmp_path)
+    run_id = tiny_study.cells[1].config.run_id
+    best = result.best_trial()
+    assert best is not None
+    assert best.user_attrs["run_id"] == run_id
+    with pytest.raises(
+        ValueError, match=f"best run of study 'block-space' is missing: {run_id}/rec"
+    ):
+        result.best()
+    assert list(result.pareto()["run_id"]) == [run_id]
+
+
 def test_seeded_samplers_choose_by_slot_and_not_by_worker(base, tmp_path):
     config = search(base, num_trials=6, pool=("residual", "mbconv", "dense"), sampler="random")
     chosen = []

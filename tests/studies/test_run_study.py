@@ -230,6 +230,34 @@ def test_ranks_that_are_asked_to_stop_save_and_go_on(stripes):
     assert resumed_epoch(trial) > 2
 
 
+def processes_in(folder: Path) -> list[int]:
+    """The other processes that work in a folder."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if link.readlink() == folder and int(link.parent.name) != os.getpid():
+                found.append(int(link.parent.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs /proc")
+@pytest.mark.parametrize(("workers", "ranks"), [(2, 1), (1, 2)])
+def test_nothing_outlives_a_supervisor_that_is_killed(workers, ranks, stripes, tmp_path):
+    study = RunningStudy(slow_study(stripes), workers=workers, ranks=ranks)
+    study.wait_for_epochs(2)
+    assert len(processes_in(tmp_path)) > workers + ranks
+    study.process.kill()
+    study.finish()
+    wait_for(lambda: not processes_in(tmp_path), seconds=60)
+    assert [trial.state for trial in study.trials()] == [TrialState.WAITING]
+    (metrics,) = Path("runs").glob("*/metrics.jsonl")
+    assert len(metrics.read_text().splitlines()) < 25
+    logs = "".join(path.read_text() for path in (study.folder / "logs").glob("worker-*.log"))
+    assert "trial 0 goes back to the queue: " in logs
+
+
 def test_trial_that_raises_costs_one_trial(stripes):
     base = tiny_run(stripes, epochs=1)
     bad = replace(base, lr=1e30)

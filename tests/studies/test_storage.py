@@ -12,7 +12,6 @@ from studies.storage import (
     STORAGE_VARIABLE,
     StorageError,
     heartbeat,
-    hide_password,
     open_storage,
     patiently,
     storage_url,
@@ -66,17 +65,41 @@ def test_other_errors_are_not_waited_out():
         ("postgresql+psyco://h/d", "storage 'postgresql.psyco://h/d' needs a driver"),
         ("sqlite:////none/at/all/s.db", "storage 'sqlite:////none/at/all/s.db' cannot be reached"),
         ("postgresql+psycopg://u:secret@127.0.0.1:9/d", r"u:\*\*\*@127.0.0.1:9/d' cannot be"),
+        (
+            "postgresql+psycopg://u:se@secret@h/d",
+            r"written %40, got 'postgresql.psycopg://u:\*\*\*@h",
+        ),
+        ("postgresql+psycopg://127.0.0.1:9/d?password=secret", r"9/d.password=\*\*\*' cannot"),
+        ("postgresql+psycopg://u:secret@h:x/d", r"got 'postgresql.psycopg://u:\*\*\*@h:x/d'"),
+        ("mysql://u:secret@h/d", r"got 'mysql://u:\*\*\*@h/d'"),
     ],
 )
 def test_storage_that_cannot_be_opened_is_named_in_a_line(url, message):
     with pytest.raises(StorageError, match=message) as error:
-        open_storage(url)
+        open_storage(url, create=True)
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)
 
 
-def test_password_is_hidden():
-    assert hide_password("postgresql+psycopg://u:secret@h/d") == "postgresql+psycopg://u:***@h/d"
+def test_storage_that_is_looked_at_is_not_made(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    with pytest.raises(StorageError, match=r"storage 'sqlite:///.*/s\.db' holds no studies"):
+        open_storage(url)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "s.db").touch()
+    with pytest.raises(StorageError, match="holds no studies"):
+        open_storage(url)
+    assert (tmp_path / "s.db").stat().st_size == 0
+    open_storage(url, create=True)
+    open_storage(url)
+
+
+def test_reason_of_an_outage_holds_no_password(monkeypatch):
+    def call() -> None:
+        raise OSError("no route to postgresql://u:secret@h/d")
+
+    with pytest.raises(StorageError, match=r"no route to postgresql://u:\*\*\*@h/d"):
+        patiently(call, patience=0)
 
 
 def test_storage_is_given_or_the_environments_or_sqlite(tmp_path, monkeypatch):
@@ -90,7 +113,7 @@ def test_storage_is_given_or_the_environments_or_sqlite(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_writer_that_holds_sqlite_is_waited_for(tmp_path):
     path = tmp_path / "s.db"
-    storage = open_storage(f"sqlite:///{path}")
+    storage = open_storage(f"sqlite:///{path}", create=True)
     study = optuna.create_study(storage=storage, study_name="s")
     holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     holder.execute("BEGIN EXCLUSIVE")
@@ -104,7 +127,7 @@ def test_writer_that_holds_sqlite_is_waited_for(tmp_path):
 
 
 def test_heartbeat_beats_and_outlives_an_outage(tmp_path, monkeypatch):
-    storage = open_storage(f"sqlite:///{tmp_path}/s.db")
+    storage = open_storage(f"sqlite:///{tmp_path}/s.db", create=True)
     beats: list[int] = []
     failures = iter([AWAY])
     done = threading.Event()
