@@ -59,8 +59,6 @@ class AdaRK(nn.Module):
         self.residual = PreActivation(channels, channels, activation=activation, norm=norm)
         self.second_norm1 = make_norm(norm, channels) if separate_norms else None
         self.second_norm2 = make_norm(norm, channels) if separate_norms else None
-        if separate_norms:
-            self.residual.conv_norm_pairs = ()  # the first convolution feeds two norms
         self.norm = make_norm(norm, channels)
         self.first_updates = 2 if authors_updates and not separate_norms else 1
 

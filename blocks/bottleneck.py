@@ -48,7 +48,6 @@ class Bottleneck(nn.Module):
         self.norm3 = make_norm(norm, channels)
         self.norm = make_norm(norm, channels)
         self.activation = make_activation(activation, norm=norm)
-        self.conv_norm_pairs = (("reduce", "norm1"), ("conv", "norm2"), ("expand", "norm3"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""

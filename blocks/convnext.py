@@ -53,7 +53,6 @@ class ConvNeXt(nn.Module):
         self.activation = make_activation(activation)
         self.project = conv1x1(hidden, channels, bias=True)
         self.layer_scale = nn.Parameter(torch.full((channels, 1, 1), layer_scale))
-        self.conv_norm_pairs = (("depthwise", "norm"),)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""

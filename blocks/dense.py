@@ -35,7 +35,6 @@ class DenseLayer(nn.Module):
         self.norm2 = make_norm(norm, bottleneck)
         self.conv2 = conv3x3(bottleneck, growth)
         self.activation = make_activation(activation, norm=norm)
-        self.conv_norm_pairs = (("conv1", "norm2"),)
 
     def forward(self, *features: Tensor) -> Tensor:
         """Maps features of together ``in_channels`` channels to ``(N, growth, H, W)``."""

@@ -25,7 +25,6 @@ class BasicBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels)
         self.norm2 = make_norm(norm, channels)
         self.activation = make_activation(activation, norm=norm)
-        self.conv_norm_pairs = (("conv1", "norm1"), ("conv2", "norm2"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""
@@ -42,7 +41,6 @@ class Root(nn.Module):
         self.conv = conv1x1(num_inputs * channels, channels)
         self.norm = make_norm(norm, channels)
         self.activation = make_activation(activation, norm=norm)
-        self.conv_norm_pairs = (("conv", "norm"),)
 
     def forward(self, *features: Tensor) -> Tensor:
         """Maps ``num_inputs`` tensors ``(N, C, H, W)`` to one of that shape."""

@@ -175,9 +175,6 @@ def conv3x3(
 class PreActivation(nn.Module):
     """norm, activation, 3×3 convolution, twice: the residual that several blocks share.
 
-    ``conv_norm_pairs`` names, here and in other modules, each convolution whose output goes into
-    one norm and nowhere else: an attack computes the two as one.
-
     Args:
         in_channels: Input channels.
         out_channels: Output channels.
@@ -203,7 +200,6 @@ class PreActivation(nn.Module):
         self.norm2 = make_norm(norm, out_channels)
         self.conv2 = conv3x3(out_channels, out_channels, bias=bias)
         self.activation = make_activation(activation, norm=norm)
-        self.conv_norm_pairs: tuple[tuple[str, str], ...] = (("conv1", "norm2"),)
 
     def activate_input(self, x: Tensor, *, updates: int = 1) -> Tensor:
         """First norm and activation; ``updates`` as in :func:`norm_with_updates`."""

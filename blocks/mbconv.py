@@ -112,7 +112,6 @@ class MBConv(nn.Module):
         self.norm3 = make_norm(norm, channels)
         self.norm = make_norm(norm, channels)
         self.activation = make_activation(activation, norm=norm)
-        self.conv_norm_pairs = (("expand", "norm1"), ("depthwise", "norm2"), ("project", "norm3"))
         self.drop_rate = drop_connect
 
     def forward(self, x: Tensor) -> Tensor:

@@ -40,7 +40,6 @@ class PlainConv(nn.Module):
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
         self.norm = make_norm(norm, channels)
         self.activation = make_activation(activation, norm=norm)
-        self.conv_norm_pairs = (("conv", "norm"),)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""

@@ -72,7 +72,6 @@ class ReductionBlock(nn.Module):
         self.shortcut = nn.Sequential(
             conv1x1(in_channels, out_channels, stride=stride), make_norm(norm, out_channels)
         )
-        self.conv_norm_pairs = (("shortcut.0", "shortcut.1"),)
         self.norm = make_norm(norm, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -54,7 +54,6 @@ class SeparableConv(nn.Module):
         self.depthwise2 = depthwise()
         self.pointwise2 = conv1x1(channels, channels)
         self.norm2 = make_norm(norm, channels)
-        self.conv_norm_pairs = (("pointwise1", "norm1"), ("pointwise2", "norm2"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""

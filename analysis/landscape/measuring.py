@@ -121,7 +121,9 @@ def measuring(
     with ExitStack() as stack:
         for own in [model, *(copy.deepcopy(model) for _ in range(num_workers - 1))]:
             stack.enter_context(attack_mode(own))
-            move = stack.enter_context(moving_weights(own, directions, fold=fold))
+            move = stack.enter_context(
+                moving_weights(own, directions, images=measure.images, fold=fold)
+            )
             idle.put((own, move))
         if num_workers == 1:
             yield lambda points: map(loss_at, points)

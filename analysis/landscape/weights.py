@@ -30,6 +30,7 @@ def moving_weights(
     model: nn.Module,
     directions: Sequence[Direction],
     *,
+    images: Tensor,
     fold: bool,
 ) -> Iterator[Move]:
     """Lets a model's weights move along directions; afterwards they are what they were.
@@ -44,6 +45,7 @@ def moving_weights(
     Args:
         model: In eval mode.
         directions: What is added to the weights, all of the same parameters.
+        images: What the model takes, shape ``(N, ...)``.
         fold: Whether to fold; only if the parameters of norms do not move.
     """
     folded = folded_norms if fold else _unfolded
@@ -55,7 +57,7 @@ def moving_weights(
         for values in (originals, *directions):
             for name, parameter in parameters.items():
                 parameter.data = values[name].to(originals[name].device)
-            with folded(model), torch.no_grad():
+            with folded(model, images), torch.no_grad():
                 buffers.append(torch.cat([_flatten(_tensor_at(model, slot)) for slot in slots]))
         base, *steps = buffers
         current = base.clone()
@@ -66,7 +68,7 @@ def moving_weights(
             for coordinate, step in zip(coordinates, steps, strict=True):
                 current.add_(step, alpha=coordinate)
 
-        with folded(model):
+        with folded(model, images):
             _look_into(model, slots, current)
             yield move
     finally:
@@ -74,8 +76,8 @@ def moving_weights(
             parameter.data = originals[name]
 
 
-def _unfolded(model: nn.Module) -> AbstractContextManager[None]:
-    del model
+def _unfolded(model: nn.Module, images: Tensor) -> AbstractContextManager[None]:
+    del model, images
     return nullcontext()
 
 

@@ -99,7 +99,7 @@ class EarlyStopPGD:
         result = start_points(self.start, LINF, clean, self.eps, generator).clamp(0, 1)
         rows = torch.arange(len(x), device=x.device)
         steps_left = torch.full_like(y, self.tau)
-        with attack_mode(model), folded_norms(model):
+        with attack_mode(model), folded_norms(model, x):
             for _ in range(self.steps):
                 noise = self.noise * gaussian_like(x, generator) if self.noise else None
                 gradient, fooled = gradient_and_verdict(

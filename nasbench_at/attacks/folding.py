@@ -3,61 +3,85 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TypeGuard
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 # SyncBatchNorm and all BatchNorm*d; the base class has no public name.
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
+
+from .conv_norm_pairs import find_conv_norm_pairs
+from .guard import cuda_devices
+
+Coefficients: TypeAlias = tuple[Tensor, Tensor]
+StandIns: TypeAlias = dict[nn.Module, nn.Module]
+
+# With all norms in eval mode, these compute one affine map a channel. A class that overrides them,
+# such as timm's BatchNormAct2d, computes something else.
+_NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_NUM_TRIED = 2
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+# Rounding turns the sign of a few ReLUs' inputs, which the gradient sees; a convolution that was
+# folded wrongly gives another function.
+_GRADIENT_TOLERANCE = 0.1
+
+
+class _Plan(NamedTuple):
+    """What may be replaced, by the modules' names."""
+
+    norms: frozenset[str]
+    pairs: Mapping[str, str]
 
 
 @contextmanager
-def folded_norms(model: nn.Module) -> Iterator[None]:
+def folded_norms(model: nn.Module, x: Tensor) -> Iterator[None]:
     """Let BatchNorm layers in eval mode be what they compute: one affine map a channel.
 
     Its coefficients are worked out once, for all steps of an attack, and its backward pass is a
-    multiplication. A layer behind a convolution of its own, named by `conv_norm_pairs` of the
-    module that holds both, becomes part of that convolution. Results differ by rounding.
+    multiplication. A layer behind a convolution of its own becomes part of that convolution.
+    Results differ by rounding. A layer stays if it has hooks or parametrisations, or its class has
+    a `forward` of its own.
+
+    Which convolution stands before which norm is seen in a forward pass on two images, tried out,
+    and remembered until the model's structure changes.
 
     Inside, other modules stand in the place of these layers. They are of the same types and shapes
     in every attack, so that code compiled for one serves the next.
 
     Args:
-        model: The model, in the mode in which it will be attacked.
+        model: the model, in the mode in which it will be attacked.
+        x: images that it can be tried out with, (N, ...).
     """
-    replaced: list[tuple[nn.Module, str, nn.Module]] = []
-
-    def put(parent: nn.Module, name: str, module: nn.Module) -> None:
-        path, _, leaf = name.rpartition(".")
-        holder = parent.get_submodule(path)
-        replaced.append((holder, leaf, holder.get_submodule(leaf)))
-        setattr(holder, leaf, module)
-
-    try:
-        for parent in list(model.modules()):
-            for conv_name, norm_name in getattr(parent, "conv_norm_pairs", ()):
-                conv, norm = parent.get_submodule(conv_name), parent.get_submodule(norm_name)
-                if _is_plain_convolution(conv) and _is_foldable(norm):
-                    put(parent, conv_name, _fold(conv, norm))
-                    put(parent, norm_name, nn.Identity())
-            for name, child in list(parent.named_children()):
-                if _is_foldable(child):
-                    put(parent, name, AffineMap(child))
+    modules = dict(model.named_modules())
+    chosen = {name: module for name, module in modules.items() if _is_exact(module)}
+    if not chosen:
         yield
-    finally:
-        for holder, leaf, module in reversed(replaced):
-            setattr(holder, leaf, module)
+        return
+    plan = _remembered_plan(model, modules, x)
+    maps = {norm: _coefficients(norm) for name, norm in chosen.items() if name in plan.norms}
+    pairs = {
+        conv: norm
+        for conv_name, norm_name in plan.pairs.items()
+        if _is_plain_convolution(conv := modules[conv_name])
+        and (norm := chosen.get(norm_name)) in maps
+    }
+    with _replaced(model, _stand_ins(maps, pairs)):
+        yield
 
 
 class AffineMap(nn.Module):
     """A BatchNorm layer in eval mode: scale times input plus shift, channel by channel."""
 
-    def __init__(self, norm: _BatchNorm) -> None:
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
-        self.scale, self.shift = _coefficients(norm)
+        self.scale, self.shift = scale, shift
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, ...) to the same shape."""
@@ -66,16 +90,36 @@ class AffineMap(nn.Module):
         return torch.addcmul(shift, x, scale)
 
 
-def _is_plain_convolution(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
+def _is_exact(module: nn.Module) -> TypeGuard[_BatchNorm]:
+    """Whether a layer computes an affine map of fixed coefficients and nothing else."""
+    return (
+        isinstance(module, _BatchNorm)
+        and not module.training
+        and module.running_var is not None
+        and type(module).forward in _NORM_FORWARDS
+        and _is_untouched(module)
+    )
+
+
+def _is_plain_convolution(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """A convolution whose weight is a parameter, not computed from others as spectral norm does."""
-    return isinstance(conv, nn.Conv2d) and "weight" in conv._parameters
+    return (
+        isinstance(module, nn.Conv2d)
+        and "weight" in module._parameters
+        and "bias" in module._parameters
+        and _is_untouched(module)
+    )
 
 
-def _is_foldable(norm: nn.Module) -> TypeGuard[_BatchNorm]:
-    return isinstance(norm, _BatchNorm) and not norm.training and norm.running_var is not None
+def _is_untouched(module: nn.Module) -> bool:
+    return (
+        "forward" not in vars(module)
+        and not parametrize.is_parametrized(module)
+        and not any(vars(module).get(hooks) for hooks in _HOOKS)
+    )
 
 
-def _coefficients(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+def _coefficients(norm: _BatchNorm) -> Coefficients:
     """Return scale and shift of the affine map that a BatchNorm layer is in eval mode, (C,)."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -86,11 +130,127 @@ def _coefficients(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias.detach()
 
 
-def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> nn.Conv2d:
-    """Return convolution and norm in one, with tensors for parameters."""
-    scale, shift = _coefficients(norm)
+def _fold(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
+    """Return convolution and affine map in one, with tensors for parameters."""
     bias = shift if conv.bias is None else shift + conv.bias.detach() * scale
     folded = copy.copy(conv)
     vars(folded)["_parameters"] = {}
     vars(folded).update(weight=conv.weight.detach() * scale.view(-1, 1, 1, 1), bias=bias)
     return folded
+
+
+def _stand_ins(
+    maps: Mapping[_BatchNorm, Coefficients], pairs: Mapping[nn.Conv2d, _BatchNorm]
+) -> StandIns:
+    """Return what stands in the place of which module."""
+    stand_ins: StandIns = {norm: AffineMap(*both) for norm, both in maps.items()}
+    for conv, norm in pairs.items():
+        stand_ins[conv] = _fold(conv, *maps[norm])
+        stand_ins[norm] = nn.Identity()
+    return stand_ins
+
+
+@contextmanager
+def _replaced(model: nn.Module, stand_ins: StandIns) -> Iterator[None]:
+    """Put other modules in the place of some, wherever in the model these are held."""
+    places = [
+        (parent._modules, name, child)
+        for parent in list(model.modules())
+        for name, child in parent._modules.items()
+        if child in stand_ins
+    ]
+    try:
+        for holder, name, child in places:
+            holder[name] = stand_ins[child]
+        yield
+    finally:
+        for holder, name, child in places:
+            holder[name] = child
+
+
+_PLANS: WeakKeyDictionary[nn.Module, tuple[Any, _Plan]] = WeakKeyDictionary()
+
+
+def _remembered_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> _Plan:
+    structure = [_describe(name, module) for name, module in modules.items()]
+    known = _PLANS.get(model)
+    if known is None or known[0] != structure:
+        known = structure, _make_plan(model, modules, x[:_NUM_TRIED].detach())
+        _PLANS[model] = known
+    return known[1]
+
+
+def _describe(name: str, module: nn.Module) -> list[Any]:
+    """Return a module's name, class and settings, which decide what its forward pass does."""
+    settings = [
+        value
+        for value in vars(module).values()
+        if type(value) in _PLAIN
+        or (type(value) is tuple and all(type(entry) in _PLAIN for entry in value))
+    ]
+    return [name, type(module), *settings]
+
+
+def _make_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> _Plan:
+    """Find out what can be replaced, by running the model with and without."""
+    names = {module: name for name, module in modules.items()}
+    with (
+        torch.random.fork_rng(devices=cuda_devices(model)),
+        torch.autocast(x.device.type, enabled=False),
+        _uncompiled(),
+        torch.enable_grad(),
+    ):
+        # Drawn, because norms that were not trained yet are nearly the identity, with which every
+        # way of folding agrees.
+        generator = torch.Generator().manual_seed(0)
+        maps = {m: _draw_coefficients(m, generator) for m in modules.values() if _is_exact(m)}
+        convs = [m for m in modules.values() if _is_plain_convolution(m)]
+        try:
+            pairs = find_conv_norm_pairs(model, x.clone().requires_grad_(), convs, maps)
+            expected = _try_out(model, x, _stand_ins(maps, {}))
+        except Exception:  # noqa: BLE001 - a model that cannot do without its layers keeps them
+            return _Plan(frozenset(), {})
+        try:
+            agrees = _agree(_try_out(model, x, _stand_ins(maps, pairs)), expected)
+        except Exception:  # noqa: BLE001
+            agrees = False
+    return _Plan(
+        frozenset(names[norm] for norm in maps),
+        {names[conv]: names[norm] for conv, norm in pairs.items()} if agrees else {},
+    )
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Let compiled parts run as they were written. Importing the compiler takes seconds."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _draw_coefficients(norm: _BatchNorm, generator: Generator) -> Coefficients:
+    """Return the map of a norm whose weight and bias were drawn."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    weight, bias = torch.rand(2, norm.num_features, generator=generator).to(norm.running_var)
+    scale = (norm.running_var + norm.eps).rsqrt() * (0.5 + weight)
+    return scale, bias - norm.running_mean * scale
+
+
+def _try_out(model: nn.Module, x: Tensor, stand_ins: StandIns) -> tuple[Tensor, Tensor]:
+    """Return logits, and the gradient of a mixture of them, with other modules in their places."""
+    leaf = x.clone().requires_grad_()
+    torch.manual_seed(0)  # for a model that draws in eval mode
+    with _replaced(model, stand_ins):
+        logits = model(leaf)
+    mixture = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
+    (gradient,) = torch.autograd.grad((logits * mixture).sum(), leaf)
+    return logits.detach(), gradient
+
+
+def _agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:
+    tolerances = torch.finfo(expected[0].dtype).eps ** 0.5, _GRADIENT_TOLERANCE
+    return all(
+        bool((a - b).norm() <= tolerance * b.norm())
+        for a, b, tolerance in zip(found, expected, tolerances, strict=True)
+    )

@@ -182,7 +182,7 @@ class GradientAttack:
         check_inputs(x, y, check_values=x.is_cpu)
         generator = generator or torch.Generator(x.device).manual_seed(0)
         objective = objective or self.objective
-        with attack_mode(model, self.mode), folded_norms(model):
+        with attack_mode(model, self.mode), folded_norms(model, x):
             x_adv = self._ascend(model, x, y, objective=objective, generator=generator)
             if self.restarts > 1:
                 self._restart(model, x, y, x_adv, objective=objective, generator=generator)

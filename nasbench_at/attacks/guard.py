@@ -43,7 +43,7 @@ def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
         for module in model.modules()
         if isinstance(module, _BatchNorm) and module.track_running_stats
     ]
-    with torch.random.fork_rng(devices=_cuda_devices(model)):
+    with torch.random.fork_rng(devices=cuda_devices(model)):
         try:
             if mode != "keep":
                 model.train(mode == "train")
@@ -61,7 +61,8 @@ def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
                 module.training = training
 
 
-def _cuda_devices(model: nn.Module) -> list[int]:
+def cuda_devices(model: nn.Module) -> list[int]:
+    """Return the numbers of the GPUs whose random state work on the model may change."""
     tensors = chain(model.parameters(), model.buffers())
     devices = {tensor.get_device() for tensor in tensors if tensor.is_cuda}
     # `torch.cuda.manual_seed` seeds the current device, which need not be the model's.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks import ReductionBlock
+from nasbench_at.attacks.guard import cuda_devices
 from nasbench_at.networks.ds_net import RobustModule
 
 __all__ = ["compile_blocks"]
@@ -17,7 +18,8 @@ def compile_blocks(network: nn.Module, example: Tensor) -> bool:
     """Compiles each block on its own, in place; keys of the state_dict do not change.
 
     Compiling a whole DS-Net takes minutes; equal blocks share their compiled code. If the first
-    compiled pass fails, everything goes back to eager mode, with a warning.
+    compiled pass fails, everything goes back to eager mode, with a warning. That pass leaves
+    BatchNorm statistics and the global random state as they were.
 
     Args:
         network: The network.
@@ -31,8 +33,10 @@ def compile_blocks(network: nn.Module, example: Tensor) -> bool:
     parts = compilable_parts(network)
     for part in parts:
         part.compile()
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     try:
-        network(example.detach().requires_grad_()).sum().backward()
+        with torch.random.fork_rng(devices=cuda_devices(network)):
+            network(example.detach().requires_grad_()).sum().backward()
     except Exception as error:  # noqa: BLE001 - a compiler's failure can be anything
         for part in parts:
             part._compiled_call_impl = None
@@ -41,6 +45,8 @@ def compile_blocks(network: nn.Module, example: Tensor) -> bool:
         return False
     finally:
         network.zero_grad(set_to_none=True)
+        for buffer, before in buffers:
+            buffer.copy_(before)
     return True
 
 

@@ -52,8 +52,6 @@ class Quadratic(nn.Module):
 class Tied(nn.Module):
     """Two convolutions share a weight; each has a norm of its own to be folded into it."""
 
-    conv_norm_pairs = (("conv1", "norm1"), ("conv2", "norm2"))
-
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)

@@ -2,40 +2,53 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from blocks import create_block, list_blocks
-from nasbench_at.attacks import attack_mode
+from nasbench_at.attacks import LinfPGD, attack_mode, cross_entropy_objective
 from nasbench_at.attacks.folding import AffineMap, folded_norms
+from nasbench_at.attacks.gradient import input_gradient
+
+
+def images():
+    return torch.rand(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def with_statistics(model):
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2.0)
+    return model.double()
+
+
+def assert_same_function(model, x):
+    def output_and_gradient():
+        leaf = x.clone().requires_grad_()
+        output = model(leaf)
+        (gradient,) = torch.autograd.grad(output.square().sum(), leaf)
+        return output.detach(), gradient
+
+    with attack_mode(model):
+        plain = output_and_gradient()
+        with folded_norms(model, x):
+            folded = output_and_gradient()
+    torch.testing.assert_close(folded, plain, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", list_blocks())
 def test_folded_norms_compute_the_same_function_and_gradient(name):
-    block = create_block(name, 8).double()
-    with torch.no_grad():
-        for module in block.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_()
-                module.running_var.uniform_(0.5, 2.0)
-                module.weight.normal_()
-                module.bias.normal_()
+    block = with_statistics(create_block(name, 8))
     x = torch.rand(2, 8, 6, 6, dtype=torch.float64)
-
-    def output_and_gradient():
-        leaf = x.clone().requires_grad_()
-        output = block(leaf)
-        (gradient,) = torch.autograd.grad(output.square().sum(), leaf)
-        return output.detach(), gradient
-
     before = dict(block.named_modules())
-    with attack_mode(block):
-        plain = output_and_gradient()
-        with folded_norms(block):
-            assert not [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
-            folded = output_and_gradient()
-    torch.testing.assert_close(folded, plain, rtol=1e-9, atol=1e-9)
+    assert_same_function(block, x)
     assert dict(block.named_modules()) == before
+    with attack_mode(block), folded_norms(block, x):
+        assert not [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
 def test_shared_convolution_of_separate_norms_is_not_folded():
@@ -45,7 +58,7 @@ def test_shared_convolution_of_separate_norms_is_not_folded():
     x = torch.rand(2, 8, 6, 6, dtype=torch.float64)
     with attack_mode(block), torch.no_grad():
         plain = block(x)
-        with folded_norms(block):
+        with folded_norms(block, x):
             torch.testing.assert_close(block(x), plain)
 
 
@@ -55,7 +68,7 @@ def test_convolution_with_a_computed_weight_is_not_folded():
     x = torch.rand(2, 8, 6, 6, dtype=torch.float64)
     with attack_mode(block), torch.no_grad():
         plain = block(x)
-        with folded_norms(block):
+        with folded_norms(block, x):
             assert isinstance(block.residual.norm2, AffineMap)
             torch.testing.assert_close(block(x), plain)
 
@@ -65,8 +78,8 @@ def test_norms_are_their_own_again_after_an_exception():
     norm = model[1]
 
     def fail():
-        with attack_mode(model), folded_norms(model):
-            assert isinstance(model[1], AffineMap)
+        with attack_mode(model), folded_norms(model, torch.rand(2, 1, 4, 4)):
+            assert isinstance(model[1], nn.Identity)
             raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
@@ -76,5 +89,257 @@ def test_norms_are_their_own_again_after_an_exception():
 
 def test_norm_in_training_mode_stays():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    with attack_mode(model, "train"), folded_norms(model):
+    with attack_mode(model, "train"), folded_norms(model, torch.rand(2, 1, 4, 4)):
         assert isinstance(model[1], nn.BatchNorm2d)
+
+
+class NormAndReLU(nn.BatchNorm2d):
+    """Computes more than its base class, as timm's BatchNormAct2d does."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class NormWithHook(nn.BatchNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.register_forward_hook(lambda module, args, output: output.relu())
+
+
+class NormWithPreHook(nn.BatchNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.register_forward_pre_hook(lambda module, args: (args[0].relu(),))
+
+
+class NormWithOwnForward(nn.BatchNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.forward = lambda x: F.relu(x)
+
+
+class Softplus(nn.Module):
+    def forward(self, x):
+        return F.softplus(x)
+
+
+def parametrized_norm(channels):
+    norm = nn.BatchNorm2d(channels)
+    parametrize.register_parametrization(norm, "weight", Softplus())
+    return norm
+
+
+def conv_and(norm):
+    return nn.Sequential(conv := nn.Conv2d(3, 4, 3), norm(conv.out_channels), nn.ReLU())
+
+
+@pytest.mark.parametrize(
+    "norm", [NormAndReLU, NormWithHook, NormWithPreHook, NormWithOwnForward, parametrized_norm]
+)
+def test_norm_that_computes_more_than_its_class_is_left_alone(norm):
+    model = with_statistics(conv_and(norm))
+    before = model[1]
+    with attack_mode(model), folded_norms(model, images()):
+        assert model[1] is before
+    assert_same_function(model, images())
+
+
+class ConvAndReLU(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class StandardizedConv(nn.Conv2d):
+    def forward(self, x):
+        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, self.bias)
+
+
+class SelfScaledConv(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x / self.weight.norm())
+
+
+class ConvWithHook(nn.Conv2d):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.register_forward_hook(lambda module, args, output: output.relu())
+
+
+class SamePaddingConv(nn.Conv2d):
+    """Treats its input first, which folding leaves as it is."""
+
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("conv", "is_folded"),
+    [
+        (ConvAndReLU, False),
+        (StandardizedConv, False),
+        (SelfScaledConv, False),
+        (ConvWithHook, False),
+        (SamePaddingConv, True),
+    ],
+)
+def test_convolution_is_folded_only_if_it_is_one_convolution_of_its_weight(conv, is_folded):
+    model = with_statistics(nn.Sequential(conv(3, 4, 3), nn.BatchNorm2d(4)))
+    with attack_mode(model), folded_norms(model, images()):
+        assert isinstance(model[1], nn.Identity if is_folded else AffineMap)
+    assert_same_function(model, images())
+
+
+class Parts(nn.Module):
+    """A convolution, a norm, and a second of each, put together by a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.conv2, self.norm2 = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def reads_values(net, x):
+    hidden = net.conv(x)
+    return net.norm(hidden) * float(hidden.detach().numpy().mean())
+
+
+def takes_a_gradient(net, x):
+    with torch.enable_grad():
+        point = x.detach().requires_grad_()
+        hidden = net.conv(point)
+        normed = net.norm(hidden).square().sum()
+    (slope,) = torch.autograd.grad(normed, hidden)
+    return net.norm(net.conv(x)) + slope
+
+
+class ScalesGradient(torch.autograd.Function):
+    """Keeps a tensor for its backward pass, on which no operation is seen."""
+
+    @staticmethod
+    def forward(ctx, x, kept):
+        ctx.save_for_backward(kept)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.saved_tensors[0].sign(), None
+
+
+def keeps_for_backward(net, x):
+    hidden = net.conv(x)
+    return ScalesGradient.apply(net.norm(hidden), hidden)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda net, x: net.norm(hidden := net.conv(x)) + hidden,
+        lambda net, x: net.norm(hidden := net.conv(x)) + 0.1 * hidden.detach(),
+        lambda net, x: net.norm(hidden := net.conv(x)) + hidden[:, :1],
+        lambda net, x: torch.cat([hidden := net.conv(x), net.norm(hidden)]),
+        lambda net, x: net.norm(net.conv(x).relu_()),
+        lambda net, x: net.norm(net.conv(x).clone()),
+        lambda net, x: net.norm(net.conv(x).transpose(2, 3)),
+        lambda net, x: net.norm(net.norm(net.conv(x))),
+        lambda net, x: net.norm(hidden := net.conv(x)) + net.norm2(hidden),
+        lambda net, x: net.norm(hidden := net.conv(x)) * net.norm(hidden),
+        lambda net, x: net.norm(net.conv(x)) + net.norm(net.conv2(x)),
+        lambda net, x: net.norm(net.conv(x)) + net.norm(x),
+        lambda net, x: net.norm(net.conv(x)) + net.conv(x),
+        lambda net, x: net.norm(net.conv(x)) + net.norm2(net.conv(x)),
+        lambda net, x: net.norm(net.conv(x)) * net.conv.weight.mean(),
+        lambda net, x: net.norm(net.conv(x)) * net.norm.weight.mean(),
+        reads_values,
+        takes_a_gradient,
+        keeps_for_backward,
+    ],
+)
+def test_convolution_whose_output_goes_elsewhere_too_is_not_folded(function):
+    model = with_statistics(Parts(function))
+    with attack_mode(model), folded_norms(model, images()):
+        assert not isinstance(model.norm, nn.Identity)
+    assert_same_function(model, images())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda net, x: net.norm(net.conv(x)).relu_(),
+        lambda net, x: net.norm(F.dropout(net.conv(x), training=False)),
+        lambda net, x: net.norm2(net.conv2(net.norm(net.conv(x)))),
+        lambda net, x: net.norm(net.conv(net.norm(net.conv(x)).relu())),
+    ],
+)
+def test_convolution_whose_output_goes_into_one_norm_is_folded(function):
+    model = with_statistics(Parts(function))
+    with attack_mode(model), folded_norms(model, images()):
+        assert isinstance(model.norm, nn.Identity)
+    assert_same_function(model, images())
+
+
+def test_modules_that_stand_at_two_places_are_replaced_at_both():
+    conv, norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+    model = with_statistics(nn.Sequential(conv, norm, nn.Sequential(conv, norm)))
+    with attack_mode(model), folded_norms(model, images()):
+        assert model[1] is model[2][1]
+        assert isinstance(model[1], nn.Identity)
+    assert_same_function(model, images())
+
+
+def test_module_that_is_also_called_behind_the_models_back_is_not_folded():
+    model = Parts(lambda net, x: net.norm(net.hidden[0](x)))
+    model.hidden = [model.conv]  # a plain list, in which nothing can be replaced
+    with_statistics(model)
+    with attack_mode(model), folded_norms(model, images()):
+        assert isinstance(model.norm, AffineMap)
+    assert_same_function(model, images())
+
+
+def test_what_was_found_is_found_anew_when_the_structure_changes():
+    model = with_statistics(
+        Parts(lambda net, x: net.norm(hidden := net.conv(x)) + (hidden if net.skips else 0))
+    )
+    model.skips = False
+    with attack_mode(model), folded_norms(model, images()):
+        assert isinstance(model.norm, nn.Identity)
+    model.skips = True
+    with attack_mode(model), folded_norms(model, images()):
+        assert isinstance(model.norm, AffineMap)
+    assert_same_function(model, images())
+
+
+def test_one_model_is_searched_once(monkeypatch):
+    calls = []
+    model = with_statistics(Parts(lambda net, x: calls.append(len(x)) or net.norm(net.conv(x))))
+    with attack_mode(model), folded_norms(model, images()):
+        assert calls == [2, 2, 2]
+    with torch.no_grad():
+        model.conv.weight.mul_(2.0)
+    with attack_mode(model), folded_norms(model, images()):
+        assert calls == [2, 2, 2]
+
+
+def test_search_draws_no_random_numbers_from_the_model():
+    model = with_statistics(Parts(lambda net, x: net.norm(net.conv(x + torch.rand_like(x)))))
+    with attack_mode(model):
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        with folded_norms(model, images()):
+            assert isinstance(model.norm, nn.Identity)
+            assert torch.equal(torch.rand(3), expected)
+
+
+def test_attack_on_a_model_with_activated_norms_is_that_on_the_model_itself():
+    torch.manual_seed(0)
+    model = with_statistics(nn.Sequential(conv_and(NormAndReLU), nn.Flatten())).eval()
+    x, y = images().float(), torch.tensor([0, 1, 2])
+    model = model.float()
+    attacked = LinfPGD(0.1, step_size=0.05, steps=1, start="none")(model, x, y)
+    gradient = input_gradient(model, x, y, cross_entropy_objective)
+    assert torch.equal(attacked, (x + 0.05 * gradient.sign()).clamp(0, 1))

@@ -50,17 +50,11 @@ class InvertedResidual(nn.Module):
             nn.ReLU(inplace=True),
             *_conv_norm(conv1x1(hidden, out_channels)),
         )
-        self.conv_norm_pairs: tuple[tuple[str, str], ...] = (
-            ("residual.0", "residual.1"),
-            ("residual.3", "residual.4"),
-            ("residual.6", "residual.7"),
-        )
         self.shortcut: nn.Module | None = None
         if stride == 1 and in_channels == out_channels:
             self.shortcut = nn.Identity()
         elif stride == 1:
             self.shortcut = nn.Sequential(*_conv_norm(conv1x1(in_channels, out_channels)))
-            self.conv_norm_pairs += (("shortcut.0", "shortcut.1"),)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, i, H, W)`` to ``(N, o, ceil(H/s), ceil(W/s))``."""
@@ -110,7 +104,6 @@ class MobileNetV2(nn.Module):
                 width = stage.channels
         self.last = nn.Sequential(*_conv_norm(conv1x1(width, features)), nn.ReLU(inplace=True))
         self.head = nn.Linear(features, num_classes)
-        self.conv_norm_pairs = (("stem.0", "stem.1"), ("last.0", "last.1"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images ``(N, C, H, W)`` in [0, 1] to logits ``(N, num_classes)``."""

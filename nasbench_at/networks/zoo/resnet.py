@@ -18,12 +18,6 @@ from nasbench_at.networks.zoo.registry import InputShape, register_model
 __all__ = ["ResNet"]
 
 _STAGES = (64, 128, 256, 512)
-# Convolutions of torchvision's blocks with the norms behind them; a basic block has no third.
-_PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
-
-
-class _Projection(nn.Sequential):
-    conv_norm_pairs = (("0", "1"),)
 
 
 class ResNet(nn.Module):
@@ -40,8 +34,6 @@ class ResNet(nn.Module):
         in_channels: Channels of the images.
         activation: A name of :func:`blocks.layers.make_activation`.
     """
-
-    conv_norm_pairs = (("conv1", "bn1"),)
 
     def __init__(
         self,
@@ -73,7 +65,6 @@ class ResNet(nn.Module):
                 shortcut = _shortcut(channels, out_channels, stride)
                 block = block_class(channels, width, stride, shortcut)
                 block.add_module("relu", make_activation(activation, norm="batch"))
-                block.conv_norm_pairs = tuple(pair for pair in _PAIRS if hasattr(block, pair[0]))
                 blocks.append(block)
                 channels = out_channels
         self.blocks = nn.Sequential(*blocks)
@@ -89,7 +80,7 @@ class ResNet(nn.Module):
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
     if stride == 1 and in_channels == out_channels:
         return None
-    return _Projection(
+    return nn.Sequential(
         conv1x1(in_channels, out_channels, stride=stride), nn.BatchNorm2d(out_channels)
     )
 

@@ -97,8 +97,6 @@ class SepConv(nn.Sequential):
         stride: Stride of the first depthwise convolution.
     """
 
-    conv_norm_pairs = (("2", "3"), ("6", "7"))
-
     def __init__(self, channels: int, *, stride: int = 1) -> None:
         super().__init__(
             nn.ReLU(),
@@ -151,8 +149,6 @@ class _Sum(nn.Module):
 
 class _Project(nn.Sequential):
     """ReLU, 1×1 convolution, BatchNorm: brings a cell's input to the width of its nodes."""
-
-    conv_norm_pairs = (("1", "2"),)
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
@@ -262,7 +258,6 @@ class RobNet(nn.Module):
         self.graph = robnet_graph(genotype)
         older = newer = 3 * channels
         self.stem = nn.Sequential(conv3x3(in_channels, newer), nn.BatchNorm2d(newer))
-        self.conv_norm_pairs = (("stem.0", "stem.1"),)
         self.cells = nn.ModuleList()
         reductions = num_cells // 3, 2 * num_cells // 3
         for i in range(num_cells):

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from nasbench_at import Architecture, build_network
-from nasbench_at.attacks import LinfPGD
+from nasbench_at.attacks import LinfPGD, attack_mode
+from nasbench_at.attacks.folding import folded_norms
 from nasbench_at.training import compilation
 from nasbench_at.training.compilation import compilable_parts, compile_blocks
 
@@ -56,6 +57,35 @@ def test_failing_compiler_falls_back_to_eager_mode_with_one_warning(net, monkeyp
     assert all(p.grad is None for p in net.parameters())
 
 
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.filterwarnings("ignore:compilation failed")
+def test_trial_leaves_statistics_gradients_and_random_state_as_they_were(monkeypatch, fails):
+    net = build_network(
+        Architecture(
+            blocks=("mbconv",),
+            num_modules=3,
+            init_channels=4,
+            widen_factor=1,
+            input_shape=(1, 8, 8),
+        )
+    )
+
+    class FailsLate(nn.Linear):
+        def forward(self, x):
+            if fails:
+                raise RuntimeError("no compiler here")
+            return super().forward(x)
+
+    net.head = FailsLate(net.head.in_features, net.head.out_features)
+    monkeypatch.setattr(nn.Module, "compile", lambda module: None)
+    before = copy.deepcopy(net.state_dict())
+    random_state = torch.get_rng_state()
+    assert compile_blocks(net, torch.rand(4, 1, 8, 8, generator=torch.Generator())) is not fails
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(p.grad is None for p in net.parameters())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 # What torch says of itself while it compiles.
@@ -68,7 +98,6 @@ def test_compiled_blocks_compute_what_eager_ones_do(net):
     names = list(net.state_dict())
     assert compilation.compile_blocks(net, x) is True
     assert list(net.state_dict()) == names
-    twin.load_state_dict(net.state_dict())  # the trial moved the statistics
     for mode in (True, False):
         outputs, gradients = [], []
         for model in (net, twin):
@@ -104,6 +133,9 @@ def test_code_compiled_for_one_attack_serves_the_next():
     attack = LinfPGD(0.1, steps=2)
     assert compilation.compile_blocks(net, x) is True
     attack(net, x, y)
+    with attack_mode(net), folded_norms(net, x):
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+        assert isinstance(net.stages[0].blocks[0].residual.norm2, nn.Identity)
     num_graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     with torch.no_grad():
         for parameter in net.parameters():

@@ -77,6 +77,6 @@ def _check_folding(name: str, **options: Any) -> None:
 
     with attack_mode(model):
         plain = logits_and_gradient()
-        with folded_norms(model):
+        with folded_norms(model, images):
             folded = logits_and_gradient()
     torch.testing.assert_close(folded, plain, rtol=1e-8, atol=1e-8)

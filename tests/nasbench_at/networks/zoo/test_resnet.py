@@ -94,7 +94,7 @@ def test_every_norm_folds_into_its_convolution(name):
     x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
     with attack_mode(net), torch.no_grad():
         plain = net(x)
-        with folded_norms(net):
+        with folded_norms(net, x):
             kinds = {type(module).__name__ for module in net.modules()}
             assert not {"BatchNorm2d", "AffineMap"} & kinds
             torch.testing.assert_close(net(x), plain)
