@@ -143,5 +143,5 @@ def test_fields_of_a_dataclass_are_checked_and_given_one_form():
 
 
 def test_passwords_of_urls_are_hidden():
-    text = "cannot reach postgresql+psycopg://me:s3:cret@host:5432/db, and sqlite:///a.db"
-    assert hide_passwords(text) == text.replace("s3:cret", "***")
+    text = "cannot reach postgresql+psycopg://me:s3:c/r@t@host:5432/db, and sqlite:///a.db"
+    assert hide_passwords(text) == text.replace("s3:c/r@t", "***")
