@@ -45,7 +45,7 @@ __all__ = [
     "split_annotation",
 ]
 
-
+# Up to the last @ of the word, or in the query: a password may hold any sign.
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|(\b\w*password=)[^\s&'\"]*", re.IGNORECASE)
 
 
@@ -422,7 +422,8 @@ def _describe_one(kind: Any, *, many: bool) -> str:
             return f"{'lists' if many else 'a list'} of {entries}"
         return f"{len(others) + 1} {entries}"
     if origin is not None:
-        return f"a mapping of names to {_describe(get_args(kind)[1], many=True)}"
+        entries = _describe(get_args(kind)[1], many=True)
+        return f"{'mappings' if many else 'a mapping'} of names to {entries}"
     return _NOUNS[kind][many] if kind in _NOUNS else f"of type {kind.__name__}"
 
 

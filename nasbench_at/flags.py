@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from nasbench_at.allowed_values import (
 )
 from nasbench_at.config import RunConfig, load_config
 from nasbench_at.scalars import read_scalar, write_scalar
+from nasbench_at.suggestions import near_names
 
 __all__ = ["parse_flags", "split_config_flag"]
 
@@ -59,16 +60,20 @@ def parse_flags(
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
-            parsed: Any = tyro.cli(
+            parsed: Any
+            parsed, unknown = tyro.cli(
                 _unread_twin(kind, default),
                 args=list(words),
                 prog=f"nasbench-at {command}",
                 description=description,
+                return_unknown_args=True,
             )
     except SystemExit as stop:
         if not stop.code:
             raise
         raise ValueError(_first_sentence(box.getvalue())) from None
+    if unknown:
+        raise ValueError(_describe_unknown(unknown[0], kind))
     return kind(**_read_fields(kind, vars(parsed)))
 
 
@@ -88,25 +93,28 @@ def _check_companions(name: str, annotation: Any, parsed: Mapping[str, Any]) -> 
     for extra in split_annotation(annotation)[1]:
         if isinstance(extra, InsteadOf) and isinstance(other := parsed[extra.other], _Words):
             raise ValueError(
-                f"{name} goes without {extra.other}, got {' '.join(parsed[name].words)} and "
+                f"{name} does not go with {extra.other}, got {' '.join(parsed[name].words)} and "
                 f"{' '.join(other.words)}"
             )
 
 
+def _describe_unknown(word: str, kind: type) -> str:
+    flag, _, _ = word.partition("=")
+    if not flag.startswith("--"):
+        return f"unexpected word {word!r}"
+    near = near_names(flag, [f"--{item.name.replace('_', '-')}" for item in fields(kind)])
+    return f"unknown flag {flag!r}" + (f"; did you mean {near}?" if near else "; see --help")
+
+
 def _first_sentence(box: str) -> str:
-    """What one of tyro's boxes says, in a line, with the flag that it thinks was meant.
+    """What one of tyro's boxes says, in a line.
 
     Below the title are paragraphs between rules; the frame is missing where the terminal has none.
     """
     _, *lines = (line.strip("│ ") for line in box.splitlines())
     is_rule = [not line.strip("╰╯─-") for line in lines]
     start = is_rule.index(False)
-    end = is_rule.index(True, start)
-    sentence = " ".join(lines[start:end]).rstrip(".")
-    near = [line.split()[0] for line in lines[end:] if re.match("--[a-z]", line)]
-    if "Perhaps you meant:" in lines and near:
-        sentence += f"; did you mean {near[0]}?"
-    return sentence
+    return " ".join(lines[start : is_rule.index(True, start)]).rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -232,8 +240,14 @@ def _read_list(kinds: Sequence[Any], words: Sequence[str]) -> tuple[Any, ...]:
 
 def _read_word(kinds: Sequence[Any], word: str) -> Any:
     """Reads a number or a switch where one may stand; any other word is itself."""
-    value = read_scalar(word) if {int, float, bool}.intersection(kinds) else word
-    return value if isinstance(value, int | float) else word
+    try:
+        value = read_scalar(word)
+    except ValueError:
+        return word
+    if isinstance(value, bool):
+        return value if bool in kinds else word
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return value if is_number and {int, float}.intersection(kinds) else word
 
 
 def _read_pairs(name: str, words: Sequence[str], *, depth: int) -> dict[str, Any]:
@@ -248,7 +262,10 @@ def _read_pairs(name: str, words: Sequence[str], *, depth: int) -> dict[str, Any
         target = result
         for key in keys[:-1]:
             target = target.setdefault(key, {})
-        target[keys[-1]] = read_scalar(value)
+        try:
+            target[keys[-1]] = read_scalar(value)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be read from {word!r}: {error}") from None
     return result
 
 

@@ -143,11 +143,7 @@ def test_fields_of_a_dataclass_are_checked_and_given_one_form():
 
 
 def test_passwords_of_urls_are_hidden():
-    text = "cannot reach postgresql+psycopg://me:s3:cret@host:5432/db, and sqlite:///a.db"
-    assert hide_passwords(text) == text.replace("s3:cret", "***")
-    for url in (
-        "postgresql://me:s3/cr@et@host/db",
-        "postgresql://host/db?password=s3cr@et&user=me",
-    ):
-        assert "cr@et" not in hide_passwords(f"cannot reach {url!r}")
-        assert "host/db" in hide_passwords(url)
+    text = "cannot reach postgresql+psycopg://me:s3:c/r@t@host:5432/db, and sqlite:///a.db"
+    assert hide_passwords(text) == text.replace("s3:c/r@t", "***")
+    in_query = "postgresql://host/db?password=s3:c/r@t&user=me"
+    assert hide_passwords(in_query) == in_query.replace("s3:c/r@t", "***")

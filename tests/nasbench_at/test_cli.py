@@ -192,8 +192,15 @@ def test_help_loads_no_torch(words):
         (train_words("--checkpoint-minutes", "nan"), "checkpoint_minutes must be a number of at l"),
         (train_words("--runs-dir", ""), "runs_dir must be a folder, got ''"),
         (train_words("--runs-dir", "/dev/null"), "runs_dir must be a folder, got '/dev/null'"),
-        (train_words("--seed", "0", "--seeds", "1", "2"), "seeds goes without seed, got 1 2 and 0"),
+        (
+            train_words("--seed", "0", "--seeds", "1", "2"),
+            "seeds does not go with seed, got 1 2",
+        ),
         (train_words("--seeds", "1", "1"), "seeds must be a list of whole numbers from 0 to 4294"),
+        (train_words("--lr", "1e400"), "lr must be a number above 0, got '1e400'"),
+        (train_words("--lr", "true"), "lr must be a number above 0, got 'true'"),
+        (train_words("--lr", "["), "lr must be a number above 0, got '['"),
+        (train_words("--model-options", "a=["), "model_options cannot be read from 'a=['"),
         (train_words("--augment", "maybe"), "augment must be true or false, got 'maybe'"),
         (
             train_words("--attack-steps", "99999999999999999999", "--dry-run"),
@@ -221,11 +228,13 @@ def test_bad_input_is_one_line_that_names_it(words, message, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (train_words("--epoch", "3"), "Unrecognized options: --epoch, 3; did you mean --epochs?"),
+        (train_words("--epoch", "3"), "unknown flag '--epoch'; did you mean '--epochs' or .*?"),
         (
             train_words("--epochs", "many"),
             "epochs must be a whole number from 1 to 100000, got 'many'",
         ),
+        (train_words("--zzz", "3"), "unknown flag '--zzz'; see --help"),
+        (train_words("--epochs", "3", "4"), "unexpected word '4'"),
         (
             train_words("--recipe", "ours"),
             "recipe must be one of paper, authors, got 'ours'",

@@ -90,7 +90,7 @@ NOT_ALLOWED = {
     "init_channels": ("a whole number from 1 to 100000", [0, 2.5]),
     "widen_factor": ("a whole number from 1 to 100", [0]),
     "blocks": ("a list of names or a list of lists of names", [[""], "residual", 5, [["a"], "b"]]),
-    "block_options": ("a mapping of names to a mapping of names to plain data", [5, {"a": 1}]),
+    "block_options": ("a mapping of names to mappings of names to plain data", [5, {"a": 1}]),
     "block_copies": ("a mapping of names to whole numbers from 1 to 100", [{"dense": 0}]),
     "model_options": ("a mapping of names to plain data", [{"a": NAN}, {"a": object}, {1: 2}]),
     "plugins": ("a list of names", [("",)]),

@@ -140,6 +140,13 @@ def test_batch_that_was_asked_for_is_not_changed(tmp_path):
         prepare_training(config, runs_dir=tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("minutes", [-1, float("nan"), "5"])
+def test_time_between_checkpoints_is_a_number_of_minutes(minutes, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_minutes must be a number of at least 0, got"):
+        train(tiny_config(), runs_dir=tmp_path / "runs", checkpoint_minutes=minutes)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_preparing_takes_no_step(tmp_path):
     trainer = prepare_training(tiny_config(), runs_dir=tmp_path, device="cpu")
     assert not trainer.folder.metrics.exists()

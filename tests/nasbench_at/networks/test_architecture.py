@@ -177,7 +177,7 @@ def test_architecture_is_frozen_and_hashable(per_module):
             {"block_copies": {"dense": 0}},
             "block_copies must be a mapping of names to whole numbers from 1 to 100, got ",
         ),
-        ({"block_options": 5}, "block_options must be a mapping of names to a mapping .* got 5"),
+        ({"block_options": 5}, "block_options must be a mapping of names to mappings .* got 5"),
         ({"init_channels": 2.5}, "init_channels must be a whole number .* got 2.5"),
         ({"blocks": "residual"}, "blocks must be a list of names .* got 'residual'"),
         ({"blocks": ("",)}, r"blocks must be a list of names .* got \('',\)"),
