@@ -86,6 +86,10 @@ def test_help_of_a_recipe_shows_its_own_flags_and_those_of_training(capsys):
         (["status", "none"], "there is no study 'none' in 'runs/studies'; known: none"),
         (["run", "block-space", "--storage", "mysql://x", "--dry-run"], "sqlite or postgresql"),
         (
+            ["run", "block-space", *FLAGS, "--batch-size", "1500"],
+            "batch_size must be at most the number of training images, 1167, got 1500",
+        ),
+        (
             ["run", "block-space", *FLAGS, "--device", "cuda:99"],
             "device 'cuda:99' is not available",
         ),
@@ -99,7 +103,7 @@ def test_bad_input_is_a_line(words, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-    assert not list(Path().glob("runs/digits*"))
+    assert not Path("runs").exists()
 
 
 def test_digits_get_a_network_of_their_size_unless_flags_say_otherwise():
