@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import yaml
 
-from nasbench_at.config import RunConfig, config_from_mapping
+from nasbench_at.config import DS_NET_FIELDS, RunConfig, config_from_mapping
 from nasbench_at.evaluation_options import ATTACK_NAMES
 from studies.space import SearchSpace
 
@@ -164,7 +164,7 @@ class StudyConfig:
             base = config_from_mapping(values.pop("base"))
             plain_base = base.to_dict()
             cells = tuple(
-                Cell(cell["labels"], config_from_mapping({**plain_base, **cell["changes"]}))
+                Cell(cell["labels"], config_from_mapping(_apply(cell["changes"], plain_base)))
                 for cell in values.pop("cells")
             )
             space = values.pop("space")
@@ -189,9 +189,9 @@ class StudyConfig:
         mine, theirs = self.to_dict(), other.to_dict()
         contents, known = mine["base"].pop("contents"), theirs["base"].pop("contents")
         found = [
-            f"{name} {theirs['base'][name]!r} there, {value!r} here"
+            f"{name} {theirs['base'].get(name)!r} there, {value!r} here"
             for name, value in mine["base"].items()
-            if theirs["base"][name] != value
+            if theirs["base"].get(name) != value
         ]
         found += [f"{name!r} has changed" for name in contents if contents[name] != known.get(name)]
         if not found:
@@ -202,7 +202,16 @@ class StudyConfig:
 
 
 def _difference(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if value != base[name]}
+    return {
+        name: value for name, value in config.items() if name not in base or value != base[name]
+    }
+
+
+def _apply(changes: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The run that differs from the base; one of a named network has no fields of a DS-Net."""
+    is_named = changes.get("model", "ds_net") != "ds_net"
+    kept = {k: v for k, v in base.items() if not (is_named and k in DS_NET_FIELDS)}
+    return {**kept, **changes}
 
 
 def study_folder(runs_dir: str | Path, name: str) -> Path:

@@ -22,7 +22,7 @@ Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 def learned_weights(
     path: str | Path, base: RunConfig, data_root: str | Path | None = None
 ) -> Matrix:
-    """Returns the attention weights that a finished run has learned, a row a module.
+    """Returns the attention weights that a finished run has learned: a row a module, one a block.
 
     Args:
         path: The run's folder.
@@ -50,10 +50,10 @@ def learned_weights(
     assert isinstance(network, DSNet)
     with torch.no_grad():
         rows = network.attention.weights().double()
-    sets = network.attention.active
+    sets = config.architecture((1, 8, 8), 2).module_blocks  # whatever the images are
     return tuple(
-        tuple((row[: len(active)] / row.sum()).tolist())
-        for row, active in zip(rows, sets, strict=True)
+        tuple((row[: len(blocks)] / row.sum()).tolist())
+        for row, blocks in zip(rows, sets, strict=True)
     )
 
 

@@ -16,12 +16,13 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
+from nasbench_at.data import DataSet
 from nasbench_at.devices import select_device
 from nasbench_at.files import write_atomically
 from nasbench_at.jobs import load_config_data
 from nasbench_at.seeding import derive_seed
 from studies.config import DIRECTIONS, StudyConfig, study_folder
-from studies.storage import open_storage, without_experimental_warnings
+from studies.storage import folder_storage, open_storage, without_experimental_warnings
 from studies.suggestion import ImageSpec
 from studies.variants import load_blocks
 
@@ -79,8 +80,13 @@ def create_or_open_study(
         ValueError: If there is another study of that name, or this one was begun with other code
             or data.
     """
+    data = load_config_data(config.base, select_device("cpu"), data_root)
+    _check_batches(config, len(data.train))
+    provenance = _provenance(data)
+    folder = study_folder(runs_dir, config.name)
+    if url == folder_storage(folder):
+        _make(folder)
     storage = open_storage(url, create=True)
-    provenance = _provenance(config, data_root)
     known = _find(storage, config.name)
     if known is None:
         study = optuna.create_study(
@@ -102,14 +108,29 @@ def create_or_open_study(
                 f"{'; '.join(config.differences(there))}; choose another name (--name)"
             )
         _check_provenance(config.name, known, provenance, any_code=any_code)
-    folder = study_folder(runs_dir, config.name)
     _write(folder, config)
     return _open(storage, config, provenance)
 
 
-def _write(folder: Path, config: StudyConfig) -> None:
+def _check_batches(config: StudyConfig, num_images: int) -> None:
+    for run in [cell.config for cell in config.cells] or [config.base]:
+        if run.batch_size is not None and run.batch_size > num_images:
+            raise ValueError(
+                f"batch_size must be at most the number of training images, {num_images}, got "
+                f"{run.batch_size}"
+            )
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write to {str(folder)!r}: {error.strerror}") from None
+
+
+def _write(folder: Path, config: StudyConfig) -> None:
+    _make(folder)
+    try:
         write_atomically(folder / "study.yaml", config.to_yaml().encode())
     except OSError as error:
         raise ValueError(f"cannot write to {str(folder)!r}: {error.strerror}") from None
@@ -143,7 +164,8 @@ def open_study(
         raise ValueError(f"there is no study {name!r} in this storage; there is {there}")
     config = StudyConfig.from_dict(known["config"])
     if to_work:
-        _check_provenance(name, known, _provenance(config, data_root), any_code=any_code)
+        data = load_config_data(config.base, select_device("cpu"), data_root)
+        _check_provenance(name, known, _provenance(data), any_code=any_code)
     return _open(storage, config, known)
 
 
@@ -170,8 +192,7 @@ def _find(storage: RDBStorage, name: str) -> Mapping[str, Any] | None:
     return attributes if "config" in attributes else None
 
 
-def _provenance(config: StudyConfig, data_root: Path | None) -> dict[str, Any]:
-    data = load_config_data(config.base, select_device("cpu"), data_root)
+def _provenance(data: DataSet) -> dict[str, Any]:
     return {
         "version": version("nasbench-at"),
         "source_hash": source_hash(),

@@ -132,15 +132,10 @@ def create_study(
     Raises:
         ValueError: If the study or the storage is not usable.
     """
-    folder = study_folder(runs_dir, config.name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot write to {str(folder)!r}: {error.strerror}") from None
     with quiet_optuna():
         opened = create_or_open_study(
             config,
-            storage_url(storage, folder),
+            storage_url(storage, study_folder(runs_dir, config.name)),
             runs_dir=Path(runs_dir),
             data_root=None if data_root is None else Path(data_root),
             any_code=any_code,

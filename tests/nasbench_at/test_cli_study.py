@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -83,7 +85,14 @@ def test_help_of_a_recipe_shows_its_own_flags_and_those_of_training(capsys):
         ),
         (["status", "none"], "there is no study 'none' in 'runs/studies'; known: none"),
         (["run", "block-space", "--storage", "mysql://x", "--dry-run"], "sqlite or postgresql"),
-        (["run", "block-space", "--device", "cuda:99"], "device 'cuda:99' is not available"),
+        (
+            ["run", "block-space", *FLAGS, "--batch-size", "1500"],
+            "batch_size must be at most the number of training images, 1167, got 1500",
+        ),
+        (
+            ["run", "block-space", *FLAGS, "--device", "cuda:99"],
+            "device 'cuda:99' is not available",
+        ),
         (["run", "block-space", "--ranks", "0"], "ranks must be"),
         (["status"], "there is no study in 'runs/studies'"),
         (["export", "--out", "a.doc"], "--out must end in .csv, .parquet, .tex, got 'a.doc'"),
@@ -94,7 +103,7 @@ def test_bad_input_is_a_line(words, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-    assert not list(Path().glob("runs/digits*"))
+    assert not Path("runs").exists()
 
 
 def test_digits_get_a_network_of_their_size_unless_flags_say_otherwise():
@@ -255,15 +264,105 @@ def test_repair_queues_failed_trials_again(capsys):
     assert "0 trials of dead workers and 1 that failed; 0 were missing" in capsys.readouterr().out
 
 
-def test_print_sbatch_is_an_array_of_workers(capsys):
-    words = ["study", "run", "block-space", *FLAGS, "--print-sbatch", "--name", "big"]
+def print_script(capsys, *flags: str) -> str:
+    words = ["study", "run", "block-space", *FLAGS, *flags, "--print-sbatch", "--workers", "4"]
     assert main(words) == 0
-    script = capsys.readouterr().out
+    text: str = capsys.readouterr().out
+    return text
+
+
+def test_print_sbatch_is_an_array_of_workers(capsys):
+    script = print_script(capsys, "--name", "big")
     assert "#SBATCH --array=1-8" in script
+    assert "#SBATCH --job-name=big" in script
     assert "srun nasbench-at study worker big --runs-dir runs --device auto" in script
-    assert "#   nasbench-at study run block-space --blocks residual mbconv" in script
+    assert "exec nasbench-at study run block-space --blocks residual mbconv" in script
+    assert script.count("--workers") == 1
     assert "--workers 0" in script
     assert not list(Path().iterdir())
+
+
+PAYLOADS = ("\ntouch ran\n", "$(touch ran)", "'; touch ran; '", "`touch ran`")
+
+
+def run_script(script: str, **variables: str) -> list[list[str]]:
+    """Runs a script beside commands that only note their words."""
+    Path("bin").mkdir(exist_ok=True)
+    for name in ("nasbench-at", "srun", "scontrol"):
+        command = Path("bin", name)
+        command.write_text(f'#!/bin/bash\nprintf "%s\\0" {name} "$@" $\'\\n\' >> calls\n')
+        command.chmod(0o755)
+    Path("calls").unlink(missing_ok=True)
+    path = f"{Path('bin').resolve()}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash"],
+        input=script,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        env={"PATH": path, **variables},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    calls = Path("calls").read_text().split("\0\n\0")[:-1]
+    return [call.split("\0") for call in calls]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_words_of_a_user_do_not_run_in_the_script(payload, capsys):
+    Path(f"p{payload}.py").write_text("")
+    Path(f"d{payload}").mkdir()
+    flags = ["--runs-dir", f"r{payload}", "--data-root", f"d{payload}"]
+    plugin = ["--plugins", f"p{payload}.py"]
+    storage = ["--storage", f"sqlite:///{payload.strip()}"]
+    script = print_script(capsys, *flags, *plugin, *storage)
+    done = subprocess.run(["bash", "-n"], input=script, text=True, check=False)
+    assert done.returncode == 0
+    ((create),) = run_script(script)
+    assert create[:4] == ["nasbench-at", "study", "run", "block-space"]
+    ((worker),) = run_script(script, SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID="1")
+    assert worker[:5] == ["srun", "nasbench-at", "study", "worker", "block-space"]
+    for words in (create, worker):
+        assert {flags[1], flags[3], storage[1]} <= set(words)
+    assert plugin[1] in create
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("given", ["--storage", "--storage=", "variable"])
+def test_script_takes_a_storage_with_a_password_from_the_environment(given, capsys, monkeypatch):
+    url = "postgresql+psycopg://me:hunter2@host/studies"
+    flags = {"--storage": ["--storage", url], "--storage=": [f"--storage={url}"], "variable": []}
+    if given == "variable":
+        monkeypatch.setenv("NASBENCH_AT_STORAGE", url)
+    script = print_script(capsys, *flags[given])
+    assert "hunter2" not in script
+    assert "postgresql+psycopg://me" not in script
+    for variables in ({}, {"SLURM_ARRAY_JOB_ID": "7"}):
+        with pytest.raises(AssertionError, match="NASBENCH_AT_STORAGE: must hold the URL of the"):
+            run_script(script, **variables)
+        run_script(script, NASBENCH_AT_STORAGE=url, **variables)
+        assert "hunter2" not in Path("calls").read_text()
+
+
+def test_script_names_a_storage_without_a_password(capsys):
+    script = print_script(capsys, "--storage", "postgresql+psycopg://me@host/studies")
+    assert script.count("--storage postgresql+psycopg://me@host/studies") == 2
+    assert "NASBENCH_AT_STORAGE:?" not in script
+
+
+def test_password_of_a_storage_is_not_shown(capsys):
+    url = "postgresql+psycopg://me:hunter2@127.0.0.1:9/studies"
+    for words in (["run", "block-space", *FLAGS], ["worker", "s"], ["status", "s"], ["repair"]):
+        assert main(["study", *words, "--storage", url]) == 2
+        shown = "".join(capsys.readouterr())
+        assert "hunter2" not in shown
+        if words != ["repair"]:
+            assert "warning: the password in --storage can be read in the list of" in shown
+            assert "storage 'postgresql+psycopg://me:***@127.0.0.1:9/studies' cannot be" in shown
+    for words in (["--epoch", "3"], ["extra"], ["--storage", "mysql://me:hunter2@h/d"]):
+        assert main(["study", "run", "block-space", "--storage", url, *words]) == 2
+        assert "hunter2" not in "".join(capsys.readouterr())
+    assert not any("hunter2" in path.read_text() for path in Path().rglob("*") if path.is_file())
 
 
 def test_dry_run_tells_what_each_run_costs(capsys):

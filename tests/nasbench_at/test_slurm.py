@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from nasbench_at.slurm import sbatch_script
+from nasbench_at.slurm import sbatch_script, words_without, worker_script
 
 WORDS = ["train", "--data", "cifar10", "--runs-dir", "my runs/$HOME", "--blocks", "it's", "{x}"]
 
@@ -91,3 +91,27 @@ def test_job_that_is_told_to_stop_passes_it_on_and_is_requeued(cluster):
     code, calls = run(cluster, 0)
     assert code == 0
     assert calls[-4:] == ["stopped", "scontrol", "requeue", "17"]
+
+
+def test_name_of_a_job_is_one_word():
+    script = worker_script("a\n#SBATCH --wrap=x\ntouch ran", ["study"], [])
+    assert "#SBATCH --job-name=a--SBATCH---wrap-x-touch-ran\n" in script
+    directives = script.partition("set -uo pipefail")[0]
+    assert "--wrap=" not in directives
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["a", "--flag", "1", "b"], ["a", "b"]),
+        (["--flag=1", "b"], ["b"]),
+        (["--flag", "1", "--flag", "2"], []),
+        (["--other", "--flag-not"], ["--other", "--flag-not"]),
+    ],
+)
+def test_flag_is_taken_out_of_words(words, kept):
+    assert words_without(words, "--flag") == kept
+
+
+def test_switch_is_taken_out_of_words_however_it_is_written():
+    assert words_without(["a", "--my_flag", "b"], "--my-flag", has_value=False) == ["a", "b"]

@@ -7,7 +7,8 @@ import pytest
 from nasbench_at import RunConfig
 from nasbench_at.presets import resolve
 from studies.config import Cell, StudyConfig
-from studies.recipes import block_space, search
+from studies.recipes import block_space, methods, search
+from studies.variants import with_model
 from tests.conftest import forget_plugins
 from tests.studies.conftest import tiny_run
 
@@ -32,6 +33,16 @@ def test_search_survives_yaml(base):
         widen_factors=(1, 2),
     )
     assert StudyConfig.from_dict(yaml.safe_load(study.to_yaml())) == study
+
+
+@pytest.mark.parametrize("model", ["ds_net", "tiny_resnet", "ds_net_4"])
+def test_study_of_several_networks_survives_yaml(model, base):
+    import yaml
+
+    study = methods(with_model(base, model), models=("tiny_resnet", "tiny_ds_net"), ways=("at",))
+    assert StudyConfig.from_dict(yaml.safe_load(study.to_yaml())) == study
+    own = replace(study, base=resolve(base))
+    assert bool(own.differences(study)) == (model != "ds_net")
 
 
 def test_runs_are_written_as_what_differs_from_the_base(tiny_study):

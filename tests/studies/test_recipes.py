@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nasbench_at import RunConfig, train
+from nasbench_at.networks.ds_net import build_network
 from nasbench_at.presets import resolve
 from nasbench_at.run_evaluation import load_run
 from nasbench_at.runs import open_run_folder
@@ -157,6 +158,33 @@ def test_pruning_keeps_the_highest_weights_in_both_forms(four, parent):
     assert num_params(built, images) == pytest.approx(num_params(four, images), rel=0.15)
     full = study.cells[-1].config
     torch.testing.assert_close(torch.tensor(full.attention_weights), weights.detach())
+
+
+def test_pruning_of_block_sets_that_differ_by_module(stripes, tmp_path):
+    sets = (("residual", "mbconv"), ("dense",), ("residual", "dense", "ada_rk"))
+    base = tiny_run(stripes, blocks=sets, init_channels=8, epochs=1)
+    parent = train(base, runs_dir=tmp_path, device="cpu")
+    study = recipes.pruning(base, parents=(tmp_path / parent.run_id,), kept=(1, 2, 3))
+    assert [(c.labels["kept"], c.labels["form"]) for c in study.cells] == [
+        *((k, f) for k in (1, 2) for f in ("instantiated", "zeroed")),
+        (3, "instantiated"),
+    ]
+    images = image_spec(base)
+    for cell in study.cells:
+        count, config = cell.labels["kept"], cell.config
+        network = build_network(config.architecture(images.input_shape, images.num_classes))
+        weights = network.attention.weights()
+        for row, blocks in zip(weights.tolist(), sets, strict=True):
+            kept = [weight for weight in row if weight > 0]
+            assert len(kept) == min(count, len(blocks))
+            assert sum(kept) == pytest.approx(1.0)
+        x = torch.rand(2, *images.input_shape)
+        assert network(x).shape == (2, images.num_classes)
+    zeroed = study.cells[3].config
+    assert zeroed.blocks == sets
+    assert [len(row) for row in zeroed.attention_weights] == [2, 1, 3]
+    full = study.cells[-1].config
+    assert full.attention_weights == learned_weights(tmp_path / parent.run_id, base)
 
 
 def test_zeroed_and_instantiated_two_block_networks_weigh_alike(four, parent):

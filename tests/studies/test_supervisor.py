@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from studies.study import OpenStudy
+from studies.supervisor import _share, _Supervisor, create_study
+from studies.trial_run import WorkerSettings
+
+URL = "postgresql+psycopg://me:hunter2@host/studies"
+
+
+@pytest.fixture
+def gpus(monkeypatch) -> None:
+    """Four GPUs, none of which is touched."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+
+
+def test_worker_gets_its_storage_by_its_environment_alone(tiny_study, tmp_path, monkeypatch):
+    started: list[tuple[list[str], dict[str, Any]]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **rest: started.append((words, rest)))
+    opened = create_study(tiny_study, runs_dir=tmp_path)
+    storage: Any = SimpleNamespace(url=URL)
+    away = OpenStudy(opened.config, opened.study, storage, opened.images)
+    settings = WorkerSettings(tmp_path, Path("data"), "cpu", ranks=2)
+    _Supervisor(away, settings, 7, any_code=True)._start(0, 1)
+    ((words, rest),) = started
+    assert words[3:] == [
+        *("study", "worker", "block-space", "--runs-dir", str(tmp_path), "--device", "cpu"),
+        *("--ranks", "2", "--data-root", "data", "--any-code"),
+    ]
+    assert rest["env"]["NASBENCH_AT_STORAGE"] == URL
+    assert (rest["env"]["NASBENCH_AT_LIFELINE"], rest["pass_fds"]) == ("7", (7,))
+    texts = (file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert not any(b"hunter2" in text for text in texts)
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize(
+    ("ranks", "visible", "shares"),
+    [
+        (1, None, ["0", "1", "2", "3", "0"]),
+        (2, None, ["0,1", "2,3", "0,1"]),
+        (1, "5,7", ["5", "7", "5"]),
+    ],
+)
+def test_workers_share_the_gpus_by_their_ranks(ranks, visible, shares, monkeypatch):
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    settings = WorkerSettings(device="cuda", ranks=ranks)
+    found = [_share(settings, place, len(shares)) for place in range(len(shares))]
+    assert found == [{"CUDA_VISIBLE_DEVICES": share} for share in shares]
+
+
+def test_workers_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    settings = WorkerSettings(device="cpu")
+    assert _share(settings, 0, 1) == {}
+    assert _share(settings, 0, 3) == {"OMP_NUM_THREADS": "2"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert _share(settings, 0, 3) == {}
+
+
+@pytest.mark.usefixtures("gpus")
+def test_ranks_without_a_gpu_each_are_refused():
+    with pytest.raises(ValueError, match="ranks must be at most the number of GPUs, 4, got 5"):
+        WorkerSettings(device="cuda", ranks=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ranks": 0}, "ranks must be at least 1, got 0"),
+        ({"device": "tpu"}, "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
+    ],
+)
+def test_settings_of_workers_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        WorkerSettings(**options)
