@@ -48,9 +48,8 @@ from analysis.study_figures import (
     draw_learning_curves,
     draw_pareto,
     draw_rank_correlation,
-    read_metrics,
 )
-from nasbench_at.records import Benchmark, read_record
+from nasbench_at.records import Benchmark, read_metrics, read_record
 from nasbench_at.runs import find_runs, open_run_folder
 
 __all__ = ["FIGURES", "FigureKind", "FigureRequest", "LandscapeForm", "draw_figure", "find_figure"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, overload
 
 import pandas as pd
 
-from nasbench_at.records.files import read_lines, read_runs, write_lines
+from nasbench_at.records.files import OnBroken, read_lines, read_runs, write_lines
 from nasbench_at.records.frames import (
     learning_curves,
     records_frame,
@@ -59,19 +60,31 @@ class Benchmark(Sequence[Record]):
                 ``.parquet`` files that :meth:`save` wrote. A run that is found twice counts once,
                 evaluated if it is so anywhere.
 
+        A record that cannot be read is left out: a warning names its file and what is wrong with
+        it, and the last warning says how many they are.
+
         Raises:
-            ValueError: If a path does not exist or a record cannot be read.
+            ValueError: If a path does not exist or cannot be read as a whole.
         """
         found: dict[str, Record] = {}
         folders: dict[str, Path] = {}
+        broken: list[ValueError] = []
         with _no_garbage_collection():
-            for record, folder in itertools.chain.from_iterable(map(_read, map(Path, paths))):
+            for record, folder in itertools.chain.from_iterable(
+                _read(Path(path), broken.append) for path in paths
+            ):
                 name = record.run_id
                 is_better = name not in found or not found[name].is_evaluated
                 if is_better:
                     found[name] = record
                 if folder is not None and (is_better or name not in folders):
                     folders[name] = folder
+        for error in broken:
+            warnings.warn(str(error), stacklevel=2)
+        if broken:
+            warnings.warn(
+                f"left out {len(broken)} of {len(broken) + len(found)} records", stacklevel=2
+            )
         return cls(list(found.values()), folders)
 
     def save(self, path: str | Path) -> None:
@@ -215,9 +228,9 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read(path: Path) -> Iterator[tuple[Record, Path | None]]:
+def _read(path: Path, on_broken: OnBroken) -> Iterator[tuple[Record, Path | None]]:
     if path.suffix in _READERS:
-        for record in _READERS[path.suffix](path):
+        for record in _READERS[path.suffix](path, on_broken):
             yield record, None
     else:
-        yield from read_runs(path)
+        yield from read_runs(path, on_broken)

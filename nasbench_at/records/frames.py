@@ -12,6 +12,7 @@ import pandas as pd
 
 from nasbench_at.records.conditions import describe_conditions
 from nasbench_at.records.evaluation import AttackResult
+from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import Record
 from nasbench_at.records.seeds import mean_interval
 
@@ -94,23 +95,18 @@ def learning_curves(records: Sequence[Record], folders: Mapping[str, Path]) -> p
                 f"run {record.run_id!r} was not loaded from its folder, which holds its learning "
                 "curve"
             )
-        rows += _read_metrics(record.run_id, folders[record.run_id] / "metrics.jsonl")
-    return pd.DataFrame(rows)
-
-
-def _read_metrics(run_id: str, path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return [
+        metrics = read_metrics(folders[record.run_id] / "metrics.jsonl")
+        if not metrics:
+            raise ValueError(f"run {record.run_id!r} has no metrics in {folders[record.run_id]}")
+        rows += [
             {
-                "run_id": run_id,
+                "run_id": record.run_id,
                 "epoch": line["epoch"],
-                **{key: v for key, v in line.items() if not isinstance(v, list | dict)},
+                **{key: value for key, value in line.items() if not isinstance(value, list | dict)},
             }
-            for line in lines
+            for line in metrics
         ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"cannot read metrics {str(path)!r}: {error}") from None
+    return pd.DataFrame(rows)
 
 
 def _describe(attack: str, values: Sequence[float]) -> dict[str, float]:

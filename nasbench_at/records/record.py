@@ -9,14 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, GetPydanticSchema, TypeAdapter
+from pydantic import GetPydanticSchema, TypeAdapter
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from nasbench_at.records.conditions import Conditions, curve_conditions
 from nasbench_at.records.evaluation import AttackResult, Evaluation
-from nasbench_at.records.validation import (
+from nasbench_at.validation import (
     CHECKED,
+    OPEN,
     Count,
     Integer,
     NonNegative,
@@ -30,13 +31,12 @@ from nasbench_at.records.validation import (
 __all__ = ["SCHEMA_VERSION", "Record", "read_record"]
 
 SCHEMA_VERSION: Literal[2] = 2
-_OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
 class _Config(TypedDict, total=False):
     """What is read of a configuration, which is checked in full only where it is used."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # pydantic's way to configure a TypedDict
+    __pydantic_config__ = OPEN  # type: ignore[misc]  # pydantic's way to configure a TypedDict
 
     model: Text
     data: Text
@@ -48,14 +48,14 @@ class _Config(TypedDict, total=False):
 
 
 class _Provenance(TypedDict, total=False):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    __pydantic_config__ = OPEN  # type: ignore[misc]
 
     train_seconds: NonNegative
     data_fingerprint: Text
 
 
 class _Selected(TypedDict, total=False):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    __pydantic_config__ = OPEN  # type: ignore[misc]
 
     epoch: Count
     validation_natural: Share
@@ -64,7 +64,7 @@ class _Selected(TypedDict, total=False):
 
 
 class _Training(TypedDict, total=False):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    __pydantic_config__ = OPEN  # type: ignore[misc]
 
     epochs: Count
     stopped: Text | None
