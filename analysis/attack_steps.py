@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.attacked_predictions import describe_attack, predict_under_attack
 from analysis.run_inputs import load_run_inputs
-from analysis.style import PALETTE, create_figure, style_axes
+from analysis.style import PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.attacks.gradient import GradientAttack
 from nasbench_at.records import wilson_interval
 from nasbench_at.training.trainer import validation_attack
@@ -145,5 +144,5 @@ def draw_attack_steps(curve: AttackStepsCurve) -> Figure:
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xticks(curve.steps, [str(step) for step in curve.steps])
     axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    show_percent(axes.yaxis)
     return figure

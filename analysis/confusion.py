@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.attacked_predictions import describe_attack, name_classes, predict_under_attack
 from analysis.run_inputs import load_run_inputs
-from analysis.style import INK, PALETTE, create_figure, style_axes
+from analysis.style import INK, PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.attacks import Attack, check_inputs
 from nasbench_at.records import wilson_interval
 from nasbench_at.training.trainer import validation_attack
@@ -205,7 +204,7 @@ def draw_class_accuracy(
     style_axes(axes, x="class", y="accuracy, 95 % interval", title=total)
     axes.set_xticks(positions, names, fontsize=7)
     axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    show_percent(axes.yaxis)
     # Below, since bars may reach the top anywhere.
     figure.legend(loc="outside lower center", ncols=len(matrices), frameon=False, fontsize=7)
     return figure

@@ -9,7 +9,7 @@ from typing import Any
 
 from nasbench_at.config import RunConfig
 
-__all__ = ["DSNetShape", "describe_ds_net", "is_ds_net", "read_ds_net"]
+__all__ = ["DSNetShape", "describe_blocks", "describe_ds_net", "is_ds_net", "read_ds_net"]
 
 _DEFAULTS = {field.name: field.default for field in fields(RunConfig)}
 _V1 = ("residual", "mbconv", "dense", "ada_rk")
@@ -157,19 +157,22 @@ def _count_kept(config: Mapping[str, Any], modules: tuple[tuple[str, ...], ...])
     ]
 
 
-def describe_ds_net(shape: DSNetShape) -> str:
-    """Describes a DS-Net in one line."""
+def describe_blocks(shape: DSNetShape) -> str:
+    """Says which blocks a DS-Net's modules hold, such as ``4 × mbconv``."""
     blocks = shape.blocks
     if blocks is None:
-        what = " / ".join(
+        return " / ".join(
             " + ".join(row) + (f" ({count} times)" if (count := len(list(group))) > 1 else "")
             for row, group in groupby(shape.module_blocks)
         )
-    elif len(set(blocks)) == 1 and len(blocks) > 1:
-        what = f"{len(blocks)} \N{MULTIPLICATION SIGN} {blocks[0]}"
-    else:
-        what = " + ".join(blocks)
-    parts = [f"DS-Net of {what}"]
+    if len(set(blocks)) == 1 and len(blocks) > 1:
+        return f"{len(blocks)} \N{MULTIPLICATION SIGN} {blocks[0]}"
+    return " + ".join(blocks)
+
+
+def describe_ds_net(shape: DSNetShape) -> str:
+    """Describes a DS-Net in one line."""
+    parts = [f"DS-Net of {describe_blocks(shape)}"]
     if not shape.is_searched:
         parts.append(f"{shape.attention} {shape.attention_init} weights")
     parts.append(f"{shape.num_modules} modules of {shape.init_channels} channels")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,7 @@ from analysis.study_figures import (
     draw_pareto,
     draw_rank_correlation,
 )
+from analysis.variants import name_run, name_variants
 from nasbench_at.records import Benchmark, read_metrics, read_record
 from nasbench_at.runs import find_runs, open_run_folder
 
@@ -72,6 +73,7 @@ class FigureRequest:
         seed: Seed of directions, batches and attacks.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data_root: Where the data set's files lie.
+        linear: Give a landscape a linear scale instead of a logarithmic one.
         on_progress: Is told how many of how many points of a landscape are done.
     """
 
@@ -85,6 +87,7 @@ class FigureRequest:
     seed: int = 0
     device: str = "auto"
     data_root: Path | None = None
+    linear: bool = False
     on_progress: Callable[[int, int], None] | None = None
 
     def records(self) -> Benchmark:
@@ -101,6 +104,13 @@ class FigureRequest:
         if not runs:
             raise ValueError(f"there is no run in {', '.join(map(str, self.paths))}")
         return list(dict.fromkeys(runs))
+
+    def named_runs(self) -> dict[Path, str]:
+        """Returns the folders of the runs, and what each is called beside the others."""
+        runs = self.runs()
+        configs = [open_run_folder(run).config.to_dict() for run in runs]
+        names = name_variants(configs, seeds=True) if len(runs) > 1 else map(name_run, configs)
+        return dict(zip(runs, names, strict=True))
 
     def only_run(self) -> Path:
         """Returns the folder of the one run that the figure is about.
@@ -157,24 +167,22 @@ def find_figure(name: str) -> FigureKind:
 def _attention_groups(request: FigureRequest) -> list[AttentionWeights]:
     """Runs that differ in their seeds only are one group."""
     groups: dict[str, list[Path]] = {}
+    configs: dict[str, dict[str, Any]] = {}
     for run in request.runs():
         config = open_run_folder(run).config.to_dict()
-        del config["seed"]
-        groups.setdefault(json.dumps(config, sort_keys=True), []).append(run)
-    return [compute_attention(runs, name=_group_name(runs)) for runs in groups.values()]
+        key = json.dumps({**config, "seed": None}, sort_keys=True)
+        groups.setdefault(key, []).append(run)
+        configs.setdefault(key, config)
+    names = name_variants(list(configs.values()))
+    return [
+        compute_attention(runs, name=name)
+        for runs, name in zip(groups.values(), names, strict=True)
+    ]
 
 
 def _draw_attention_distances(request: FigureRequest) -> Figure:
-    runs = request.runs()
-    names = []
-    for run in runs:
-        config = open_run_folder(run).config
-        names.append(f"{config.attention_init}, seed {config.seed}")
-    return draw_attention_distances(compute_attention(runs), names)
-
-
-def _group_name(runs: Sequence[Path]) -> str:
-    return runs[0].name if len(runs) == 1 else runs[0].name.rpartition("-s")[0]
+    named = request.named_runs()
+    return draw_attention_distances(compute_attention(list(named)), list(named.values()))
 
 
 def _landscapes(request: FigureRequest) -> list[Landscape]:
@@ -185,7 +193,10 @@ def _landscapes(request: FigureRequest) -> list[Landscape]:
         on_progress=request.on_progress,
     )
     dimensions = 1 if request.form == "line" else 2
-    return [compute_run_landscape(run, dimensions=dimensions, **options) for run in request.runs()]
+    return [
+        compute_run_landscape(run, dimensions=dimensions, name=name, **options)
+        for run, name in request.named_runs().items()
+    ]
 
 
 def _draw_landscape(request: FigureRequest) -> Figure:
@@ -196,22 +207,27 @@ def _draw_landscape(request: FigureRequest) -> Figure:
     landscapes = _landscapes(request)
     match form:
         case "contour":
-            return draw_landscape_contour(landscapes[0])
+            return draw_landscape_contour(landscapes[0], is_linear=request.linear)
         case "surface":
-            return draw_landscape_surface(landscapes)
+            return draw_landscape_surface(landscapes, is_linear=request.linear)
         case "line":
-            return draw_landscape_line(landscapes)
+            return draw_landscape_line(landscapes, is_linear=request.linear)
 
 
 def _draw_gradient_variance(request: FigureRequest) -> Figure:
     options = {"seed": request.seed, "device": request.device, "data_root": request.data_root}
     return draw_gradient_variance(
-        [compute_run_gradient_variance(run, **options) for run in request.runs()]  # type: ignore[arg-type]
+        [
+            replace(compute_run_gradient_variance(run, **options), title=name)  # type: ignore[arg-type]
+            for run, name in request.named_runs().items()
+        ]
     )
 
 
 def _draw_learning_curves(request: FigureRequest) -> Figure:
-    metrics = {run.name: read_metrics(run / "metrics.jsonl") for run in request.runs()}
+    metrics = {
+        name: read_metrics(run / "metrics.jsonl") for run, name in request.named_runs().items()
+    }
     return draw_learning_curves(compute_learning_curves(metrics))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from analysis.loss_gradients import Loss, choose_method, flatten, gradients_of, select_parameters
 from analysis.run_inputs import load_run_inputs
 from analysis.style import MARKERS, PALETTE, create_figure, style_axes
+from analysis.variants import name_run
 from nasbench_at.attacks import check_inputs
 from nasbench_at.seeding import make_generator
 from nasbench_at.training.checkpoints import load_weights
@@ -57,7 +58,7 @@ class RunGradientVariance:
     """The gradient variance of one run, at its selected weights or over its training.
 
     Attributes:
-        title: The run's name.
+        title: What the run is called.
         loss: Loss that was differentiated.
         epochs: Epoch of each point, ascending.
         points: The variances.
@@ -219,7 +220,9 @@ def compute_run_gradient_variance(
             seed=seed,
         )
         points.append(point)
-    return RunGradientVariance(config.run_id, loss, tuple(sorted(files)), tuple(points))
+    return RunGradientVariance(
+        name_run(config.to_dict()), loss, tuple(sorted(files)), tuple(points)
+    )
 
 
 def _read_epoch(path: Path) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from analysis.style import MARKERS, PALETTE, create_figure, style_axes
+from analysis.style import MARKERS, PALETTE, create_figure, show_percent, style_axes
+from analysis.variants import name_run
 from nasbench_at.records import AttackResult, Record
 
 __all__ = [
@@ -56,7 +57,7 @@ class RobustnessCurve:
     """Accuracies of one network by attack and radius.
 
     Attributes:
-        title: The record's name.
+        title: The network and its seed.
         data: What it was evaluated on.
         norm: Threat model.
         lines: One an attack.
@@ -84,7 +85,7 @@ def compute_robustness_curve(record: Record) -> RobustnessCurve:
     natural = record.results.get("natural")
     lines = tuple(_compute_line(name, rows, natural) for name, rows in curves.items())
     first = next(iter(curves.values()))[0]
-    return RobustnessCurve(record.run_id, first.data, first.norm or "", lines)
+    return RobustnessCurve(name_run(record.config), first.data, first.norm or "", lines)
 
 
 def _compute_line(
@@ -139,9 +140,9 @@ def _style(axes: Axes, curve: RobustnessCurve) -> None:
         axes,
         x=f"{symbol} radius ε ({unit})",
         y="accuracy, 95 % interval",
-        title=f"{curve.title} on {curve.data}, {images} images",
+        title=fill(f"{curve.title} on {curve.data}, {images} images", 64),
     )
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    show_percent(axes.yaxis)
     axes.legend(frameon=False, fontsize=8)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from analysis.ds_net_configs import read_ds_net
 from analysis.naming import metric_label
+from analysis.variants import weights_label
 from nasbench_at.config import DS_NET_FIELDS
 from nasbench_at.presets import find_preset
 from nasbench_at.records import Record, conditions_of, differences
@@ -22,8 +24,10 @@ __all__ = [
     "differing_keys",
     "evaluated_runs",
     "group_by",
+    "identity_without",
     "is_network_to_compare",
     "prefer_recipe_weight_decay",
+    "variant_of",
 ]
 
 NAMED_KEYS = DS_NET_FIELDS - {"block_options", "block_copies", "attention_parameters"} | {
@@ -44,8 +48,8 @@ class MissingRunsError(ValueError):
 
 def evaluated_runs(
     records: Iterable[Record], belongs: Callable[[Record], bool], table: str, needs: str
-) -> tuple[list[Record], list[str]]:
-    """Returns the evaluated runs that belong to a table, and notes on those left out.
+) -> list[Record]:
+    """Returns the evaluated runs that belong to a table.
 
     Args:
         records: Any records.
@@ -64,14 +68,24 @@ def evaluated_runs(
         if waiting:
             found = f"not evaluated yet: {', '.join(waiting)}"
         raise MissingRunsError(f"{table} needs evaluated runs of {needs}; {found}")
-    notes = [f"Left out, because not evaluated: {', '.join(waiting)}."] if waiting else []
-    return evaluated, notes
+    return evaluated
 
 
 def is_network_to_compare(record: Record) -> bool:
     """Whether a network is no variant that an ablation study makes of DS-Net."""
+    return not variant_of(record)
+
+
+def variant_of(record: Record) -> str:
+    """Says which variant of DS-Net an ablation study makes a network; empty if none."""
     shape = read_ds_net(record.config)
-    return shape is None or (shape.is_searched and shape.is_whole)
+    if shape is None:
+        return ""
+    if shape.is_same_block:
+        return "DS-Nets of several of one block"
+    if not shape.is_searched:
+        return f"DS-Nets with weights {weights_label(shape)}"
+    return "" if shape.is_whole else "DS-Nets that keep only some of their blocks"
 
 
 def group_by(records: Iterable[Record], key: Callable[[Record], KeyT]) -> dict[KeyT, list[Record]]:
@@ -80,6 +94,12 @@ def group_by(records: Iterable[Record], key: Callable[[Record], KeyT]) -> dict[K
     for record in records:
         groups.setdefault(key(record), []).append(record)
     return groups
+
+
+def identity_without(record: Record, ignored: Iterable[str]) -> str:
+    """Returns a text that is equal for runs whose configurations differ in these keys only."""
+    rest = {key: value for key, value in record.config.items() if key not in frozenset(ignored)}
+    return json.dumps(rest, sort_keys=True, default=str)
 
 
 def prefer_recipe_weight_decay(records: Sequence[Record]) -> list[Record]:

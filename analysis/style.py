@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from nasbench_at.files import write_atomically
 from nasbench_at.networks.drawing import PALETTE, render
@@ -14,9 +18,11 @@ from nasbench_at.networks.drawing import PALETTE, render
 __all__ = [
     "FIGURE_FORMATS",
     "INK",
+    "LEGEND_BELOW",
     "MARKERS",
     "PALETTE",
     "create_figure",
+    "show_percent",
     "style_axes",
     "write_figure",
 ]
@@ -25,6 +31,13 @@ FIGURE_FORMATS = ("pdf", "png", "svg")
 # Colours are told apart by colour-blind readers, markers in grey print.
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#222222"
+LEGEND_BELOW: Mapping[str, Any] = {
+    "loc": "outside lower center",
+    "ncols": 4,
+    "frameon": False,
+    "fontsize": 7.5,
+}
+"""Arguments of a figure's legend that lies on no panel's data."""
 _GRID = "#E3E6EA"
 
 
@@ -55,6 +68,12 @@ def style_axes(axes: Axes, *, x: str, y: str, title: str = "") -> None:
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def show_percent(*axes: Axis) -> None:
+    """Writes shares along axes as percent, with the same decimals in every figure and panel."""
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=1))
 
 
 def write_figure(figure: Figure, path: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -59,7 +60,7 @@ def draw_attention(groups: Sequence[AttentionWeights], *, band: Band = "std") ->
                 low, high = (end[:, column] for end in ends)
                 panel.fill_between(numbers, low, high, color=color, alpha=0.15, linewidth=0)
             _plot(panel, numbers, group.mean[:, column], color, marker, block)
-        style_axes(panel, x=_MODULE, y=_WEIGHT, title=_title(group, band))
+        style_axes(panel, x=_MODULE, y=_WEIGHT, title=fill(_title(group, band), 40))
         panel.set_ylim(bottom=0)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.legend(frameon=False, fontsize=7)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.attention.reading import Run, open_run, read_history, read_layout, read_weights
+from analysis.variants import name_run
 
 __all__ = [
     "AttentionHistory",
@@ -66,7 +67,7 @@ class AttentionHistory:
     """A run's attention weights after each epoch.
 
     Attributes:
-        name: The run's.
+        name: The run's network and seed.
         epochs: From 1, shape ``(epochs,)``.
         blocks: Names of the columns, as in :class:`AttentionWeights`.
         modules: Per module, the names of its blocks in order.
@@ -85,7 +86,7 @@ def compute_attention(runs: Sequence[Run], *, name: str = "") -> AttentionWeight
 
     Args:
         runs: Folders of runs that differ in their seed, say; all must weigh the same blocks.
-        name: The group's; by default that of the first run.
+        name: The group's; by default the first run's network and seed.
 
     Raises:
         ValueError: If there are none, one is given twice, is no DS-Net or has no weights, or their
@@ -110,7 +111,7 @@ def compute_attention(runs: Sequence[Run], *, name: str = "") -> AttentionWeight
             )
     rows = [read_weights(*pair) for pair in zip(folders, layouts, strict=True)]
     return AttentionWeights(
-        name=name or names[0],
+        name=name or name_run(folders[0].config.to_dict()),
         runs=names,
         blocks=layouts[0].blocks,
         modules=layouts[0].modules,
@@ -127,7 +128,9 @@ def compute_attention_history(run: Run) -> AttentionHistory:
     folder = open_run(run)
     layout = read_layout(folder.config)
     epochs, weights = read_history(folder, layout)
-    return AttentionHistory(folder.config.run_id, epochs, layout.blocks, layout.modules, weights)
+    return AttentionHistory(
+        name_run(folder.config.to_dict()), epochs, layout.blocks, layout.modules, weights
+    )
 
 
 def spread(values: NDArray[np.float64], kind: Band = "std") -> Ends | None:

@@ -20,6 +20,7 @@ from analysis.landscape.grid import (
 )
 from analysis.landscape.measuring import LossesAt, Measure, Point, measuring
 from analysis.run_inputs import load_run_inputs
+from analysis.variants import name_run
 from nasbench_at.attacks import Attack, check_inputs
 from nasbench_at.attacks.objectives import Objective, cross_entropy_objective, describe
 from nasbench_at.evaluation_files import hash_images, hash_weights
@@ -141,7 +142,8 @@ def compute_run_landscape(
         adversarial: Attack them by the PGD-20 that the run is evaluated by, at its own radius.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data_root: Where the data set's files lie.
-        **options: Other arguments of :func:`compute_landscape`; ``name`` is the run's.
+        **options: Other arguments of :func:`compute_landscape`; ``name`` is by default the
+            network and its seed.
 
     Raises:
         ValueError: If the folder, its weights or an argument is not usable.
@@ -156,7 +158,10 @@ def compute_run_landscape(
         folder.path, part="test", num_images=num_images, device=device, data_root=data_root
     )
     return compute_landscape(
-        inputs.model, inputs.images, inputs.labels, **{"name": config.run_id, **options}
+        inputs.model,
+        inputs.images,
+        inputs.labels,
+        **{"name": name_run(config.to_dict()), **options},
     )
 
 

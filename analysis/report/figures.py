@@ -192,10 +192,10 @@ def _rank_correlation(records: Sequence[Record]) -> FigureView:
     text = f"Spearman's correlation {ranks.spearman:.2f}, 95 % interval {low:.2f} to {high:.2f}"
     return FigureView(
         "Ranks by natural and by robust accuracy",
-        f"{ranks.setting}, {len(ranks.run_ids)} runs.",
+        f"{ranks.setting}, {len(ranks.networks)} networks, means over seeds.",
         f"{text}.",
         _embed(draw_rank_correlation(ranks)),
-        ranks.run_ids,
+        tuple(name for names in ranks.run_ids for name in names),
     )
 
 

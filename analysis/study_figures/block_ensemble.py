@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.ds_net_configs import DSNetShape
+from analysis.ds_net_configs import DSNetShape, describe_blocks
 from analysis.naming import method_label, metric_label
 from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
@@ -18,7 +18,8 @@ from analysis.study_figures.estimates import (
     estimate,
 )
 from analysis.study_figures.points import describe_spread, draw_points
-from analysis.style import create_figure
+from analysis.style import LEGEND_BELOW, create_figure
+from analysis.variants import weights_label
 from nasbench_at.records import Record
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 _FIGURE = "the block-ensemble figure"
-LEARNED, FIXED = "learned weights", "fixed, equal weights"
+_WEIGHTS = ("learned", "fixed")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class EnsembleVariant:
 
     Attributes:
         method: Way of training, with its β.
-        variant: ``learned weights``, ``fixed, equal weights`` or several of one block.
+        variant: ``learned``, ``fixed`` (equal weights) or several of one block.
         natural: Natural accuracy.
         robust: Accuracy under the attack.
     """
@@ -114,13 +115,11 @@ def _variant_blocks(shape: DSNetShape) -> frozenset[str]:
 
 def _variant_of(shape: DSNetShape, blocks: frozenset[str]) -> str | None:
     if shape.is_same_block:
-        assert shape.blocks is not None
-        return f"{len(shape.blocks)} \N{MULTIPLICATION SIGN} {shape.blocks[0]}"
+        return describe_blocks(shape)
     if shape.blocks is None or shape.all_blocks != blocks or not shape.is_whole:
         return None
-    if shape.is_searched:
-        return LEARNED
-    return FIXED if (shape.attention, shape.attention_init) == ("fixed", "equal") else None
+    label = weights_label(shape)
+    return label if label in _WEIGHTS else None
 
 
 def _method_of(record: Record) -> str:
@@ -128,7 +127,7 @@ def _method_of(record: Record) -> str:
 
 
 def _order(variant: str) -> tuple[int, str]:
-    return {LEARNED: 0, FIXED: 1}.get(variant, 2), variant
+    return (_WEIGHTS.index(variant) if variant in _WEIGHTS else len(_WEIGHTS)), variant
 
 
 def draw_block_ensemble(ensemble: BlockEnsemble) -> Figure:
@@ -150,10 +149,8 @@ def draw_block_ensemble(ensemble: BlockEnsemble) -> Figure:
         for side in ("robust", "natural")
     )
     note = describe_spread([item.robust for item in ensemble.variants])
-    draw_points(
-        left, methods, robust, y=f"accuracy under {metric_label(ensemble.attack)}", title=note
-    )
-    draw_points(right, methods, natural, y="natural accuracy", title=note)
-    left.get_legend().remove()
-    figure.suptitle(ensemble.setting, fontsize=9)
+    draw_points(left, methods, robust, y=f"accuracy under {metric_label(ensemble.attack)}")
+    draw_points(right, methods, natural, y="natural accuracy")
+    figure.suptitle(f"{ensemble.setting}\n{note}", fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), **LEGEND_BELOW)
     return figure

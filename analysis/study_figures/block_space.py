@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from analysis.ds_net_configs import DSNetShape
 from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
@@ -19,8 +19,15 @@ from analysis.study_figures.estimates import (
     ds_nets_of,
     estimate,
 )
-from analysis.study_figures.points import describe_spread, draw_points
-from analysis.style import PALETTE, create_figure, style_axes
+from analysis.study_figures.points import describe_spread, draw_estimate, draw_points
+from analysis.style import (
+    LEGEND_BELOW,
+    MARKERS,
+    PALETTE,
+    create_figure,
+    show_percent,
+    style_axes,
+)
 from nasbench_at.records import Record
 
 __all__ = ["BlockSpace", "BlockSubset", "compute_block_space", "draw_block_space"]
@@ -50,7 +57,7 @@ class BlockSpace:
     Attributes:
         subsets: The sets, small ones first.
         sizes: The sizes in order.
-        natural: By size, the mean over its sets; the spread is that between sets.
+        natural: By size, the mean over its sets, a value a set.
         robust: The same under the attack.
         attack: Name of the attack.
         setting: How the networks were trained and attacked.
@@ -133,10 +140,11 @@ def draw_block_space(space: BlockSpace) -> Figure:
         {"robust": space.robust, "natural": space.natural},
         x="atomic blocks to choose from",
         y="accuracy",
-        title="mean over block sets ± standard deviation between them",
+        title=fill(describe_spread(space.robust, of="block set"), 48),
     )
     _draw_subsets(right, space)
-    figure.suptitle(space.setting, fontsize=9)
+    figure.suptitle(space.setting, fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), **LEGEND_BELOW)
     return figure
 
 
@@ -144,16 +152,12 @@ def _draw_subsets(axes: Axes, space: BlockSpace) -> None:
     """A line for each block set, the most robust on top."""
     ordered = sorted(space.subsets, key=lambda subset: subset.robust.mean)
     for y, subset in enumerate(ordered):
-        for color, marker, item in (
-            (PALETTE[0], "o", subset.robust),
-            (PALETTE[1], "s", subset.natural),
+        for color, marker, item in zip(
+            PALETTE, MARKERS, (subset.robust, subset.natural), strict=False
         ):
-            error = [[item.mean - item.low], [item.high - item.mean]]
-            axes.errorbar(
-                item.mean, y, xerr=error, fmt=marker, color=color, markersize=4.5, capsize=2
-            )
-    title = describe_spread([subset.robust for subset in space.subsets])
+            draw_estimate(axes, y, item, color, marker, is_vertical=False)
+    title = fill(describe_spread([subset.robust for subset in space.subsets]), 64)
     style_axes(axes, x="accuracy", y="", title=title)
     axes.set_yticks(range(len(ordered)), [" + ".join(s.blocks) for s in ordered], fontsize=7)
     axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    show_percent(axes.xaxis)

@@ -12,7 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.ds_net_configs import DSNetShape
-from analysis.selection import MissingRunsError, check_evaluated_alike, group_by
+from analysis.selection import (
+    MissingRunsError,
+    check_evaluated_alike,
+    group_by,
+    identity_without,
+)
 from analysis.study_figures.estimates import describe_setting, ds_nets_of
 from analysis.style import create_figure
 from nasbench_at.records import Record
@@ -72,7 +77,7 @@ def compute_co_occurrence(
     runs = [record for record, _ in nets]
     check_evaluated_alike(runs, [attack], _FIGURE)
     shapes = {record.run_id: shape for record, shape in nets}
-    networks = list(group_by(runs, lambda r: _without_seed(r, shapes[r.run_id])).values())
+    networks = list(group_by(runs, lambda r: identity_without(r, ("seed",))).values())
     blocks = tuple(sorted({name for shape in shapes.values() for name in shape.all_blocks}))
     pairs = np.stack([_pairs_of(shapes[group[0].run_id], blocks) for group in networks])
     if len({row.tobytes() for row in pairs}) < 2:
@@ -88,11 +93,6 @@ def compute_co_occurrence(
         num_networks=len(networks),
         setting=describe_setting(runs[0], attack),
     )
-
-
-def _without_seed(record: Record, shape: DSNetShape) -> tuple[object, ...]:
-    rest = {key: repr(value) for key, value in record.config.items() if key != "seed"}
-    return (shape, tuple(sorted(rest.items())))
 
 
 def _pairs_of(shape: DSNetShape, blocks: Sequence[str]) -> NDArray[np.float64]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
-from typing import Literal
+from statistics import mean
 
 from analysis.ds_net_configs import DSNetShape, read_ds_net
 from analysis.naming import data_label, method_label, metric_label
@@ -16,9 +15,10 @@ from analysis.selection import (
     check_evaluated_alike,
     check_trained_alike,
 )
-from nasbench_at.records import Record
+from nasbench_at.records import Record, mean_interval
 
 __all__ = [
+    "MIN_SEEDS",
     "Estimate",
     "average",
     "check_one_setting",
@@ -28,28 +28,31 @@ __all__ = [
 ]
 
 
+MIN_SEEDS = 5
+"""From so many runs on a mean has an interval; fewer are shown one by one."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """An accuracy.
 
     Attributes:
-        mean: Mean over runs, in [0, 1].
-        low: Lower end of what ``spread`` says.
-        high: Upper end.
-        spread: ``interval`` of one run: its 95 % Wilson interval; ``std`` of several: the mean
-            minus and plus their sample standard deviation.
-        num_runs: How many runs.
-        num_samples: Test images of each.
-        run_ids: Their names.
+        values: One a run, or, of an average over networks, one a network; in [0, 1].
+        interval: Ends of the 95 % interval. Of one run: Wilson's, over its images. Of five values
+            or more: that of their mean, by Student's t distribution. None of two to four.
+        num_samples: Test images of each run.
+        run_ids: The runs' names.
     """
 
-    mean: float
-    low: float
-    high: float
-    spread: Literal["interval", "std"]
-    num_runs: int
+    values: tuple[float, ...]
+    interval: tuple[float, float] | None
     num_samples: int
     run_ids: tuple[str, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the values."""
+        return mean(self.values)
 
 
 def estimate(records: Sequence[Record], metric: str) -> Estimate:
@@ -64,35 +67,30 @@ def estimate(records: Sequence[Record], metric: str) -> Estimate:
     """
     check_distinct_seeds(records)
     results = [record.results[metric] for record in records]
-    values = [result.accuracy for result in results]
-    centre = mean(values)
-    if len(values) == 1:
-        low, high = results[0].interval
-    else:
-        low, high = centre - stdev(values), centre + stdev(values)
+    values = tuple(result.accuracy for result in results)
     return Estimate(
-        mean=centre,
-        low=low,
-        high=high,
-        spread="interval" if len(values) == 1 else "std",
-        num_runs=len(values),
+        values=values,
+        interval=results[0].interval if len(values) == 1 else _interval(values),
         num_samples=results[0].num_samples,
         run_ids=tuple(record.run_id for record in records),
     )
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+    if len(values) < MIN_SEEDS:
+        return None
+    low, high = mean_interval(values)
+    return float(low), float(high)
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
     """Returns the mean of several networks' accuracies; the spread is that between networks."""
     if len(estimates) == 1:
         return estimates[0]
-    values = [item.mean for item in estimates]
-    centre, spread = mean(values), stdev(values)
+    values = tuple(item.mean for item in estimates)
     return Estimate(
-        mean=centre,
-        low=centre - spread,
-        high=centre + spread,
-        spread="std",
-        num_runs=sum(item.num_runs for item in estimates),
+        values=values,
+        interval=_interval(values),
         num_samples=estimates[0].num_samples,
         run_ids=tuple(name for item in estimates for name in item.run_ids),
     )

@@ -125,6 +125,7 @@ def draw_initialization(initialization: Initialization) -> Figure:
         (right, "natural", "natural accuracy"),
     ):
         estimates = [getattr(network, side) for network in initialization.networks]
-        draw_points(axes, labels, {side: estimates}, y=y, title=describe_spread(estimates))
-    figure.suptitle(initialization.setting, fontsize=9)
+        draw_points(axes, labels, {side: estimates}, y=y)
+    note = describe_spread([network.robust for network in initialization.networks])
+    figure.suptitle(f"{initialization.setting}\n{note}", fontsize=8)
     return figure

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.style import PALETTE, create_figure, style_axes
+from analysis.style import LEGEND_BELOW, PALETTE, create_figure, show_percent, style_axes
 
 __all__ = [
     "LearningCurve",
@@ -112,9 +112,9 @@ def draw_learning_curves(curves: Sequence[LearningCurve]) -> Figure:
         y="accuracy on held-out images",
         title="full: under PGD, thin: natural; circle: best epoch, dashed: lost since",
     )
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    show_percent(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=7)
+    figure.legend(**{**LEGEND_BELOW, "ncols": 2})
     return figure
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from analysis.naming import metric_label
 from analysis.selection import MissingRunsError
-from analysis.style import PALETTE, create_figure, style_axes
+from analysis.style import PALETTE, create_figure, show_percent, style_axes
 
 __all__ = ["Pareto", "compute_pareto", "draw_pareto"]
 
@@ -108,7 +108,7 @@ def draw_pareto(pareto: Pareto) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(6))
     for name, axis in ((pareto.x_name, axes.xaxis), (pareto.y_name, axes.yaxis)):
         if _is_accuracy(name):
-            axis.set_major_formatter(PercentFormatter(1.0))
+            show_percent(axis)
     axes.legend(frameon=False, fontsize=7.5)
     return figure
 

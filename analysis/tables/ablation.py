@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from analysis.ds_net_configs import read_ds_net
 from analysis.naming import data_label, method_label, network_label
@@ -15,9 +16,10 @@ from analysis.selection import (
     group_by,
     is_network_to_compare,
     prefer_recipe_weight_decay,
+    variant_of,
 )
 from analysis.tables.cells import accuracy_cell, mark_best, published_result
-from analysis.tables.notes import note_evaluation, note_seeds
+from analysis.tables.notes import note_evaluation, note_left_out, note_seeds
 from analysis.tables.table import Cell, Column, Row, Table
 from nasbench_at.records import Record
 
@@ -40,7 +42,8 @@ def compute_pruning_table(records: Iterable[Record]) -> Table:
         ValueError: If the runs of a section were trained or evaluated differently.
     """
     needs = "pruned DS-Nets (attention fixed, attention_init given, equally many blocks a module)"
-    runs, left_out = evaluated_runs(
+    records = list(records)
+    runs = evaluated_runs(
         records, lambda r: _kept_of(r) is not None or _is_ours(r), "Table 4", needs
     )
     sections: dict[str, dict[str, list[Record]]] = {}
@@ -53,7 +56,16 @@ def compute_pruning_table(records: Iterable[Record]) -> Table:
     if not sections:
         raise MissingRunsError(f"Table 4 needs evaluated runs of {needs}; none belongs to it")
     title = "Accuracy by the number of blocks that a module keeps"
-    return _lay_out(4, title, "Selected Blocks", sections, [*NAMED_KEYS], left_out)
+    table = _lay_out(4, title, "Selected Blocks", sections, [*NAMED_KEYS])
+    return _with_left_out(table, records, _why_not_pruning)
+
+
+def _why_not_pruning(record: Record) -> str:
+    if read_ds_net(record.config) is None:
+        return "of other networks than DS-Nets"
+    if _kept_of(record) is None and not _is_ours(record):
+        return f"{variant_of(record) or 'DS-Nets of block sets'} that no pruning makes"
+    return "searched networks of other blocks, weight decay or training than the pruned ones"
 
 
 def _kept_of(record: Record) -> int | None:
@@ -122,7 +134,8 @@ def compute_weight_decay_table(records: Iterable[Record]) -> Table:
         ValueError: If the runs of a section were trained or evaluated differently.
     """
     needs = "one DS-Net trained with two weight decays or more"
-    runs, left_out = evaluated_runs(
+    records = list(records)
+    runs = evaluated_runs(
         records,
         lambda r: (
             read_ds_net(r.config) is not None
@@ -142,7 +155,18 @@ def compute_weight_decay_table(records: Iterable[Record]) -> Table:
         raise MissingRunsError(f"Table 6 needs evaluated runs of {needs}; none belongs to it")
     title = "Accuracy by weight decay"
     varied = [*NAMED_KEYS, "weight_decay"]
-    return _lay_out(6, title, "Weight decay", sections, varied, left_out)
+    table = _lay_out(6, title, "Weight decay", sections, varied)
+    return _with_left_out(table, records, _why_not_weight_decay)
+
+
+def _why_not_weight_decay(record: Record) -> str:
+    if read_ds_net(record.config) is None:
+        return "of other networks than DS-Nets"
+    return variant_of(record) or "whose network was trained with one weight decay only"
+
+
+def _with_left_out(table: Table, records: Sequence[Record], why: Callable[[Record], str]) -> Table:
+    return replace(table, notes=(*table.notes, note_left_out(records, table.rows, why)))
 
 
 def _network_section_of(record: Record) -> str:
@@ -163,7 +187,6 @@ def _lay_out(
     head: str,
     sections: Mapping[str, Mapping[str, Sequence[Record]]],
     varied: Sequence[str],
-    left_out: Sequence[str],
 ) -> Table:
     """Makes the table from the runs by section and column."""
     name = f"Table {number}"
@@ -179,7 +202,7 @@ def _lay_out(
         for metric, row_label in _METRICS.items():
             cells = [_cell(number, label, columns.get(label, ()), metric) for label in labels]
             rows.append(Row(section, row_label, tuple(mark_best(cells))))
-    notes = (note_seeds(rows), *note_evaluation(used, tuple(_METRICS)), *left_out)
+    notes = (note_seeds(rows), *note_evaluation(used, tuple(_METRICS)))
     columns_of_all = tuple(Column(label) for label in labels)
     return Table(number, title, head, columns_of_all, tuple(rows), notes, published_in="rows")
 

@@ -7,21 +7,23 @@ from dataclasses import dataclass, replace
 
 from analysis.ds_net_configs import is_ds_net
 from analysis.misalignment import MisalignmentRow, compute_misalignment
-from analysis.naming import data_label, network_label, network_name
+from analysis.naming import data_label, method_label, network_label, network_name
 from analysis.selection import (
     NAMED_KEYS,
     TECHNICAL_KEYS,
     MissingRunsError,
     check_evaluated_alike,
-    differing_keys,
     evaluated_runs,
     group_by,
+    identity_without,
     is_network_to_compare,
     prefer_recipe_weight_decay,
+    variant_of,
 )
 from analysis.tables.cells import accuracy_cell, mark_best, published_result
-from analysis.tables.notes import note_evaluation, note_seeds
+from analysis.tables.notes import note_evaluation, note_left_out, note_seeds
 from analysis.tables.table import Cell, Column, Row, Table
+from analysis.variants import name_variants
 from nasbench_at.records import Record
 
 __all__ = ["compute_attack_table", "compute_misalignment_table"]
@@ -66,7 +68,8 @@ def compute_attack_table(number: int, records: Iterable[Record]) -> Table:
         ValueError: If the runs of a section were evaluated differently.
     """
     method, name = _METHODS[number], f"Table {number}"
-    runs, left_out = evaluated_runs(
+    records = list(records)
+    runs = evaluated_runs(
         records,
         lambda r: r.config.get("method") == method and is_network_to_compare(r),
         name,
@@ -86,12 +89,20 @@ def compute_attack_table(number: int, records: Iterable[Record]) -> Table:
         note_seeds(rows),
         *note_evaluation(used, METRICS),
         "Improv.: the best DS-Net over the best baseline, relative; none where it is not better.",
-        *left_out,
+        note_left_out(records, rows, lambda r: _why_not(r, (method,))),
     ]
     # The paper's two digits would call a tiny network's size zero.
     smallest = min(record.num_params for record in used)
     columns = (Column("Param (M)", 2 if smallest >= 10**5 else 4), *_COLUMNS)
     return Table(number, _TITLES[number], "Architecture", columns, tuple(rows), tuple(notes))
+
+
+def _why_not(record: Record, methods: Sequence[str]) -> str:
+    """Why a run that was evaluated is in no row of a table of these methods."""
+    method = record.config.get("method")
+    if method not in methods:
+        return f"trained by {method_label(str(method))}" if method else "not trained here"
+    return variant_of(record) or "of another weight decay than the recipe's"
 
 
 def _networks_of(records: Sequence[Record]) -> list[_Network]:
@@ -100,13 +111,13 @@ def _networks_of(records: Sequence[Record]) -> list[_Network]:
     for group in group_by(records, lambda r: network_name(r.config)).values():
         kept = prefer_recipe_weight_decay(group)
         label = network_label(kept[0].config)
-        keys = differing_keys(kept, NAMED_KEYS | TECHNICAL_KEYS)
-
-        def variant(record: Record, keys: list[str] = keys) -> str:
-            return "".join(f", {key} {record.config.get(key)}" for key in keys)
-
-        for suffix, seeds in group_by(kept, variant).items():
-            networks.append(_Network(label + suffix, seeds))
+        by_training = list(
+            group_by(kept, lambda r: identity_without(r, NAMED_KEYS | TECHNICAL_KEYS)).values()
+        )
+        names = name_variants([seeds[0].config for seeds in by_training])
+        for name, seeds in zip(names, by_training, strict=True):
+            is_alone = len(by_training) == 1
+            networks.append(_Network(label if is_alone else f"{label}, {name}", seeds))
     return sorted(networks, key=lambda network: network.is_ds_net)
 
 
@@ -182,7 +193,8 @@ def compute_misalignment_table(records: Iterable[Record]) -> Table:
         ValueError: If runs were evaluated differently.
     """
     needs = "methods st and at, both of at least two networks on one data set, natural and PGD-20"
-    runs, left_out = evaluated_runs(
+    records = list(records)
+    runs = evaluated_runs(
         records,
         lambda r: r.config.get("method") in ("st", "at") and is_network_to_compare(r),
         "Table 1",
@@ -203,7 +215,19 @@ def compute_misalignment_table(records: Iterable[Record]) -> Table:
         *(Column("Robustness"), Column("Ranking", 0)),
     )
     title = "Standard accuracy after ST against robustness (PGD-20) after AT"
-    notes = (note_seeds(rows), *note_evaluation(used, ("natural", "pgd")), *left_out)
+    paired = {network_name(record.config) for record in used}
+
+    def why(record: Record) -> str:
+        if record in runs and network_name(record.config) not in paired:
+            return "whose network was not trained by both ST and AT, or alone so on its data set"
+        if record.config.get("method") in ("st", "at") and not record.was_evaluated_by("pgd"):
+            return "not evaluated by PGD-20"
+        return _why_not(record, ("st", "at"))
+
+    notes = (
+        *(note_seeds(rows), *note_evaluation(used, ("natural", "pgd"))),
+        note_left_out(records, rows, why),
+    )
     return Table(1, title, "Model", columns, tuple(rows), notes)
 
 

@@ -97,7 +97,9 @@ def _lines_of(table: Table, row: Row, beside: list[bool]) -> Iterator[GridRow]:
 
 
 def _published(cell: Cell, digits: int, write: Callable[[float, int], str]) -> str:
-    return _number(cell.published, cell.published_std, digits, write)
+    text = _number(cell.published, None, digits, write)
+    # As printed, with a digit more than the mean.
+    return text + ("" if cell.published_std is None else f" ± {cell.published_std:.{digits + 1}f}")
 
 
 def _plain(value: float, digits: int) -> str:
@@ -114,5 +116,4 @@ def _number(
 ) -> str:
     if value is None:
         return NOTHING
-    # The paper prints a digit more of the deviation.
-    return write(value, digits) + ("" if std is None else f" ± {std:.{digits + 1}f}")
+    return write(value, digits) + ("" if std is None else f" ± {std:.{digits}f}")

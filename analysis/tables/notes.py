@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from analysis.naming import data_label, metric_label
 from analysis.selection import group_by
 from analysis.tables.table import Row
 from nasbench_at.records import AttackResult, Record, describe_attack
 
-__all__ = ["note_evaluation", "note_seeds"]
+__all__ = ["note_evaluation", "note_left_out", "note_seeds"]
 
 
 def note_seeds(rows: Iterable[Row]) -> str:
@@ -21,6 +22,28 @@ def note_seeds(rows: Iterable[Row]) -> str:
         return "Accuracies in percent, of one seed."
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"Accuracies in percent, mean ± sample standard deviation over {seeds} seeds."
+
+
+def note_left_out(
+    records: Sequence[Record], rows: Iterable[Row], why: Callable[[Record], str]
+) -> str:
+    """Says how many of the runs are in none of a table's rows and why; empty if all are.
+
+    Args:
+        records: All runs.
+        rows: The table's rows.
+        why: Why a run is left out, as words that follow a number of runs.
+    """
+    used = {run_id for row in rows for cell in row.cells for run_id in cell.run_ids}
+    reasons = Counter(
+        why(record) if record.was_evaluated_by("natural") else "not evaluated"
+        for record in records
+        if record.run_id not in used
+    )
+    if not reasons:
+        return ""
+    texts = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    return f"Left out {reasons.total():,} of {len(records):,} runs: {texts}."
 
 
 def note_evaluation(records: Sequence[Record], metrics: Sequence[str]) -> list[str]:

@@ -27,6 +27,7 @@ class FigureArguments:
         num_images: Test images of what is measured anew.
         adversarial: Measure the loss of a landscape on attacked images.
         form: Of a landscape; a contour for one run and surfaces for several by default.
+        linear: Give a landscape a linear scale instead of a logarithmic one.
         points: Points of a landscape along a direction.
         span: How far it reaches, in units of each filter's norm.
         seed: Seed of directions, batches and attacks.
@@ -40,6 +41,7 @@ class FigureArguments:
     num_images: int | None = None
     adversarial: bool = False
     form: Literal["contour", "surface", "line"] | None = None
+    linear: bool = False
     points: int = 21
     span: float = 1.0
     seed: int = 0

@@ -371,7 +371,7 @@ def test_landscape_of_a_run(tmp_path):
     options = {"points": 3, "num_images": 20, "device": "cpu"}
     natural = compute_run_landscape(folder, **options)
     attacked = compute_run_landscape(str(folder.path), adversarial=True, **options)
-    assert natural.name == config.run_id
+    assert natural.name == "DS-Net of residual, 3 modules of 4 channels, k = 1, seed 0"
     assert natural.settings["attack"] is None
     assert natural.settings["num_images"] == 20
     attack = attacked.settings["attack"]
@@ -386,13 +386,13 @@ def test_contour_shows_the_plane_from_above():
     found = quadratic_landscape(name="bowl")
     axes, bar = draw_landscape_contour(found).axes
     assert axes.get_title() == "bowl\n2 images, natural; directions of seed 0"
-    assert bar.get_ylabel() == "first logit"
+    assert bar.get_ylabel() == "first logit, logarithmic"
     filled = axes.collections[0]
     assert filled.levels[0] == found.losses.min()
     assert filled.levels[-1] == found.losses.max()
     cut = draw_landscape_contour(found, max_loss=found.center_loss + 1)
     assert cut.axes[0].collections[0].levels[-1] == found.center_loss + 1
-    assert cut.axes[1].get_ylabel().startswith("first logit, cut at")
+    assert cut.axes[1].get_ylabel().startswith("first logit, logarithmic, cut at")
     with pytest.raises(ValueError, match="max_loss must be at least the smallest loss"):
         draw_landscape_contour(found, max_loss=-1e9)
 
@@ -408,12 +408,35 @@ def test_contour_has_alpha_to_the_right():
 def test_surfaces_share_one_scale():
     low = quadratic_landscape(name="a")
     high = replace(low, name="b", losses=low.losses + 100)
-    left, right, bar = draw_landscape_surface([low, high]).axes
-    assert [left.get_title(), right.get_title()] == ["a", "b"]
-    assert left.get_zlim() == right.get_zlim()
-    assert left.get_zlim()[0] <= low.losses.min()
-    assert left.get_zlim()[1] >= high.losses.max()
-    assert bar.get_ylabel() == "first logit"
+    for is_linear, height in ((True, np.asarray), (False, np.log10)):
+        left, right, bar = draw_landscape_surface([low, high], is_linear=is_linear).axes
+        assert [left.get_title(), right.get_title()] == ["a", "b"]
+        assert left.get_zlim() == right.get_zlim()
+        assert left.get_zlim()[0] <= height(low.losses.min())
+        assert left.get_zlim()[1] >= height(high.losses.max())
+        assert bar.get_ylabel() == f"first logit, {'linear' if is_linear else 'logarithmic'}"
+
+
+def test_scales_are_logarithmic_unless_asked_otherwise_or_a_loss_is_not_positive():
+    found = quadratic_landscape(name="bowl")
+    (axes,) = draw_landscape_line([found]).axes
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "first logit, logarithmic")
+    (axes,) = draw_landscape_line([found], is_linear=True).axes
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "first logit, linear")
+    levels = draw_landscape_contour(found).axes[0].collections[0].levels
+    np.testing.assert_allclose(levels[1:] / levels[:-1], levels[1] / levels[0])
+    negative = replace(found, losses=found.losses - found.losses.max())
+    (axes,) = draw_landscape_line([negative]).axes
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "first logit, linear")
+
+
+def test_surface_says_losses_and_not_their_logarithms():
+    figure = draw_landscape_surface([quadratic_landscape(name="bowl")])
+    figure.canvas.draw()
+    panel = figure.axes[0]
+    texts = [label.get_text() for label in panel.get_zticklabels()]
+    heights = panel.get_zticks()
+    assert [float(text) for text in texts] == pytest.approx(10**heights, rel=0.01)
 
 
 def test_lines_are_the_middle_sections():

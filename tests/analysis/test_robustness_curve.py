@@ -34,7 +34,8 @@ def record() -> Record:
 
 def make_record(attacks: tuple[str, ...] = ("pgd", "aa"), radii=RADII) -> Record:
     rows = [result("natural", 95), *(row for eps in radii for row in rows_at(eps, attacks))]
-    return Record("a-run", {}, "hash", 10, {}, {}, (Evaluation(tuple(rows)),))
+    config = {"model": "resnet50", "seed": 3}
+    return Record("a-run", config, "hash", 10, {}, {}, (Evaluation(tuple(rows)),))
 
 
 def test_each_attack_is_a_line_from_the_natural_accuracy_on(record):
@@ -72,5 +73,5 @@ def test_figure_shows_lines_and_intervals_and_says_on_what(record):
     assert len(axes.collections) == 3
     band = axes.collections[0].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(wilson_interval(59, 100)[0])
-    assert axes.get_title() == "a-run on stripes/test, 100 images"
+    assert axes.get_title() == "ResNet-50, seed 3 on stripes/test, 100 images"
     assert "ε" in axes.get_xlabel()

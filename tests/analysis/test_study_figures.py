@@ -59,11 +59,12 @@ def test_block_space_averages_the_sets_of_a_size():
     assert [item.mean for item in space.natural] == pytest.approx([0.75, 0.80, 0.85, 0.90])
     assert [item.mean for item in space.robust] == pytest.approx([0.465, 0.525, 0.565, 0.60])
     pairs = space.robust[1]
-    assert pairs.high - pairs.mean == pytest.approx(np.std(np.arange(6), ddof=1) / 100)
-    assert (pairs.spread, pairs.num_runs) == ("std", 6)
-    alone = space.robust[3]  # one run has the interval of its images
-    assert alone.spread == "interval"
-    assert alone.low < 0.60 < alone.high
+    assert sorted(pairs.values) == pytest.approx([0.50, 0.51, 0.52, 0.53, 0.54, 0.55])
+    half = stats.t.ppf(0.975, 5) * np.std(pairs.values, ddof=1) / math.sqrt(6)
+    assert pairs.interval == pytest.approx((pairs.mean - half, pairs.mean + half))
+    assert space.robust[2].interval is None  # of four sets there are the four
+    low, high = space.robust[3].interval  # one run has the interval of its images
+    assert low < 0.60 < high
     assert space.setting == "digits, AT, PGD-20 at ε = 0.1, 10,000 images"
 
 
@@ -126,26 +127,78 @@ def test_block_ensemble_compares_variants_by_method():
     ensemble = compute_block_ensemble(block_ensemble_runs())
     found = {(item.method, item.variant): item.robust.mean for item in ensemble.variants}
     assert found == {
-        ("AT", "learned weights"): pytest.approx(0.51),
-        ("AT", "fixed, equal weights"): pytest.approx(0.48),
+        ("AT", "learned"): pytest.approx(0.51),
+        ("AT", "fixed"): pytest.approx(0.48),
         ("AT", "4 \N{MULTIPLICATION SIGN} dense"): pytest.approx(0.45),
-        ("TRADES, β = 6", "learned weights"): pytest.approx(0.56),
-        ("TRADES, β = 6", "fixed, equal weights"): pytest.approx(0.53),
+        ("TRADES, β = 6", "learned"): pytest.approx(0.56),
+        ("TRADES, β = 6", "fixed"): pytest.approx(0.53),
     }
     learned = ensemble.variants[0].robust
-    assert (learned.num_runs, learned.spread) == (3, "std")
-    assert learned.low == pytest.approx(0.50)
+    assert learned.values == pytest.approx((0.50, 0.51, 0.52))
+    assert learned.interval is None
 
 
 def test_block_ensemble_is_drawn_by_method():
-    robust, natural = draw_block_ensemble(compute_block_ensemble(block_ensemble_runs())).axes
+    figure = draw_block_ensemble(compute_block_ensemble(block_ensemble_runs()))
+    robust, _ = figure.axes
     assert labels_of(robust) == ["AT", "TRADES, β = 6"]
-    assert [text.get_text() for text in natural.get_legend().get_texts()] == [
-        "learned weights",
-        "fixed, equal weights",
-        "4 \N{MULTIPLICATION SIGN} dense",
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *("learned", "fixed", "4 \N{MULTIPLICATION SIGN} dense")
     ]
-    assert len(robust.containers) == 3
+
+
+def test_legend_lies_on_no_panel():
+    figure = draw_block_ensemble(compute_block_ensemble(block_ensemble_runs()))
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    for axes in figure.axes:
+        assert axes.get_legend() is None
+        assert not legend.overlaps(axes.get_window_extent())
+
+
+def test_panels_show_the_same_decimals():
+    runs = [
+        net(natural, pgd, attention=attention)
+        for natural, pgd, attention in ((97.6, 20.0, "learned"), (97.9, 80.0, "fixed"))
+    ]
+    figure = draw_block_ensemble(compute_block_ensemble(runs))
+    figure.canvas.draw()
+    for axes in figure.axes:
+        texts = [label.get_text() for label in axes.get_yticklabels()]
+        assert all(re.fullmatch(r"\d+\.\d%", text) for text in texts), texts
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "num_bars", "num_hollow", "note"),
+    [
+        (1, 1, 0, "one seed: 95 % interval over its images"),
+        (2, 0, 2, "mean over 2 seeds; hollow: each seed"),
+        (4, 0, 4, "mean over 4 seeds; hollow: each seed"),
+        (5, 1, 0, "mean over 5 seeds; bar: 95 % interval"),
+    ],
+)
+def test_few_seeds_are_drawn_one_by_one_and_many_with_an_interval(
+    num_seeds, num_bars, num_hollow, note
+):
+    runs = [net(85, 50 + seed, seed=seed) for seed in range(num_seeds)]
+    runs += [net(84, 48 + seed, seed=seed, attention="fixed") for seed in range(num_seeds)]
+    figure = draw_block_ensemble(compute_block_ensemble(runs))
+    robust, _ = figure.axes
+    bars = [line for line in robust.lines if len(line.get_xdata()) == 2]
+    hollow = [line for line in robust.lines if line.get_fillstyle() == "none"]
+    assert (len(bars), len(hollow)) == (2 * num_bars, 2 * num_hollow)
+    assert figure.get_suptitle().splitlines()[1] == note
+
+
+def test_mixed_numbers_of_seeds_are_explained():
+    runs = [net(85, 50 + seed, seed=seed) for seed in range(5)]
+    runs += [net(84, 48 + seed, seed=seed, attention="fixed") for seed in range(2)]
+    figure = draw_block_ensemble(compute_block_ensemble(runs))
+    assert figure.get_suptitle().splitlines()[1] == (
+        "mean over 2 to 5 seeds; bar: 95 % interval from 5 seeds on; hollow: each seed of fewer "
+        "than 5"
+    )
 
 
 def test_paper_networks_by_name_are_an_ensemble():
@@ -185,8 +238,8 @@ def test_starts_are_compared_in_the_papers_order():
 def test_starts_are_drawn():
     robust, natural = draw_initialization(compute_initialization(initialization_runs())).axes
     assert labels_of(robust) == ["normal", "uniform", "geometric", "optimised"]
-    heights = np.asarray(robust.containers[0].lines[0].get_ydata(), dtype=float)
-    np.testing.assert_allclose(heights, [0.46, 0.47, 0.45, 0.49])
+    heights = [line.get_ydata()[0] for line in robust.lines if len(line.get_xdata()) == 1]
+    assert heights == pytest.approx([0.46, 0.47, 0.45, 0.49])
     assert natural.get_ylabel() == "natural accuracy"
 
 
@@ -337,30 +390,50 @@ def test_pairs_need_two_sets_and_a_share():
 # Ranks
 
 
-def test_correlation_is_scipys():
-    generator = np.random.default_rng(0)
-    natural, robust = generator.integers(40, 60, size=(2, 20))
-    runs = [
-        net(int(n), int(r), seed=i) for i, (n, r) in enumerate(zip(natural, robust, strict=True))
+def ranked(natural, robust, num_seeds=1):
+    """A network of its own weight decay for each pair, all of its seeds alike."""
+    return [
+        net(int(n), int(r), seed=seed, weight_decay=1e-4 * (i + 1))
+        for i, (n, r) in enumerate(zip(natural, robust, strict=True))
+        for seed in range(num_seeds)
     ]
-    ranks = compute_rank_correlation(runs)
+
+
+def test_correlation_is_scipys_over_the_means_of_networks():
+    natural, robust = np.random.default_rng(0).integers(40, 60, size=(2, 20))
+    ranks = compute_rank_correlation(ranked(natural, robust))
     assert ranks.spearman == pytest.approx(stats.spearmanr(natural, robust).statistic)
     low, high = ranks.interval
     assert low < ranks.spearman < high
-    # Symmetric on Fisher's scale, 1.96 standard errors wide.
-    error = math.sqrt((1 + ranks.spearman**2 / 2) / 17)
-    assert math.atanh(high) - math.atanh(low) == pytest.approx(2 * 1.96 * error)
+
+
+def test_seeds_of_a_network_do_not_narrow_the_interval():
+    natural, robust = np.random.default_rng(1).integers(40, 60, size=(2, 8))
+    one, five = (compute_rank_correlation(ranked(natural, robust, n)) for n in (1, 5))
+    assert five.interval == one.interval
+    assert five.spearman == one.spearman
+    assert [len(names) for names in five.run_ids] == [5] * 8
+
+
+def test_points_are_named():
+    runs = [net(80 + i, 40 + i, blocks=(block,)) for i, block in enumerate(FOUR)]
+    ranks = compute_rank_correlation(runs)
+    assert ranks.networks == FOUR
     (axes,) = draw_rank_correlation(ranks).axes
-    assert f"correlation {ranks.spearman:.2f}" in axes.get_title()
+    assert "4 networks, means over seeds" in axes.get_title()
+    assert "correlation 1.00, 95 % interval 1.00 to 1.00" in axes.get_title()
+    (right,) = axes.child_axes
+    assert [label.get_text() for label in right.get_yticklabels()] == list(FOUR[::-1])
 
 
 def test_ranks_of_equals_and_of_too_few():
-    runs = [net(80, 40 + seed, seed=seed) for seed in range(4)]
-    ranks = compute_rank_correlation(runs)
+    ranks = compute_rank_correlation(ranked((80,) * 4, range(40, 44)))
     assert math.isnan(ranks.spearman)
+    assert all(map(math.isnan, ranks.interval))
     assert ranks.robust_ranks.tolist() == [4, 3, 2, 1]
-    with pytest.raises(MissingRunsError, match="needs 4 runs evaluated by natural and pgd, got 3"):
-        compute_rank_correlation(runs[:3])
+    runs = [net(80, 40 + seed, seed=seed) for seed in range(4)]
+    with pytest.raises(MissingRunsError, match="needs 4 networks evaluated by natural and pgd"):
+        compute_rank_correlation(runs)
 
 
 def test_options_of_a_block_that_others_lack_make_no_difference():

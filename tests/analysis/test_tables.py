@@ -287,11 +287,61 @@ def test_note_says_what_was_evaluated_and_that_selection_was_on_the_test_images(
 # Runs that do not go together
 
 
-def test_runs_that_are_not_evaluated_are_left_out_and_named():
+def test_runs_that_are_not_evaluated_are_left_out_and_counted():
     done, waiting = make_run({"natural": 80.0}), make_run(None, seed=1)
     table = compute_table(2, [done, waiting])
     assert table.rows[0].cells[1].num_seeds == 1
-    assert table.notes[-1] == f"Left out, because not evaluated: {waiting.run_id}."
+    assert table.notes[-1] == "Left out 1 of 2 runs: 1 not evaluated."
+    assert "Left out" not in " ".join(compute_table(2, [done]).notes)
+
+
+def test_every_table_says_how_many_runs_it_left_out_and_why():
+    accuracies = {"natural": 80.0, "pgd": 40.0}
+    variants = (
+        {},
+        {"attention": "fixed"},
+        {"attention": "fixed", "blocks": ("dense",) * 4},
+        {"attention": "fixed", "blocks": ("residual",) * 4},
+        {"attention_init": "uniform"},
+        {"attention_keep": ((0, 1),) * 3},
+        {"weight_decay": 3e-4},
+        {"method": "trades"},
+        {"method": "st"},
+    )
+    runs = [make_run(accuracies, **{**DEPTH, **changes}) for changes in variants]
+    runs += [make_run(accuracies, model="resnet50", method=method) for method in ("st", "at")]
+    runs += [make_run(None, seed=5, **DEPTH), make_run({"natural": 80.0}, seed=6, method="st")]
+    given = {"attention": "fixed", "attention_init": "given"}
+    weights = {"attention_weights": ((1.0, 0.0, 0.0, 0.0),) * 3}
+    runs.append(make_run(accuracies, **DEPTH, **given, **weights))
+    notes = {number: compute_table(number, runs).notes[-1] for number in (1, 2, 4, 5, 6)}
+    for number, note in notes.items():
+        left_out, total, why = re.fullmatch(r"Left out (\d+) of (\d+) runs: (.+)\.", note).groups()
+        used = compute_table(number, runs).run_ids
+        assert (int(left_out), int(total)) == (len(runs) - len(used), len(runs))
+        assert sum(int(part.split()[0]) for part in why.split("; ")) == int(left_out)
+    for reason in (
+        "2 DS-Nets of several of one block",
+        "1 DS-Nets with weights fixed",
+        "1 DS-Nets with weights fixed, given",
+        "1 DS-Nets with weights learned from uniform",
+        "1 DS-Nets that keep only some of their blocks",
+        "1 of another weight decay than the recipe's",
+        "1 trained by TRADES",
+        "3 trained by ST",
+        "1 not evaluated",
+    ):
+        assert reason in notes[2]
+    assert "1 not evaluated by PGD-20" in notes[1]
+    assert "2 of other networks than DS-Nets" in notes[4]
+    assert "trained with one weight decay only" in notes[6]
+
+
+def test_mean_and_deviation_have_the_same_decimals():
+    runs = [make_run({"natural": n, "pgd": 50.0}, seed=s) for s, n in enumerate((97.8, 98.2))]
+    assert "| 98.00 ± 0.28 |" in render_markdown(compute_table(2, runs))
+    printed = render_markdown(compute_table(2, papers_runs(2)))
+    assert "86.76 ± 0.125 |" in printed  # as the paper prints it
 
 
 @pytest.mark.parametrize(
@@ -391,7 +441,7 @@ def test_markdown(hostile):
         "| Model | C&W | C&W, paper | AA |\n"
         "| --- | ---: | ---: | ---: |\n"
         "| **100% & more** |  |  |  |\n"
-        "| wrn\\_34\\|\\<b\\>\\*x\\* | **50.00 ± 1.234** | 49.50 | \N{EN DASH} |\n"
+        "| wrn\\_34\\|\\<b\\>\\*x\\* | **50.00 ± 1.23** | 49.50 | \N{EN DASH} |\n"
         "| Improv. (%) | \N{EN DASH} | \N{EN DASH} | 2.50% |\n\n"
         "ε = 0.1\n"
     )
@@ -402,7 +452,7 @@ def test_latex(hostile):
     assert r"\begin{tabular}{lrrr}" in text
     assert r"Model & C\&W & C\&W, paper & AA \\" in text
     assert r"\multicolumn{4}{c}{100\% \& more} \\" in text
-    assert r"wrn\_34\textbar{}\textless{}b\textgreater{}*x* & \textbf{50.00 $\pm$ 1.234} &" in text
+    assert r"wrn\_34\textbar{}\textless{}b\textgreater{}*x* & \textbf{50.00 $\pm$ 1.23} &" in text
     assert r" & 49.50 & -- \\" in text
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 2, 1]
     assert r"$\epsilon$ = 0.1" in text
