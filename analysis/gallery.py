@@ -49,7 +49,7 @@ from analysis.study_figures import (
     draw_pareto,
     draw_rank_correlation,
 )
-from analysis.variants import name_run, name_variants
+from nasbench_at.naming.variants import name_run, name_variants
 from nasbench_at.records import Benchmark, read_metrics, read_record
 from nasbench_at.runs import find_runs, open_run_folder
 
