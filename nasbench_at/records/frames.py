@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from nasbench_at.records.conditions import describe_conditions
+from nasbench_at.records.conditions import describe_conditions, require_equal_conditions
 from nasbench_at.records.evaluation import AttackResult
 from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import Record
@@ -28,7 +28,7 @@ def records_frame(records: Sequence[Record]) -> pd.DataFrame:
             "num_params": record.num_params,
             "train_seconds": record.provenance.get("train_seconds", math.nan),
             "evaluation_seconds": _evaluation_seconds(record),
-            **{name: result.accuracy for name, result in record.results.items()},
+            **_accuracies(record),
         }
         for record in records
     ]
@@ -80,8 +80,10 @@ def summary_frame(records: Sequence[Record]) -> pd.DataFrame:
         row: dict[str, Any] = {key: group[0].config.get(key) for key in varying}
         row |= {"num_params": group[0].num_params, "seeds": len(group)}
         for attack in dict.fromkeys(name for record in group for name in record.results):
-            values = [r.accuracy(attack) for r in group if r.was_evaluated_by(attack)]
-            row |= _describe(attack, values)
+            measured = [(r, r.results[attack]) for r in group if r.was_evaluated_by(attack)]
+            require_equal_conditions(measured)
+            row |= _describe(attack, [result.accuracy for _, result in measured])
+            row |= _conditions_columns(measured[0][1])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -107,6 +109,21 @@ def learning_curves(records: Sequence[Record], folders: Mapping[str, Path]) -> p
             for line in metrics
         ]
     return pd.DataFrame(rows)
+
+
+def _accuracies(record: Record) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, result in record.results.items():
+        columns |= {name: result.accuracy, **_conditions_columns(result)}
+    return columns
+
+
+def _conditions_columns(result: AttackResult) -> dict[str, Any]:
+    name = result.attack
+    attacked = (
+        {} if result.eps is None else {f"{name}_norm": result.norm, f"{name}_eps": result.eps}
+    )
+    return {**attacked, f"{name}_num_samples": result.num_samples}
 
 
 def _describe(attack: str, values: Sequence[float]) -> dict[str, float]:

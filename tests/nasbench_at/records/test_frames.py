@@ -18,7 +18,10 @@ def test_summary_has_the_interval_of_the_mean_over_seeds():
     runs = [replace(r, config={**r.config, "seed": i}) for i, r in enumerate(runs)]
     runs.append(make_record("b", method="trades", pgd=0.9))
     frame = Benchmark(runs).summary()
-    assert list(frame.columns)[-4:] == ["pgd", "pgd_std", "pgd_low", "pgd_high"]
+    columns = list(frame.columns)
+    start = columns.index("pgd")
+    assert columns[start : start + 4] == ["pgd", "pgd_std", "pgd_low", "pgd_high"]
+    assert columns[start + 4 :] == ["pgd_norm", "pgd_eps", "pgd_num_samples"]
     low, high = stats.t.interval(0.95, 2, sum(values) / 3, stats.sem(values))
     assert frame["pgd_low"][0] == pytest.approx(low)
     assert frame["pgd_high"][0] == pytest.approx(high)
