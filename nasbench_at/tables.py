@@ -76,7 +76,7 @@ def _to_csv(frame: pd.DataFrame) -> str:
     plain = frame.copy()
     for i, kind in enumerate(frame.dtypes):
         if kind.kind not in "biufM":
-            plain.isetitem(i, frame.iloc[:, i].map(plain_cell))
+            plain.isetitem(i, list(map(plain_cell, frame.iloc[:, i])))
     plain.columns = pd.Index([plain_cell(str(name)) for name in frame.columns])
     return plain.to_csv(index=False)
 
