@@ -20,8 +20,7 @@ from itertools import chain, combinations, islice, product
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nasbench_at.config import RunConfig, dump_config
 from nasbench_at.presets import resolve
@@ -31,6 +30,7 @@ from nasbench_at.standard_attacks import standard_attacks
 BLOCKS = ("residual", "mbconv", "dense", "ada_rk")
 ATTACKS = ("fgsm", "pgd", "cw", "aa")
 NUM_IMAGES = 10_000
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def make_configs() -> Iterator[RunConfig]:

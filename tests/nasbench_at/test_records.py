@@ -179,7 +179,8 @@ def test_query_finds_blocks_in_any_order_and_once_a_module(blocks):
 
 
 def test_query_by_an_unknown_key_names_the_known_ones(benchmark_of_three):
-    with pytest.raises(ValueError, match="no configuration key 'epss'; known: blocks, eps, method"):
+    message = r"no configuration key 'epss'; did you mean 'eps'\? known: blocks, eps, method, seed"
+    with pytest.raises(ValueError, match=message):
         benchmark_of_three.query(epss=0.1)
 
 
