@@ -232,7 +232,7 @@ def test_precision_is_a_word(capsys):
         (["--columns", "run"], "no column 'run'"),
         (["--sort", "aa"], "none of 3 runs was evaluated by 'aa', so there is no column 'aa'; eva"),
         (["--columns", "cw_eps"], "none of 3 runs was evaluated by 'cw', so there is no column"),
-        (["--top", "0"], "--top must be at least 1, got 0"),
+        (["--top", "0"], "top must be a whole number from 1 to 1000000, got 0"),
         (
             ["--out", "table.xls"],
             "--out must end in .csv, .tex, .jsonl or .parquet, got 'table.xls'",
