@@ -18,7 +18,9 @@ WITHOUT_TORCH = tuple(
     for name in (
         "networks.architecture",
         "config",
+        "naming",
         "records",
+        "validation",
         "allowed_values",
         "scalars",
         "suggestions",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.study_figures import read_metrics
 from nasbench_at.config import load_config
-from nasbench_at.records import AttackResult, Benchmark, Record, read_record
-from nasbench_at.runs import StudyRuns, find_runs
+from nasbench_at.records import AttackResult, Benchmark, Record, read_metrics, read_record
+from nasbench_at.runs import find_runs
 
 __all__ = ["RunEntry", "collect_entries", "name_anchors"]
 
@@ -88,17 +88,25 @@ def _read_file(path: Path) -> Iterator[RunEntry]:
 
 
 def _read_folders(path: Path) -> Iterator[RunEntry]:
-    folders = set(find_runs(path))
-    if StudyRuns.read(path) is None:  # models of users have records and no configuration
-        folders |= {file.parent for file in path.glob("**/record.json")}
-    for folder in sorted(folders):
-        metrics = read_metrics(folder / "metrics.jsonl")
-        if (folder / "record.json").exists():
-            record = read_record(folder / "record.json")
-            yield RunEntry(record.run_id, record.config, record, folder, metrics)
-        else:
-            config = load_config(folder / "config.yaml")
-            yield RunEntry(config.run_id, config.to_dict(), None, folder, metrics)
+    folders = find_runs(path, models=True)
+    num_broken = 0
+    for folder in folders:
+        try:
+            yield _read_folder(folder)
+        except ValueError as error:
+            num_broken += 1
+            warnings.warn(str(error), stacklevel=2)
+    if num_broken:
+        warnings.warn(f"left out {num_broken} of {len(folders)} runs", stacklevel=2)
+
+
+def _read_folder(folder: Path) -> RunEntry:
+    metrics = read_metrics(folder / "metrics.jsonl")
+    if (folder / "record.json").exists():
+        record = read_record(folder / "record.json")
+        return RunEntry(record.run_id, record.config, record, folder, metrics)
+    config = load_config(folder / "config.yaml")
+    return RunEntry(config.run_id, config.to_dict(), None, folder, metrics)
 
 
 def name_anchors(entries: Iterable[RunEntry]) -> dict[str, str]:

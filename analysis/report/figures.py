@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.naming import network_label
 from analysis.report.attention import AttentionView, find_graph
 from analysis.report.entries import RunEntry
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
@@ -31,6 +30,7 @@ from analysis.study_figures import (
     draw_rank_correlation,
 )
 from analysis.study_figures.estimates import describe_setting
+from nasbench_at.naming.labels import network_label
 from nasbench_at.networks.drawing import draw_graph, render
 from nasbench_at.records import Benchmark, Record, conditions_of
 

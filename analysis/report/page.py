@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.naming import metric_label
 from analysis.report.attention import attention_views
 from analysis.report.entries import RunEntry, collect_entries, name_anchors
 from analysis.report.figures import graph_figures, learning_curve_figure, study_figures
@@ -26,6 +25,7 @@ from analysis.study_figures import compute_learning_curves
 from analysis.tables import TABLE_NUMBERS, Grid, MissingRunsError, Table, compute_table, lay_out
 from analysis.theory import RunTheory
 from nasbench_at.files import write_atomically
+from nasbench_at.naming.labels import metric_label
 from nasbench_at.records import Record
 from nasbench_at.runs import StudyRuns
 

@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 import yaml
 
-from analysis.naming import (
+from analysis.report.entries import RunEntry
+from nasbench_at.naming.labels import (
     data_label,
     method_label,
     metric_label,
     network_label,
 )
-from analysis.report.entries import RunEntry
 from nasbench_at.records import AttackResult, Record, TrustCheck, describe_attack
 
 __all__ = [

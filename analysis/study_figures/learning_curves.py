@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ __all__ = [
     "LearningCurve",
     "compute_learning_curves",
     "draw_learning_curves",
-    "read_metrics",
 ]
 
 MetricsRow = Mapping[str, Any]
@@ -48,21 +45,6 @@ class LearningCurve:
     robust: NDArray[np.float64]
     best_epoch: int
     robust_overfitting: float
-
-
-def read_metrics(path: str | Path) -> list[MetricsRow]:
-    """Reads the lines of a run's ``metrics.jsonl``; none if there is no such file yet.
-
-    Raises:
-        ValueError: If the file cannot be read; the message names it.
-    """
-    path = Path(path)
-    if not path.exists():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read metrics {str(path)!r}: {error}") from None
 
 
 def compute_learning_curves(

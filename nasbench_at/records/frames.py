@@ -1,4 +1,4 @@
-"""Tables over many records."""
+"""Tables over many records: as rows of plain data, and as frames of pandas, which loads slowly."""
 
 from __future__ import annotations
 
@@ -6,38 +6,48 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from nasbench_at.records.conditions import describe_conditions
+from nasbench_at.records.conditions import describe_conditions, require_equal_conditions
 from nasbench_at.records.evaluation import AttackResult
+from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import Record
 from nasbench_at.records.seeds import mean_interval
 
-__all__ = ["learning_curves", "records_frame", "results_frame", "summary_frame"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["curve_rows", "frame_of", "group_seeds", "record_rows", "result_rows", "summary_rows"]
+
+Row = dict[str, Any]
 
 
-def records_frame(records: Sequence[Record]) -> pd.DataFrame:
+def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
+    """Returns rows as a frame."""
+    import pandas as pd
+
+    return pd.DataFrame(rows)
+
+
+def record_rows(records: Sequence[Record]) -> list[Row]:
     """Returns a row a record, as :meth:`nasbench_at.Benchmark.to_frame` describes it."""
-    rows = [
+    return [
         {
             "run_id": record.run_id,
             **record.config,
             "num_params": record.num_params,
             "train_seconds": record.provenance.get("train_seconds", math.nan),
             "evaluation_seconds": _evaluation_seconds(record),
-            **{name: result.accuracy for name, result in record.results.items()},
+            **_accuracies(record),
         }
         for record in records
     ]
-    return pd.DataFrame(rows)
 
 
-def results_frame(records: Sequence[Record]) -> pd.DataFrame:
+def result_rows(records: Sequence[Record]) -> list[Row]:
     """Returns a row a result, as :meth:`nasbench_at.Benchmark.results_frame` describes it."""
-    rows = [_describe_result(record, row) for record in records for row in record.all_results]
-    return pd.DataFrame(rows)
+    return [_describe_result(record, row) for record in records for row in record.all_results]
 
 
 def _describe_result(record: Record, result: AttackResult) -> dict[str, Any]:
@@ -67,25 +77,33 @@ def _describe_result(record: Record, result: AttackResult) -> dict[str, Any]:
     }
 
 
-def summary_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """Returns a row a configuration, as :meth:`nasbench_at.Benchmark.summary` describes it."""
+def group_seeds(records: Sequence[Record]) -> list[list[Record]]:
+    """Returns the records of each configuration, which differ in nothing but their seeds."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         identity = {key: value for key, value in record.config.items() if key != "seed"}
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(record)
-    varying = _varying_keys([json.loads(key) for key in groups])
+    return list(groups.values())
+
+
+def summary_rows(records: Sequence[Record]) -> list[Row]:
+    """Returns a row a configuration, as :meth:`nasbench_at.Benchmark.summary` describes it."""
+    groups = group_seeds(records)
+    varying = _varying_keys([group[0].config for group in groups])
     rows = []
-    for group in groups.values():
+    for group in groups:
         row: dict[str, Any] = {key: group[0].config.get(key) for key in varying}
         row |= {"num_params": group[0].num_params, "seeds": len(group)}
         for attack in dict.fromkeys(name for record in group for name in record.results):
-            values = [r.accuracy(attack) for r in group if r.was_evaluated_by(attack)]
-            row |= _describe(attack, values)
+            measured = [(r, r.results[attack]) for r in group if r.was_evaluated_by(attack)]
+            require_equal_conditions(measured)
+            row |= _describe(attack, [result.accuracy for _, result in measured])
+            row |= _conditions_columns(measured[0][1])
         rows.append(row)
-    return pd.DataFrame(rows)
+    return rows
 
 
-def learning_curves(records: Sequence[Record], folders: Mapping[str, Path]) -> pd.DataFrame:
+def curve_rows(records: Sequence[Record], folders: Mapping[str, Path]) -> list[Row]:
     """Returns a row an epoch, as :meth:`nasbench_at.Benchmark.learning_curves` describes it."""
     rows = []
     for record in records:
@@ -94,31 +112,40 @@ def learning_curves(records: Sequence[Record], folders: Mapping[str, Path]) -> p
                 f"run {record.run_id!r} was not loaded from its folder, which holds its learning "
                 "curve"
             )
-        rows += _read_metrics(record.run_id, folders[record.run_id] / "metrics.jsonl")
-    return pd.DataFrame(rows)
-
-
-def _read_metrics(run_id: str, path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return [
+        metrics = read_metrics(folders[record.run_id] / "metrics.jsonl")
+        if not metrics:
+            raise ValueError(f"run {record.run_id!r} has no metrics in {folders[record.run_id]}")
+        rows += [
             {
-                "run_id": run_id,
+                "run_id": record.run_id,
                 "epoch": line["epoch"],
-                **{key: v for key, v in line.items() if not isinstance(v, list | dict)},
+                **{key: value for key, value in line.items() if not isinstance(value, list | dict)},
             }
-            for line in lines
+            for line in metrics
         ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"cannot read metrics {str(path)!r}: {error}") from None
+    return rows
+
+
+def _accuracies(record: Record) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, result in record.results.items():
+        columns |= {name: result.accuracy, **_conditions_columns(result)}
+    return columns
+
+
+def _conditions_columns(result: AttackResult) -> dict[str, Any]:
+    name = result.attack
+    attacked = (
+        {} if result.eps is None else {f"{name}_norm": result.norm, f"{name}_eps": result.eps}
+    )
+    return {**attacked, f"{name}_num_samples": result.num_samples}
 
 
 def _describe(attack: str, values: Sequence[float]) -> dict[str, float]:
-    series = pd.Series(values)
     low, high = mean_interval(values)
     return {
-        attack: series.mean(),
-        f"{attack}_std": series.std(),
+        attack: fmean(values),
+        f"{attack}_std": stdev(values) if len(values) > 1 else math.nan,
         f"{attack}_low": float(low),
         f"{attack}_high": float(high),
     }
@@ -131,6 +158,6 @@ def _evaluation_seconds(record: Record) -> float:
 
 
 def _varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for config in configs for key in config)
+    keys = dict.fromkeys(key for config in configs for key in config if key != "seed")
     first = configs[0] if configs else {}
     return [key for key in keys if any(config.get(key) != first.get(key) for config in configs)]

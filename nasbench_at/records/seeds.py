@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from nasbench_at.records.conditions import conditions_of, differences
+from nasbench_at.records.conditions import require_equal_conditions
 from nasbench_at.records.record import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["SeedComparison", "compare_seeds", "mean_interval"]
 
@@ -25,6 +27,7 @@ def mean_interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.fl
         Lower and upper ends, shape ``(...)``; NaN where n is below 2.
     """
     # Imported here: every command loads this module, and few need an interval.
+    import numpy as np
     from scipy.special import stdtrit
 
     samples = np.asarray(values, dtype=np.float64)
@@ -56,6 +59,8 @@ class SeedComparison:
     @property
     def differences(self) -> NDArray[np.float64]:
         """Accuracy of the first minus that of the second, one a seed."""
+        import numpy as np
+
         return np.subtract(self.first, self.second)
 
     @property
@@ -92,7 +97,7 @@ def compare_seeds(
             f"{sorted(one)} and {sorted(other)}"
         )
     for seed in common:
-        _require_equal_conditions(one[seed], other[seed], attack)
+        require_equal_conditions((r, r.result(attack)) for r in (one[seed], other[seed]))
     return SeedComparison(
         attack=attack,
         seeds=tuple(common),
@@ -116,12 +121,3 @@ def _by_seed(which: str, records: Sequence[Record], attack: str) -> dict[int, Re
                 f"{known.run_id!r} and {record.run_id!r}"
             )
     return found
-
-
-def _require_equal_conditions(first: Record, second: Record, attack: str) -> None:
-    rows = (first.result(attack), second.result(attack))
-    if different := differences(*map(conditions_of, rows)):
-        raise ValueError(
-            f"{first.run_id!r} and {second.run_id!r} cannot be compared by {attack!r}; they "
-            f"differ in {', '.join(different)}"
-        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
@@ -9,7 +11,9 @@ from pydantic_core import from_json
 
 __all__ = [
     "CHECKED",
+    "OPEN",
     "Count",
+    "Finite",
     "Flag",
     "Integer",
     "NonNegative",
@@ -28,11 +32,14 @@ Flag = Annotated[bool, Strict()]
 Integer = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[int, Strict(), Field(ge=1)]
+Finite = Annotated[float, Strict()]
 NonNegative = Annotated[float, Strict(), Field(ge=0)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
-"""What the typed parts of a record share: unknown keys, NaN and infinity are errors."""
+"""Of data that are typed throughout: unknown keys, NaN and infinity are errors."""
+OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
+"""Of data of which some keys are typed, and others are let through."""
 
 _WITHOUT_VALUE = ("missing", "extra_forbidden", "unexpected_keyword_argument", "value_error")
 _MAX_SHOWN = 60
@@ -45,7 +52,22 @@ def parse(text: str | bytes) -> Any:
     Raises:
         ValueError: If the text is no JSON, holds NaN or infinity, or is nested too deeply.
     """
-    return from_json(text, allow_inf_nan=False)
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        # Looked for only now, since looking takes as long as parsing.
+        for where, value in _non_finite(from_json(text)):
+            raise ValueError(f"{where}: input should be a finite number, got {value}") from None
+        raise
+
+
+def _non_finite(data: Any, where: str = "") -> Iterator[tuple[str, float]]:
+    """Yields where in plain data there is NaN or infinity, and which."""
+    if isinstance(data, float) and not math.isfinite(data):
+        yield where, data
+    elif isinstance(data, dict | list):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from _non_finite(value, f"{where}.{key}" if where else str(key))
 
 
 def check(schema: TypeAdapter[_T], data: Any) -> _T:
