@@ -7,6 +7,7 @@ Exit codes: 0 done, 2 bad input, 75 interrupted but resumable, 1 anything else.
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -69,8 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _complain(f"{stopped}; the same command goes on", EXIT_INTERRUPTED)
     except KeyboardInterrupt:
         code = _complain("interrupted; the same command goes on", EXIT_INTERRUPTED)
-    except (FloatingPointError, OSError) as error:
+    except FloatingPointError as error:
         code = _complain(error, EXIT_FAILED)
+    except OSError as error:
+        # Whatever writes a file names it.
+        is_output = error.errno == errno.ENOSPC and error.filename is None
+        code = _complain(f"{error}: standard output" if is_output else error, EXIT_FAILED)
     return code
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -159,7 +160,8 @@ def _run(job: TrialJob, messages: Connection) -> None:
     except InterruptedTraining as stopped:
         outcome = Outcome("interrupted", str(stopped))
     except Exception as error:  # noqa: BLE001 - whatever it is, it costs this trial alone
-        traceback.print_exc()
+        with suppress(OSError):  # the log may lie on a full disk
+            traceback.print_exc()
         outcome = Outcome(_kind_of(error), _one_line(error))
     messages.send(("outcome", outcome))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from nasbench_at.files import write_atomically
+from nasbench_at.files import naming_file, write_atomically
 from nasbench_at.records.record import Record, read_record
 from nasbench_at.runs import StudyRuns
 
@@ -99,7 +99,7 @@ def append_record(path: str | Path, record: Record) -> None:
     if path.suffix != ".jsonl":
         raise ValueError(f"records are appended to a .jsonl file, got {str(path)!r}")
     line = _to_line(record).encode()
-    with path.open("a+b") as file:
+    with naming_file(path), path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(_mend_end(file) + line)
         file.flush()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -19,6 +21,7 @@ from nasbench_at.records import read_record
 from .conftest import tiny_flags
 from .data.published_formats import write_cifar10, write_svhn
 
+ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("st", "at", "trades", "mart", "fat", "fat_trades", "fast_at")
 NETWORK = {
     "blocks": ("residual", "mbconv"),
@@ -231,3 +234,31 @@ def test_svhn_files_are_trained_on_end_to_end(tmp_path, capsys):
     record = read_record(folder / "record.json")
     assert record.training["num_train"] + record.training["selected"]["num_samples"] == 40
     assert load_config(folder / "config.yaml").step_size == 0.0031
+
+
+# --- a full disk
+
+
+def test_full_disk_is_one_line_that_names_the_file(monkeypatch, capsys):
+    real = os.fsync
+
+    def fail_late(handle):
+        if list(Path("runs").glob("*/metrics.jsonl")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fail_late)
+    assert main(["train", *tiny_flags(epochs=1), "--device", "cpu"]) == 1
+    (last,) = [line for line in capsys.readouterr().err.splitlines() if "nasbench-at:" in line]
+    assert re.search(r"No space left on device: 'runs/stripes-at-.*/best.safetensors'$", last)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_full_output_is_named():
+    words = [sys.executable, "-m", "nasbench_at", "--version"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            words, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT
+        )
+    assert done.returncode == 1
+    assert done.stderr == "nasbench-at: [Errno 28] No space left on device: standard output\n"

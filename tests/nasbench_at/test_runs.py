@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nasbench_at.files import write_atomically
+from nasbench_at.files import naming_file, write_atomically
 from nasbench_at.presets import resolve
 from nasbench_at.runs import create_run_folder, open_run_folder
 
@@ -46,7 +46,7 @@ def other_process_holding(path):
             process.kill()
 
 
-def fail(*args):
+def fail(*args, **options):
     raise OSError(28, "No space left on device")
 
 
@@ -62,14 +62,31 @@ def test_written_file_can_be_read_by_others(tmp_path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("target", ["os.fsync", "pathlib.Path.replace"])
+@pytest.mark.parametrize(
+    "target", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.chmod", "tempfile.mkstemp"]
+)
 def test_failing_write_leaves_the_old_file_and_nothing_else(target, tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     monkeypatch.setattr(target, fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        OSError, match=r"^\[Errno 28\] No space left on device: '.*/file'$"
+    ) as error:
         write_atomically(path, b"new")
+    assert error.value.filename == str(path)
     assert contents(tmp_path) == {"file": b"old"}
+
+
+def test_folder_that_is_gone_is_an_error_of_the_file(tmp_path):
+    path = tmp_path / "none" / "file"
+    with pytest.raises(FileNotFoundError) as error:
+        write_atomically(path, b"new")
+    assert error.value.filename == str(path)
+
+
+def test_error_without_a_number_stays_as_it_is(tmp_path):
+    with pytest.raises(OSError, match=r"^no number$"), naming_file(tmp_path / "file"):
+        raise OSError("no number")
 
 
 def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

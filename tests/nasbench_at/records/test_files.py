@@ -60,6 +60,15 @@ def append_many(path, count):
         append_record(path, make_record(f"{i}", pgd=i / count))
 
 
+def test_file_that_cannot_be_appended_to_for_lack_of_room_is_named(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match=r"No space left on device: '.*all\.jsonl'$"):
+        append_record(tmp_path / "all.jsonl", make_record("a"))
+
+
 FOUR_WRITERS = """
 import multiprocessing, sys
 from nasbench_at.records import Record, append_record
