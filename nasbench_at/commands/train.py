@@ -89,7 +89,7 @@ def _show_estimate(arguments: TrainArguments) -> int:
     from nasbench_at.console import show_estimate
     from nasbench_at.jobs import estimate
 
-    with bad_input():
+    with bad_input(), one_line_warnings():
         show_estimate(
             estimate(arguments.config(), data_root=arguments.data_root, device=arguments.device)
         )
