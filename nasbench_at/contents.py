@@ -2,7 +2,8 @@
 
 A plugin and an ``.npz`` file are hashed as they are, ``module:function`` as the module's source
 file. Nothing else is: not what a plugin or module imports, nor files that a function reads (a
-run's data are compared by their fingerprint besides), nor the blocks of installed packages.
+run's data are compared by their fingerprint besides), nor blocks that installed packages offer or
+a program registers by itself.
 
 No torch here.
 """

@@ -82,7 +82,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         state = read_plain_data(path)
     except OSError as error:
         raise ValueError(f"cannot read weights {str(path)!r}: {error.strerror}") from None
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError) as error:  # a type that torch does not have
         raise ValueError(
             f"cannot read weights {str(path)!r}: it is no safetensors file ({error})"
         ) from None
