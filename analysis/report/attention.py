@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import networkx as nx
 import torch
 from safetensors import SafetensorError, safe_open
 
 from analysis.ds_net_configs import read_ds_net
-from analysis.naming import network_label
 from analysis.report.entries import RunEntry
+from analysis.variants import name_run
 from nasbench_at.config import config_from_mapping
 from nasbench_at.networks.ds_net import DSNet
 from nasbench_at.networks.graph import build_graph
@@ -31,7 +30,7 @@ class AttentionView:
 
     Attributes:
         run_id: The run.
-        label: Its network.
+        label: Its network and seed.
         epoch: The epoch.
         columns: Names of the columns: blocks, or numbers of slots where modules differ.
         weights: A row a module, each summing to 1.
@@ -54,28 +53,18 @@ def attention_views(entries: Sequence[RunEntry]) -> list[AttentionView]:
 
 def _view(entry: RunEntry) -> AttentionView | None:
     shape = read_ds_net(entry.config)
-    row = _selected_row(entry)
-    if shape is None or row is None or shape.attention_init == "equal":
+    if shape is None or entry.attention is None or shape.attention_init == "equal":
         return None
-    weights = tuple(tuple(map(float, weights)) for weights in row["attention"])
+    epoch, weights = entry.attention
     numbers = tuple(f"block {i + 1}" for i in range(len(weights[0])))
     return AttentionView(
         run_id=entry.run_id,
-        label=network_label(entry.config),
-        epoch=row["epoch"],
+        label=name_run(entry.config),
+        epoch=epoch,
         columns=numbers if shape.blocks is None else shape.blocks,
         weights=weights,
         is_learned=shape.attention == "learned",
     )
-
-
-def _selected_row(entry: RunEntry) -> Mapping[str, Any] | None:
-    rows = [row for row in entry.metrics if row.get("attention")]
-    if not rows:
-        return None
-    training: Mapping[str, Any] = {} if entry.record is None else entry.record.training
-    selected = training.get("selected", {}).get("epoch")
-    return next((row for row in rows if row["epoch"] == selected), rows[-1])
 
 
 def find_graph(entry: RunEntry) -> nx.DiGraph[str] | None:
@@ -122,7 +111,7 @@ def _read_sizes(entry: RunEntry) -> tuple[int, int] | None:
     if entry.folder is None:
         return None
     try:
-        with safe_open(entry.folder / "best.safetensors", "pt") as file:
+        with safe_open(entry.folder / "best.safetensors", "np") as file:
             names = set(file.keys())
             if not {"stem.weight", "head.weight"} <= names:
                 return None

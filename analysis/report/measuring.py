@@ -10,6 +10,7 @@ from analysis.landscape import compute_run_landscape
 from analysis.report.entries import RunEntry, collect_entries
 from analysis.report.landscapes import LandscapeData
 from analysis.theory import RunTheory, compute_run_theory
+from analysis.variants import name_run, name_variants
 
 __all__ = ["best_landscapes", "best_theories"]
 
@@ -38,8 +39,11 @@ def best_landscapes(
     Raises:
         ValueError: If a path or an argument is not usable.
     """
+    chosen = _most_robust(paths)[:count]
+    configs = [entry.config for entry, _ in chosen]
+    names = [name_run(c) for c in configs] if count == 1 else name_variants(configs, seeds=True)
     found = []
-    for entry, folder in _most_robust(paths)[:count]:
+    for (entry, folder), name in zip(chosen, names, strict=True):
         images = min(num_images, entry.results["natural"].num_samples)
         landscape = compute_run_landscape(
             folder,
@@ -48,9 +52,7 @@ def best_landscapes(
             progress_file=folder / f"landscape-{points}-{images}.safetensors",
             **options,
         )
-        found.append(
-            LandscapeData(entry.run_id, landscape.alphas, landscape.betas, landscape.losses)
-        )
+        found.append(LandscapeData(name, landscape.alphas, landscape.betas, landscape.losses))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter
+from pydantic_core import from_json
+from typing_extensions import TypedDict
 
 from analysis.style import LEGEND_BELOW, PALETTE, create_figure, show_percent, style_axes
+from nasbench_at.records.validation import Count, Share, check
 
 __all__ = [
     "LearningCurve",
@@ -24,6 +27,20 @@ __all__ = [
 ]
 
 MetricsRow = Mapping[str, Any]
+
+
+class _Row(TypedDict):
+    """What is read of an epoch."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    epoch: Count
+    train_accuracy: Share
+    validation_natural: Share
+    validation_robust: Share
+
+
+_ROWS = TypeAdapter(list[_Row])
 
 
 @dataclass(frozen=True)
@@ -54,15 +71,18 @@ def read_metrics(path: str | Path) -> list[MetricsRow]:
     """Reads the lines of a run's ``metrics.jsonl``; none if there is no such file yet.
 
     Raises:
-        ValueError: If the file cannot be read; the message names it.
+        ValueError: If the file cannot be read, or a line is not right; the message names the file
+            and the field.
     """
     path = Path(path)
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        rows: list[MetricsRow] = [from_json(line) for line in path.read_bytes().splitlines()]
+        check(_ROWS, rows)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read metrics {str(path)!r}: {error}") from None
+    return rows
 
 
 def compute_learning_curves(
