@@ -48,10 +48,9 @@ from analysis.study_figures import (
     draw_learning_curves,
     draw_pareto,
     draw_rank_correlation,
-    read_metrics,
 )
-from analysis.variants import name_run, name_variants
-from nasbench_at.records import Benchmark, read_record
+from nasbench_at.naming.variants import name_run, name_variants
+from nasbench_at.records import Benchmark, read_metrics, read_record
 from nasbench_at.runs import find_runs, open_run_folder
 
 __all__ = ["FIGURES", "FigureKind", "FigureRequest", "LandscapeForm", "draw_figure", "find_figure"]

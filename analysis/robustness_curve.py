@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.style import MARKERS, PALETTE, create_figure, show_percent, style_axes
-from analysis.variants import name_run
+from nasbench_at.naming.variants import name_run
 from nasbench_at.records import AttackResult, Record
 
 __all__ = [

@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from analysis.ds_net_configs import read_ds_net
-from analysis.naming import metric_label
-from analysis.variants import weights_label
 from nasbench_at.config import DS_NET_FIELDS
+from nasbench_at.naming.ds_nets import read_ds_net
+from nasbench_at.naming.labels import metric_label
+from nasbench_at.naming.variants import weights_label
 from nasbench_at.presets import find_preset
 from nasbench_at.records import Record, conditions_of, differences
 

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from nasbench_at.config import RunConfig, dump_config, load_config
 from nasbench_at.files import write_atomically
+from nasbench_at.validation import CHECKED, Flag, Text, Word, check, parse
 
 __all__ = [
     "FolderInUseError",
@@ -169,12 +175,10 @@ class StudyRuns:
         if not path.is_file():
             return None
         try:
-            content = json.loads(path.read_text("utf-8"))
-            return cls(
-                tuple(content["runs"]), bool(content["finished"]), str(content.get("summary", ""))
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = check(_study_schema(), parse(path.read_bytes()))
+        except (OSError, ValueError) as error:
             raise ValueError(f"cannot read {str(path)!r}: {error}") from None
+        return cls(tuple(content["runs"]), content["finished"], content.get("summary", ""))
 
     def folders(self, folder: Path) -> list[Path]:
         """Returns where the runs lie: beside the folder of the studies."""
@@ -184,24 +188,54 @@ class StudyRuns:
 _STUDY_RUNS = "runs.json"
 
 
-def find_runs(path: str | Path) -> list[Path]:
+class _StudyFile(TypedDict, total=False):
+    __pydantic_config__ = CHECKED  # type: ignore[misc]  # pydantic's way to configure a TypedDict
+
+    runs: Required[list[Annotated[Word, Field(pattern="^[^/]+$")]]]  # names, and no paths
+    finished: Required[Flag]
+    summary: Text
+
+
+@cache
+def _study_schema() -> TypeAdapter[Any]:
+    return TypeAdapter(_StudyFile)
+
+
+def find_runs(path: str | Path, *, models: bool = False) -> list[Path]:
     """Returns the folders of runs, finished or not, that a path stands for.
 
     Args:
         path: A run's folder, a study's, or one in which runs lie at any depth.
+        models: Also those that hold a record alone, as evaluations of users' models do.
 
     Raises:
-        ValueError: If the path is no folder, or a run that a study lists is missing.
+        ValueError: If the path is no folder, a folder in it cannot be read, or a run that a study
+            lists is missing.
     """
     path = Path(path)
     if not path.is_dir():
         raise ValueError(f"{str(path)!r} is no folder of runs")
-    if (path / "config.yaml").exists():
-        return [path]
     study = StudyRuns.read(path)
     if study is None:
-        return sorted(file.parent for file in path.glob("**/config.yaml"))
+        return [Path(folder) for folder in _walk(str(path), models)]
     for folder in study.folders(path):
         if not (folder / "config.yaml").exists():
             raise ValueError(f"run {folder.name!r} of study {path.name!r} is missing")
     return study.folders(path)
+
+
+def _walk(folder: str, models: bool) -> Iterator[str]:
+    """Yields the folders of runs in the order of their paths; a run's own holds no others."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise ValueError(f"cannot read folder {folder!r}: {error.strerror}") from None
+    names = {entry.name for entry in found}
+    is_run = "config.yaml" in names
+    if is_run or (models and "record.json" in names):
+        yield folder
+    if not is_run:
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path, models)

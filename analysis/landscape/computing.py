@@ -20,10 +20,10 @@ from analysis.landscape.grid import (
 )
 from analysis.landscape.measuring import LossesAt, Measure, Point, measuring
 from analysis.run_inputs import load_run_inputs
-from analysis.variants import name_run
 from nasbench_at.attacks import Attack, check_inputs
 from nasbench_at.attacks.objectives import Objective, cross_entropy_objective, describe
 from nasbench_at.evaluation_files import hash_images, hash_weights
+from nasbench_at.naming.variants import name_run
 from nasbench_at.runs import RunFolder, open_run_folder
 from nasbench_at.standard_attacks import standard_attacks
 

@@ -10,10 +10,10 @@ import networkx as nx
 import torch
 from safetensors import SafetensorError, safe_open
 
-from analysis.ds_net_configs import read_ds_net
 from analysis.report.entries import RunEntry
-from analysis.variants import name_run
 from nasbench_at.config import config_from_mapping
+from nasbench_at.naming.ds_nets import read_ds_net
+from nasbench_at.naming.variants import name_run
 from nasbench_at.networks.ds_net import DSNet
 from nasbench_at.networks.graph import build_graph
 from nasbench_at.networks.zoo import create_model

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analysis.naming import metric_label
 from analysis.report.entries import RunEntry
 from analysis.report.groups import ConditionNotes, SeedGroup, attack_names
 from analysis.study_figures import LearningCurve
+from nasbench_at.naming.labels import metric_label
 from nasbench_at.records import AttackResult
 
 __all__ = ["DataColumn", "DataTable", "curves_table", "means_table", "runs_table"]

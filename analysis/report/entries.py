@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.study_figures import LearningCurve, compute_learning_curves, read_metrics
+from analysis.study_figures import LearningCurve, compute_learning_curves
 from nasbench_at.config import load_config
-from nasbench_at.records import AttackResult, Benchmark, Record, read_record
-from nasbench_at.runs import StudyRuns, find_runs
+from nasbench_at.records import AttackResult, Benchmark, Record, read_metrics, read_record
+from nasbench_at.runs import find_runs
 
 __all__ = ["RunEntry", "collect_entries", "name_anchors"]
 
@@ -101,14 +101,16 @@ def _read_file(path: Path) -> Iterator[RunEntry]:
 
 
 def _read_folders(path: Path) -> Iterator[RunEntry]:
-    folders = set(find_runs(path))
-    if StudyRuns.read(path) is None:  # models of users have records and no configuration
-        folders |= {file.parent for file in path.glob("**/record.json")}
-    for folder in sorted(folders):
+    folders = find_runs(path, models=True)
+    num_broken = 0
+    for folder in folders:
         try:
             yield _read_run(folder)
         except ValueError as error:
-            warnings.warn(f"left out: {error}", stacklevel=2)
+            num_broken += 1
+            warnings.warn(str(error), stacklevel=2)
+    if num_broken:
+        warnings.warn(f"left out {num_broken} of {len(folders)} runs", stacklevel=2)
 
 
 def _read_run(folder: Path) -> RunEntry:

@@ -30,7 +30,7 @@ from analysis.study_figures import (
     draw_rank_correlation,
 )
 from analysis.study_figures.estimates import describe_setting
-from analysis.variants import name_run, name_variants
+from nasbench_at.naming.variants import name_run, name_variants
 from nasbench_at.networks.drawing import draw_graph, render
 from nasbench_at.records import Benchmark, Record, conditions_of
 

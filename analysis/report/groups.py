@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from analysis.naming import data_label, metric_label
 from analysis.report.entries import RunEntry
 from analysis.selection import TECHNICAL_KEYS, identity_without
+from nasbench_at.naming.labels import data_label, metric_label
 from nasbench_at.records import (
     AttackResult,
     Conditions,

@@ -10,7 +10,7 @@ from analysis.landscape import compute_run_landscape
 from analysis.report.entries import RunEntry, collect_entries
 from analysis.report.landscapes import LandscapeData
 from analysis.theory import RunTheory, compute_run_theory
-from analysis.variants import name_run, name_variants
+from nasbench_at.naming.variants import name_run, name_variants
 
 __all__ = ["best_landscapes", "best_theories"]
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.naming import metric_label
 from analysis.report.attention import attention_views
 from analysis.report.data_tables import curves_table, means_table, runs_table
 from analysis.report.entries import RunEntry, collect_entries, name_anchors
@@ -19,8 +18,9 @@ from analysis.report.groups import ConditionNotes, attack_names, find_headlines,
 from analysis.report.landscapes import LandscapeData
 from analysis.report.views import describe_runs, provenance_groups, summarise
 from analysis.tables import TABLE_NUMBERS, Grid, MissingRunsError, Table, compute_table, lay_out
-from analysis.variants import describe_shared, name_variants
 from nasbench_at.files import write_atomically
+from nasbench_at.naming.labels import metric_label
+from nasbench_at.naming.variants import describe_shared, name_variants
 from nasbench_at.records import Record, describe_attack
 from nasbench_at.runs import StudyRuns
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from analysis.naming import data_label, method_label, metric_label
 from analysis.report.entries import RunEntry
+from nasbench_at.naming.labels import data_label, method_label, metric_label
 from nasbench_at.records import AttackResult, Record, describe_conditions
 
 __all__ = ["describe_runs", "provenance_groups", "summarise"]

@@ -27,7 +27,6 @@ from analysis.study_figures.learning_curves import (
     LearningCurve,
     compute_learning_curves,
     draw_learning_curves,
-    read_metrics,
 )
 from analysis.study_figures.pareto import Pareto, compute_pareto, draw_pareto
 from analysis.study_figures.rank_correlation import (
@@ -59,5 +58,4 @@ __all__ = [
     "draw_learning_curves",
     "draw_pareto",
     "draw_rank_correlation",
-    "read_metrics",
 ]

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.ds_net_configs import DSNetShape, describe_blocks
-from analysis.naming import method_label, metric_label
 from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
     Estimate,
@@ -19,7 +17,9 @@ from analysis.study_figures.estimates import (
 )
 from analysis.study_figures.points import describe_spread, draw_points
 from analysis.style import LEGEND_BELOW, create_figure
-from analysis.variants import weights_label
+from nasbench_at.naming.ds_nets import DSNetShape, describe_blocks
+from nasbench_at.naming.labels import method_label, metric_label
+from nasbench_at.naming.variants import weights_label
 from nasbench_at.records import Record
 
 __all__ = [

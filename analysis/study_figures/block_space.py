@@ -9,7 +9,6 @@ from textwrap import fill
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.ds_net_configs import DSNetShape
 from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
     Estimate,
@@ -28,6 +27,7 @@ from analysis.style import (
     show_percent,
     style_axes,
 )
+from nasbench_at.naming.ds_nets import DSNetShape
 from nasbench_at.records import Record
 
 __all__ = ["BlockSpace", "BlockSubset", "compute_block_space", "draw_block_space"]

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.ds_net_configs import DSNetShape
 from analysis.selection import (
     MissingRunsError,
     check_evaluated_alike,
@@ -20,6 +19,7 @@ from analysis.selection import (
 )
 from analysis.study_figures.estimates import describe_setting, ds_nets_of
 from analysis.style import create_figure
+from nasbench_at.naming.ds_nets import DSNetShape
 from nasbench_at.records import Record
 
 __all__ = ["CoOccurrence", "compute_co_occurrence", "draw_co_occurrence"]

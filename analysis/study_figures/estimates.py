@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from analysis.ds_net_configs import DSNetShape, read_ds_net
-from analysis.naming import data_label, method_label, metric_label
 from analysis.selection import (
     NAMED_KEYS,
     MissingRunsError,
@@ -15,6 +13,8 @@ from analysis.selection import (
     check_evaluated_alike,
     check_trained_alike,
 )
+from nasbench_at.naming.ds_nets import DSNetShape, read_ds_net
+from nasbench_at.naming.labels import data_label, method_label, metric_label
 from nasbench_at.records import Record, mean_interval
 
 __all__ = [

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.naming import network_label
 from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
     Estimate,
@@ -18,6 +17,7 @@ from analysis.study_figures.estimates import (
 )
 from analysis.study_figures.points import describe_spread, draw_points
 from analysis.style import create_figure
+from nasbench_at.naming.labels import network_label
 from nasbench_at.records import Record
 
 __all__ = [

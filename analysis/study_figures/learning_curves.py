@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,35 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter
-from pydantic_core import from_json
-from typing_extensions import TypedDict
 
 from analysis.style import LEGEND_BELOW, PALETTE, create_figure, show_percent, style_axes
-from nasbench_at.records.validation import Count, Share, check
 
 __all__ = [
     "LearningCurve",
     "compute_learning_curves",
     "draw_learning_curves",
-    "read_metrics",
 ]
 
 MetricsRow = Mapping[str, Any]
-
-
-class _Row(TypedDict):
-    """What is read of an epoch."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    epoch: Count
-    train_accuracy: Share
-    validation_natural: Share
-    validation_robust: Share
-
-
-_ROWS = TypeAdapter(list[_Row])
 
 
 @dataclass(frozen=True)
@@ -65,24 +45,6 @@ class LearningCurve:
     robust: NDArray[np.float64]
     best_epoch: int
     robust_overfitting: float
-
-
-def read_metrics(path: str | Path) -> list[MetricsRow]:
-    """Reads the lines of a run's ``metrics.jsonl``; none if there is no such file yet.
-
-    Raises:
-        ValueError: If the file cannot be read, or a line is not right; the message names the file
-            and the field.
-    """
-    path = Path(path)
-    if not path.exists():
-        return []
-    try:
-        rows: list[MetricsRow] = [from_json(line) for line in path.read_bytes().splitlines()]
-        check(_ROWS, rows)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read metrics {str(path)!r}: {error}") from None
-    return rows
 
 
 def compute_learning_curves(

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.naming import metric_label
 from analysis.selection import MissingRunsError
 from analysis.style import PALETTE, create_figure, show_percent, style_axes
+from nasbench_at.naming.labels import metric_label
 
 __all__ = ["Pareto", "compute_pareto", "draw_pareto"]
 

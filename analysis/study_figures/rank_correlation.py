@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from analysis.naming import metric_label
 from analysis.selection import (
     TECHNICAL_KEYS,
     MissingRunsError,
@@ -24,7 +23,8 @@ from analysis.selection import (
 )
 from analysis.study_figures.estimates import describe_setting
 from analysis.style import PALETTE, create_figure, style_axes
-from analysis.variants import name_variants
+from nasbench_at.naming.labels import metric_label
+from nasbench_at.naming.variants import name_variants
 from nasbench_at.records import Record
 
 __all__ = ["RankCorrelation", "compute_rank_correlation", "draw_rank_correlation"]

@@ -9,10 +9,10 @@ from functools import cache
 from statistics import mean, stdev
 from typing import Any
 
-from analysis.ds_net_configs import read_ds_net
-from analysis.naming import network_name
 from analysis.selection import check_distinct_seeds
 from analysis.tables.table import Cell
+from nasbench_at.naming.ds_nets import read_ds_net
+from nasbench_at.naming.labels import network_name
 from nasbench_at.published import PublishedResult, published_results
 from nasbench_at.records import Record
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from analysis.ds_net_configs import is_ds_net
 from analysis.misalignment import MisalignmentRow, compute_misalignment
-from analysis.naming import data_label, method_label, network_label, network_name
 from analysis.selection import (
     NAMED_KEYS,
     TECHNICAL_KEYS,
@@ -23,7 +21,9 @@ from analysis.selection import (
 from analysis.tables.cells import accuracy_cell, mark_best, published_result
 from analysis.tables.notes import note_evaluation, note_left_out, note_seeds
 from analysis.tables.table import Cell, Column, Row, Table
-from analysis.variants import name_variants
+from nasbench_at.naming.ds_nets import is_ds_net
+from nasbench_at.naming.labels import data_label, method_label, network_label, network_name
+from nasbench_at.naming.variants import name_variants
 from nasbench_at.records import Record
 
 __all__ = ["compute_attack_table", "compute_misalignment_table"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from analysis.naming import data_label, metric_label
 from analysis.selection import group_by
 from analysis.tables.table import Row
+from nasbench_at.naming.labels import data_label, metric_label
 from nasbench_at.records import AttackResult, Record, describe_attack
 
 __all__ = ["note_evaluation", "note_left_out", "note_seeds"]

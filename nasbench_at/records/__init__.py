@@ -16,6 +16,7 @@ from nasbench_at.records.conditions import (
 from nasbench_at.records.evaluation import AttackResult, Evaluation, TrustCheck, wilson_interval
 from nasbench_at.records.files import append_record
 from nasbench_at.records.isomorphism import canonical_form
+from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import SCHEMA_VERSION, Record, read_record
 from nasbench_at.records.seeds import SeedComparison, compare_seeds, mean_interval
 
@@ -36,6 +37,7 @@ __all__ = [
     "describe_conditions",
     "differences",
     "mean_interval",
+    "read_metrics",
     "read_record",
     "wilson_interval",
 ]

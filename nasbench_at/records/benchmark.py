@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any, overload
 
 import pandas as pd
 
-from nasbench_at.records.files import read_lines, read_runs, write_lines
+from nasbench_at.records.conditions import condition_names, require_equal_conditions
+from nasbench_at.records.files import OnBroken, read_lines, read_runs, write_lines
 from nasbench_at.records.frames import (
     learning_curves,
     records_frame,
@@ -23,6 +25,7 @@ from nasbench_at.records.isomorphism import agrees
 from nasbench_at.records.parquet import read_parquet, write_parquet
 from nasbench_at.records.record import Record
 from nasbench_at.records.seeds import SeedComparison, compare_seeds
+from nasbench_at.suggestions import suggest
 
 __all__ = ["Benchmark"]
 
@@ -59,19 +62,31 @@ class Benchmark(Sequence[Record]):
                 ``.parquet`` files that :meth:`save` wrote. A run that is found twice counts once,
                 evaluated if it is so anywhere.
 
+        A record that cannot be read is left out: a warning names its file and what is wrong with
+        it, and the last warning says how many they are.
+
         Raises:
-            ValueError: If a path does not exist or a record cannot be read.
+            ValueError: If a path does not exist or cannot be read as a whole.
         """
         found: dict[str, Record] = {}
         folders: dict[str, Path] = {}
+        broken: list[ValueError] = []
         with _no_garbage_collection():
-            for record, folder in itertools.chain.from_iterable(map(_read, map(Path, paths))):
+            for record, folder in itertools.chain.from_iterable(
+                _read(Path(path), broken.append) for path in paths
+            ):
                 name = record.run_id
                 is_better = name not in found or not found[name].is_evaluated
                 if is_better:
                     found[name] = record
                 if folder is not None and (is_better or name not in folders):
                     folders[name] = folder
+        for error in broken:
+            warnings.warn(str(error), stacklevel=2)
+        if broken:
+            warnings.warn(
+                f"left out {len(broken)} of {len(broken) + len(found)} records", stacklevel=2
+            )
         return cls(list(found.values()), folders)
 
     def save(self, path: str | Path) -> None:
@@ -126,16 +141,34 @@ class Benchmark(Sequence[Record]):
         """Returns the records for which a function says so."""
         return Benchmark([record for record in self if keep(record)], self._folders)
 
-    def best(self, attack: str = "pgd") -> Record:
+    def best(self, attack: str = "pgd", **conditions: Any) -> Record:
         """Returns the record of the highest accuracy under an attack, the first of equal ones.
 
+        ``benchmark.best("pgd", eps=8 / 255, norm="Linf")`` looks at these rows alone.
+
+        Args:
+            attack: Name of the row.
+            **conditions: What the rows must have: fields of
+                :class:`Conditions <nasbench_at.records.Conditions>` or names of settings.
+
         Raises:
-            ValueError: If no record was evaluated by it.
+            ValueError: If no record was evaluated so, or records were evaluated under conditions
+                that forbid to compare them; the message names what differs.
         """
-        evaluated = self.filter(lambda record: record.was_evaluated_by(attack))
-        if not len(evaluated):
-            raise ValueError(f"none of {len(self)} records was evaluated by {attack!r}")
-        return max(evaluated, key=lambda record: record.accuracy(attack))
+        known = self._known_conditions(attack)
+        for name in sorted(conditions.keys() - known):
+            raise ValueError(f"no condition {name!r} of {attack!r}; {suggest(name, sorted(known))}")
+        found = [(each, each.find_result(attack, **conditions)) for each in self]
+        rows = [(record, row) for record, row in found if row is not None]
+        if not rows:
+            words = "".join(f", {key} {value}" for key, value in conditions.items())
+            raise ValueError(f"none of {len(self)} records was evaluated by {attack!r}{words}")
+        require_equal_conditions(rows)
+        return max(rows, key=lambda pair: pair[1].accuracy)[0]
+
+    def _known_conditions(self, attack: str) -> set[str]:
+        rows = (row for record in self for row in record.all_results if row.attack == attack)
+        return {name for row in rows for name in condition_names(row)} or {"eps", "norm"}
 
     def compare(
         self,
@@ -169,7 +202,11 @@ class Benchmark(Sequence[Record]):
         Of the configuration the row holds what differs between the records. Columns are ``seeds``,
         and for each attack ``<attack>`` (mean, in [0, 1]), ``<attack>_std`` (the sample standard
         deviation over seeds), ``<attack>_low`` and ``<attack>_high`` (the 95 % interval of the
-        mean over seeds, by Student's t distribution). The last three are NaN for one seed.
+        mean over seeds, by Student's t distribution). These three are NaN for one seed. Beside them
+        stand ``<attack>_norm``, ``<attack>_eps`` and ``<attack>_num_samples``.
+
+        Raises:
+            ValueError: If seeds of a configuration were evaluated under different conditions.
         """
         return summary_frame(self)
 
@@ -197,6 +234,10 @@ class Benchmark(Sequence[Record]):
     def to_frame(self) -> pd.DataFrame:
         """Returns a row a record: configuration, parameters, costs, accuracies by attack.
 
+        Accuracies are those of :attr:`Record.results <nasbench_at.Record.results>`, in columns
+        such as ``pgd``; beside each stand ``pgd_norm``, ``pgd_eps`` and ``pgd_num_samples``.
+        :meth:`results_frame` has all rows and conditions.
+
         Costs are ``train_seconds``, and ``evaluation_seconds`` over all attacks and radii; NaN
         where they were not recorded.
         """
@@ -215,9 +256,9 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read(path: Path) -> Iterator[tuple[Record, Path | None]]:
+def _read(path: Path, on_broken: OnBroken) -> Iterator[tuple[Record, Path | None]]:
     if path.suffix in _READERS:
-        for record in _READERS[path.suffix](path):
+        for record in _READERS[path.suffix](path, on_broken):
             yield record, None
     else:
-        yield from read_runs(path)
+        yield from read_runs(path, on_broken)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasbench_at.records.evaluation import AttackResult
 
+if TYPE_CHECKING:
+    from nasbench_at.records.record import Record
+
 __all__ = [
     "Conditions",
+    "condition_names",
     "conditions_of",
     "curve_conditions",
     "describe_attack",
     "describe_conditions",
     "differences",
+    "meets",
+    "require_equal_conditions",
 ]
 
 _STANDARD_PARTS = 4
@@ -97,6 +104,43 @@ def _format_pair(*values: Any) -> Sequence[str]:
     """Numbers with six digits, unless they differ in later ones."""
     short = [f"{value:.6g}" if isinstance(value, float) else repr(value) for value in values]
     return short if len(set(short)) > 1 else [repr(value) for value in values]
+
+
+def require_equal_conditions(rows: Iterable[tuple[Record, AttackResult]]) -> None:
+    """Raises a ValueError, which says what differs, unless rows of records may be compared."""
+    first: tuple[Record, Conditions] | None = None
+    for record, row in rows:
+        conditions = conditions_of(row)
+        if first is None:
+            first = record, conditions
+        elif different := differences(first[1], conditions):
+            raise ValueError(
+                f"{first[0].run_id!r} and {record.run_id!r} cannot be compared by {row.attack!r}; "
+                f"they differ in {', '.join(different)}"
+            )
+
+
+def condition_names(result: AttackResult) -> set[str]:
+    """Returns the names by which :func:`meets` knows a row's conditions."""
+    return set(_as_mapping(conditions_of(result)))
+
+
+def meets(result: AttackResult, wanted: Mapping[str, Any]) -> bool:
+    """Whether a row was measured under the conditions that are wanted.
+
+    Args:
+        result: The row.
+        wanted: By field of :class:`Conditions` or name of a setting, such as ``eps`` or ``steps``.
+    """
+    own = _as_mapping(conditions_of(result))
+    return all(_agree(own.get(key), _freeze(value)) for key, value in wanted.items())
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether values are equal, numbers up to the rounding of 8 / 255."""
+    if isinstance(one, float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-9)
+    return bool(one == other)
 
 
 def describe_conditions(result: AttackResult) -> str:

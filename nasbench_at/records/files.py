@@ -6,66 +6,67 @@ import fcntl
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from nasbench_at.files import write_atomically
 from nasbench_at.records.record import Record, read_record
-from nasbench_at.runs import StudyRuns
+from nasbench_at.runs import find_runs
+from nasbench_at.validation import parse
 
-__all__ = ["append_record", "read_lines", "read_runs", "write_lines"]
+__all__ = ["OnBroken", "append_record", "read_lines", "read_runs", "write_lines"]
 
 
-def read_runs(path: Path) -> Iterator[tuple[Record, Path]]:
+OnBroken = Callable[[ValueError], None]
+"""What is to happen with a record that cannot be read, while the others are."""
+
+
+def read_runs(path: Path, on_broken: OnBroken) -> Iterator[tuple[Record, Path]]:
     """Yields the records of the runs below a folder, in the order of their paths, or of a study.
 
     Runs without a record, such as those that still train, are passed over.
+
+    Args:
+        path: The folder.
+        on_broken: Called with the error of each record that cannot be read.
 
     Yields:
         A record, and the folder it lies in.
 
     Raises:
-        ValueError: If the path is no folder, or a folder or record cannot be read.
+        ValueError: If the path is no folder, a folder in it cannot be read, or a run that a study
+            lists is missing.
     """
-    if not path.is_dir():
-        raise ValueError(f"{str(path)!r} is no folder of runs")
-    study = StudyRuns.read(path)
-    folders = _find_folders(str(path)) if study is None else map(str, study.folders(path))
-    for folder in folders:
-        yield read_record(f"{folder}/record.json"), Path(folder)
+    for folder in find_runs(path, models=True):
+        file = folder / "record.json"
+        if not file.exists():
+            continue
+        try:
+            record = read_record(file)
+        except ValueError as error:
+            on_broken(error)
+        else:
+            yield record, folder
 
 
-def _find_folders(folder: str) -> Iterator[str]:
-    """Yields the folders that hold a record; a run's own folder holds no other runs."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise ValueError(f"cannot read folder {folder!r}: {error.strerror}") from None
-    names = {entry.name for entry in found}
-    if "record.json" in names:
-        yield folder
-    if "config.yaml" in names:
-        return
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _find_folders(entry.path)
-
-
-def read_lines(path: Path) -> Iterator[Record]:
+def read_lines(path: Path, on_broken: OnBroken) -> Iterator[Record]:
     """Yields the records of a file with a JSON object a line.
 
     A last line that was cut short, because whoever wrote it was killed, is skipped with a warning.
 
+    Args:
+        path: The file.
+        on_broken: Called with the error of each other line that cannot be read.
+
     Raises:
-        ValueError: If the file or another of its lines cannot be read.
+        ValueError: If the file cannot be read.
     """
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read records {str(path)!r}: {error}") from None
-    lines = text.split("\n")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read records {str(path)!r}: {error.strerror}") from None
+    lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if number == len(lines) and not _is_json(line):
             if line:
@@ -75,9 +76,11 @@ def read_lines(path: Path) -> Iterator[Record]:
                 )
             return
         try:
-            yield Record.from_json(line)
+            record = Record.from_json(line)
         except ValueError as error:
-            raise ValueError(f"cannot read line {number} of {str(path)!r}: {error}") from None
+            on_broken(ValueError(f"cannot read line {number} of {str(path)!r}: {error}"))
+        else:
+            yield record
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> None:
@@ -129,7 +132,7 @@ def _to_line(record: Record) -> str:
 
 def _is_json(text: str | bytes) -> bool:
     try:
-        json.loads(text)
+        parse(text)
     except ValueError:
         return False
     return True

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from nasbench_at.records.conditions import describe_conditions
+from nasbench_at.records.conditions import describe_conditions, require_equal_conditions
 from nasbench_at.records.evaluation import AttackResult
+from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import Record
 from nasbench_at.records.seeds import mean_interval
 
@@ -27,7 +28,7 @@ def records_frame(records: Sequence[Record]) -> pd.DataFrame:
             "num_params": record.num_params,
             "train_seconds": record.provenance.get("train_seconds", math.nan),
             "evaluation_seconds": _evaluation_seconds(record),
-            **{name: result.accuracy for name, result in record.results.items()},
+            **_accuracies(record),
         }
         for record in records
     ]
@@ -79,8 +80,10 @@ def summary_frame(records: Sequence[Record]) -> pd.DataFrame:
         row: dict[str, Any] = {key: group[0].config.get(key) for key in varying}
         row |= {"num_params": group[0].num_params, "seeds": len(group)}
         for attack in dict.fromkeys(name for record in group for name in record.results):
-            values = [r.accuracy(attack) for r in group if r.was_evaluated_by(attack)]
-            row |= _describe(attack, values)
+            measured = [(r, r.results[attack]) for r in group if r.was_evaluated_by(attack)]
+            require_equal_conditions(measured)
+            row |= _describe(attack, [result.accuracy for _, result in measured])
+            row |= _conditions_columns(measured[0][1])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -94,23 +97,33 @@ def learning_curves(records: Sequence[Record], folders: Mapping[str, Path]) -> p
                 f"run {record.run_id!r} was not loaded from its folder, which holds its learning "
                 "curve"
             )
-        rows += _read_metrics(record.run_id, folders[record.run_id] / "metrics.jsonl")
+        metrics = read_metrics(folders[record.run_id] / "metrics.jsonl")
+        if not metrics:
+            raise ValueError(f"run {record.run_id!r} has no metrics in {folders[record.run_id]}")
+        rows += [
+            {
+                "run_id": record.run_id,
+                "epoch": line["epoch"],
+                **{key: value for key, value in line.items() if not isinstance(value, list | dict)},
+            }
+            for line in metrics
+        ]
     return pd.DataFrame(rows)
 
 
-def _read_metrics(run_id: str, path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return [
-            {
-                "run_id": run_id,
-                "epoch": line["epoch"],
-                **{key: v for key, v in line.items() if not isinstance(v, list | dict)},
-            }
-            for line in lines
-        ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"cannot read metrics {str(path)!r}: {error}") from None
+def _accuracies(record: Record) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, result in record.results.items():
+        columns |= {name: result.accuracy, **_conditions_columns(result)}
+    return columns
+
+
+def _conditions_columns(result: AttackResult) -> dict[str, Any]:
+    name = result.attack
+    attacked = (
+        {} if result.eps is None else {f"{name}_norm": result.norm, f"{name}_eps": result.eps}
+    )
+    return {**attacked, f"{name}_num_samples": result.num_samples}
 
 
 def _describe(attack: str, values: Sequence[float]) -> dict[str, float]:

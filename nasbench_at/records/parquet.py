@@ -10,9 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from nasbench_at.files import write_atomically
+from nasbench_at.records.files import OnBroken
 from nasbench_at.records.frames import records_frame
 from nasbench_at.records.record import Record
-from nasbench_at.records.validation import parse
+from nasbench_at.validation import parse
 
 __all__ = ["read_parquet", "write_parquet"]
 
@@ -43,11 +44,15 @@ def write_parquet(path: Path, records: Sequence[Record]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def read_parquet(path: Path) -> Iterator[Record]:
+def read_parquet(path: Path, on_broken: OnBroken) -> Iterator[Record]:
     """Yields the records of a file that :func:`write_parquet` wrote.
 
+    Args:
+        path: The file.
+        on_broken: Called with the error of each record that cannot be read.
+
     Raises:
-        ValueError: If pyarrow is not installed, or the file or a record in it cannot be read.
+        ValueError: If pyarrow is not installed, or the file cannot be read.
     """
     parquet = _import_parquet()
     try:
@@ -63,9 +68,11 @@ def read_parquet(path: Path) -> Iterator[Record]:
     for number, row in enumerate(rows, start=1):
         try:
             parts = {name: parse(row[name] or "null") for name in _JSON_COLUMNS}
-            yield Record.from_dict({**row, **parts})
+            record = Record.from_dict({**row, **parts})
         except (ValueError, TypeError) as error:
-            raise ValueError(f"cannot read row {number} of {str(path)!r}: {error}") from None
+            on_broken(ValueError(f"cannot read row {number} of {str(path)!r}: {error}"))
+        else:
+            yield record
 
 
 def _import_parquet() -> ModuleType:

@@ -9,14 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, GetPydanticSchema, TypeAdapter
+from pydantic import GetPydanticSchema, TypeAdapter
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from nasbench_at.records.conditions import Conditions, curve_conditions
+from nasbench_at.records.conditions import Conditions, curve_conditions, meets
 from nasbench_at.records.evaluation import AttackResult, Evaluation
-from nasbench_at.records.validation import (
+from nasbench_at.validation import (
     CHECKED,
+    OPEN,
     Count,
     Integer,
     NonNegative,
@@ -30,13 +31,12 @@ from nasbench_at.records.validation import (
 __all__ = ["SCHEMA_VERSION", "Record", "read_record"]
 
 SCHEMA_VERSION: Literal[2] = 2
-_OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
 class _Config(TypedDict, total=False):
     """What is read of a configuration, which is checked in full only where it is used."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]  # pydantic's way to configure a TypedDict
+    __pydantic_config__ = OPEN  # type: ignore[misc]  # pydantic's way to configure a TypedDict
 
     model: Text
     data: Text
@@ -48,14 +48,14 @@ class _Config(TypedDict, total=False):
 
 
 class _Provenance(TypedDict, total=False):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    __pydantic_config__ = OPEN  # type: ignore[misc]
 
     train_seconds: NonNegative
     data_fingerprint: Text
 
 
 class _Selected(TypedDict, total=False):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    __pydantic_config__ = OPEN  # type: ignore[misc]
 
     epoch: Count
     validation_natural: Share
@@ -64,7 +64,7 @@ class _Selected(TypedDict, total=False):
 
 
 class _Training(TypedDict, total=False):
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    __pydantic_config__ = OPEN  # type: ignore[misc]
 
     epochs: Count
     stopped: Text | None
@@ -164,13 +164,16 @@ class Record:
         Of several it is the latest under L∞ at the run's own eps; without one, the latest
         evaluation's row of the largest eps. ``worst_case`` is that over the most attacks.
         """
-        rows: dict[str, list[AttackResult]] = {}
+        return {name: self._choose_main(rows) for name, rows in self._rows.items()}
+
+    @cached_property
+    def _rows(self) -> Mapping[str, Sequence[AttackResult]]:
+        """The rows of each attack, the later ones of an evaluation those of larger eps."""
+        rows: dict[str, list[AttackResult]] = {row.attack: [] for row in self.all_results}
         for evaluation in self.evaluations:
-            in_order = sorted(evaluation.results, key=lambda row: row.eps or 0.0)
-            for row in in_order:
-                rows.setdefault(row.attack, []).append(row)
-        names = dict.fromkeys(row.attack for row in self.all_results)
-        return {name: self._choose_main(rows[name]) for name in names}
+            for row in sorted(evaluation.results, key=lambda row: row.eps or 0.0):
+                rows[row.attack].append(row)
+        return rows
 
     def _choose_main(self, rows: Sequence[AttackResult]) -> AttackResult:
         own = [row for row in rows if row.norm == "Linf" and row.eps == self.config.get("eps")]
@@ -219,6 +222,17 @@ class Record:
                 f"{', '.join(self.results) or 'nothing'}"
             )
         return self.results[attack]
+
+    def find_result(self, attack: str, **conditions: Any) -> AttackResult | None:
+        """Returns an attack's row under some conditions, of several the main one; None if none.
+
+        Args:
+            attack: Name of the row.
+            **conditions: Fields of :class:`Conditions <nasbench_at.records.Conditions>` or names of
+                settings, such as ``eps=0.1, restarts=10``.
+        """
+        rows = [row for row in self._rows.get(attack, ()) if meets(row, conditions)]
+        return self._choose_main(rows) if rows else None
 
 
 def _num_attacks(row: AttackResult) -> int:

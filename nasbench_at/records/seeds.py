@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nasbench_at.records.conditions import conditions_of, differences
+from nasbench_at.records.conditions import require_equal_conditions
 from nasbench_at.records.record import Record
 
 __all__ = ["SeedComparison", "compare_seeds", "mean_interval"]
@@ -92,7 +92,7 @@ def compare_seeds(
             f"{sorted(one)} and {sorted(other)}"
         )
     for seed in common:
-        _require_equal_conditions(one[seed], other[seed], attack)
+        require_equal_conditions((r, r.result(attack)) for r in (one[seed], other[seed]))
     return SeedComparison(
         attack=attack,
         seeds=tuple(common),
@@ -116,12 +116,3 @@ def _by_seed(which: str, records: Sequence[Record], attack: str) -> dict[int, Re
                 f"{known.run_id!r} and {record.run_id!r}"
             )
     return found
-
-
-def _require_equal_conditions(first: Record, second: Record, attack: str) -> None:
-    rows = (first.result(attack), second.result(attack))
-    if different := differences(*map(conditions_of, rows)):
-        raise ValueError(
-            f"{first.run_id!r} and {second.run_id!r} cannot be compared by {attack!r}; they "
-            f"differ in {', '.join(different)}"
-        )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import re
 from itertools import combinations
@@ -25,7 +24,6 @@ from analysis.study_figures import (
     draw_learning_curves,
     draw_pareto,
     draw_rank_correlation,
-    read_metrics,
 )
 from analysis.tables import MissingRunsError
 from nasbench_at.records import Benchmark
@@ -344,16 +342,6 @@ def test_too_many_curves_are_refused():
     curves = compute_learning_curves({str(i): [epoch(1, 0.5)] for i in range(11)})
     with pytest.raises(ValueError, match="curves must be 1 to 10, got 11"):
         draw_learning_curves(curves)
-
-
-def test_metrics_are_read_and_a_damaged_file_is_named(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert read_metrics(path) == []
-    path.write_text(json.dumps(epoch(1, 0.5)) + "\n")
-    assert read_metrics(path) == [epoch(1, 0.5)]
-    path.write_text("{")
-    with pytest.raises(ValueError, match=r"cannot read metrics '.*metrics\.jsonl'"):
-        read_metrics(path)
 
 
 # Block pairs

@@ -73,13 +73,3 @@ def test_other_tables_are_refused(tmp_path):
     parquet.write_table(pyarrow.table({"run_id": ["a"]}), tmp_path / "all.parquet")
     with pytest.raises(ValueError, match=r"'.*all\.parquet': it has no column 'architecture'"):
         Benchmark.load(tmp_path / "all.parquet")
-
-
-def test_row_of_a_newer_schema_is_refused(records, tmp_path):
-    path = tmp_path / "all.parquet"
-    Benchmark(records[:2]).save(path)
-    table = parquet.read_table(path)
-    position = table.column_names.index("schema_version")
-    parquet.write_table(table.set_column(position, "schema_version", pyarrow.array([2, 3])), path)
-    with pytest.raises(ValueError, match=r"cannot read row 2 of '.*': schema_version must be 2, g"):
-        Benchmark.load(tmp_path / "all.parquet")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.ds_net_configs import DSNetShape, describe_blocks, read_ds_net
-from analysis.naming import data_label, method_label, network_label
 from nasbench_at.config import DS_NET_FIELDS
+from nasbench_at.naming.ds_nets import DSNetShape, describe_blocks, read_ds_net
+from nasbench_at.naming.labels import data_label, method_label, network_label
 
 __all__ = ["describe_shared", "name_run", "name_variants", "weights_label"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.ds_net_configs import describe_ds_net, read_ds_net
+from nasbench_at.naming.ds_nets import describe_ds_net, read_ds_net
 
 __all__ = [
     "data_label",

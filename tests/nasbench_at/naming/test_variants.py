@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from analysis.variants import describe_shared, name_variants
 from nasbench_at.config import RunConfig
+from nasbench_at.naming.variants import describe_shared, name_variants
 from nasbench_at.presets import resolve
 from tests.analysis.synthetic import DEPTH, FOUR
 

@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 
 import nasbench_at.networks.zoo.ds_net as zoo
-from analysis.ds_net_configs import _REGISTERED, is_ds_net, read_ds_net
-from analysis.naming import (
+from nasbench_at.config import RunConfig
+from nasbench_at.naming.ds_nets import _REGISTERED, is_ds_net, read_ds_net
+from nasbench_at.naming.labels import (
     data_label,
     method_label,
     metric_label,
     network_label,
     network_name,
 )
-from nasbench_at.config import RunConfig
 from nasbench_at.networks.zoo import create_model, list_models
 from nasbench_at.records import describe_attack
 from nasbench_at.standard_attacks import standard_attacks

@@ -9,7 +9,9 @@ from pydantic_core import from_json
 
 __all__ = [
     "CHECKED",
+    "OPEN",
     "Count",
+    "Finite",
     "Flag",
     "Integer",
     "NonNegative",
@@ -28,11 +30,14 @@ Flag = Annotated[bool, Strict()]
 Integer = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[int, Strict(), Field(ge=1)]
+Finite = Annotated[float, Strict()]
 NonNegative = Annotated[float, Strict(), Field(ge=0)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
-"""What the typed parts of a record share: unknown keys, NaN and infinity are errors."""
+"""Of data that are typed throughout: unknown keys, NaN and infinity are errors."""
+OPEN = ConfigDict(extra="allow", allow_inf_nan=False)
+"""Of data of which some keys are typed, and others are let through."""
 
 _WITHOUT_VALUE = ("missing", "extra_forbidden", "unexpected_keyword_argument", "value_error")
 _MAX_SHOWN = 60

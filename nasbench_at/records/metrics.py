@@ -1,0 +1,53 @@
+"""The lines of a run's ``metrics.jsonl``, one an epoch."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Required
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from nasbench_at.validation import OPEN, Finite, NonNegative, Positive, Share, check, parse
+
+__all__ = ["read_metrics"]
+
+
+class _Row(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]  # pydantic's way to configure a TypedDict
+
+    epoch: Required[Positive]
+    lr: NonNegative
+    train_loss: Finite
+    train_accuracy: Required[Share]
+    validation_natural: Required[Share]
+    validation_robust: Required[Share]
+    attention: list[list[Finite]] | None
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Reads the lines of a run's ``metrics.jsonl``; none if there is no such file yet.
+
+    Raises:
+        ValueError: If the file cannot be read or a line holds no metrics; the message names the
+            file, the line and the field.
+    """
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ValueError(f"cannot read metrics {str(path)!r}: {error.strerror}") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(check(_schema(), parse(line)))
+        except ValueError as error:
+            raise ValueError(f"cannot read metrics {str(path)!r}: line {number}: {error}") from None
+    return rows
+
+
+@cache
+def _schema() -> TypeAdapter[Any]:
+    return TypeAdapter(_Row)
