@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis.landscape import compute_run_landscape
 from analysis.report.entries import RunEntry, collect_entries
 from analysis.report.landscapes import LandscapeData
-from analysis.theory import RunTheory, compute_run_theory
 from nasbench_at.naming.variants import name_run, name_variants
+
+if TYPE_CHECKING:
+    from analysis.theory import RunTheory
 
 __all__ = ["best_landscapes", "best_theories"]
 
@@ -40,6 +41,10 @@ def best_landscapes(
         ValueError: If a path or an argument is not usable.
     """
     chosen = _most_robust(paths)[:count]
+    if not chosen:
+        return []
+    from analysis.landscape import compute_run_landscape  # torch
+
     configs = [entry.config for entry, _ in chosen]
     names = [name_run(c) for c in configs] if count == 1 else name_variants(configs, seeds=True)
     found = []
@@ -72,6 +77,10 @@ def best_theories(paths: Paths, count: int, **options: Any) -> list[RunTheory]:
         for entry, folder in _most_robust(paths)
         if (entry.config.get("model"), entry.config.get("attention")) == ("ds_net", "learned")
     ]
+    if not nets[:count]:
+        return []
+    from analysis.theory import compute_run_theory  # torch
+
     return [compute_run_theory(folder, **options) for folder in nets[:count]]
 
 
