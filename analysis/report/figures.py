@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
+from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.report.attention import AttentionView, find_graph
 from analysis.report.entries import RunEntry
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
-from analysis.selection import NAMED_KEYS, TECHNICAL_KEYS, MissingRunsError, group_by
+from analysis.selection import NAMED_KEYS, TECHNICAL_KEYS, group_by
 from analysis.study_figures import (
     LearningCurve,
     compute_block_ensemble,
@@ -96,7 +97,7 @@ def _draw_all(
             figures.append(make(group))
         except MissingRunsError:
             continue
-        except ValueError as error:
+        except IncomparableRunsError as error:
             conflicts.append(str(error))
     return figures, conflicts
 

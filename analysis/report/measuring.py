@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.report.entries import RunEntry, collect_entries
+from analysis.report.entries import RunEntry
 from analysis.report.landscapes import LandscapeData
 from nasbench_at.naming.variants import name_run, name_variants
 
@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["best_landscapes", "best_theories"]
 
-Paths = str | Path | Iterable[str | Path]
-
 
 def best_landscapes(
-    paths: Paths,
+    entries: Sequence[RunEntry],
     count: int,
     *,
     num_images: int = 128,
@@ -31,7 +29,7 @@ def best_landscapes(
     What is measured is kept in the run's folder, so that another report takes it from there.
 
     Args:
-        paths: As :func:`analysis.report.write_report` takes them.
+        entries: The runs, from :func:`analysis.report.collect_entries`.
         count: How many runs.
         num_images: Test images, or all of them where there are fewer.
         points: Points along each of the two directions, odd.
@@ -40,7 +38,7 @@ def best_landscapes(
     Raises:
         ValueError: If a path or an argument is not usable.
     """
-    chosen = _most_robust(paths)[:count]
+    chosen = _most_robust(entries)[:count]
     if not chosen:
         return []
     from analysis.landscape import compute_run_landscape  # torch
@@ -61,11 +59,11 @@ def best_landscapes(
     return found
 
 
-def best_theories(paths: Paths, count: int, **options: Any) -> list[RunTheory]:
+def best_theories(entries: Sequence[RunEntry], count: int, **options: Any) -> list[RunTheory]:
     """Holds the paper's theory against the most robust DS-Nets with learned weights.
 
     Args:
-        paths: As :func:`analysis.report.write_report` takes them.
+        entries: The runs, from :func:`analysis.report.collect_entries`.
         count: How many runs.
         **options: Other arguments of :func:`analysis.theory.compute_run_theory`.
 
@@ -74,7 +72,7 @@ def best_theories(paths: Paths, count: int, **options: Any) -> list[RunTheory]:
     """
     nets = [
         folder
-        for entry, folder in _most_robust(paths)
+        for entry, folder in _most_robust(entries)
         if (entry.config.get("model"), entry.config.get("attention")) == ("ds_net", "learned")
     ]
     if not nets[:count]:
@@ -84,11 +82,11 @@ def best_theories(paths: Paths, count: int, **options: Any) -> list[RunTheory]:
     return [compute_run_theory(folder, **options) for folder in nets[:count]]
 
 
-def _most_robust(paths: Paths) -> list[tuple[RunEntry, Path]]:
+def _most_robust(entries: Iterable[RunEntry]) -> list[tuple[RunEntry, Path]]:
     """Runs with weights, by their accuracy under PGD."""
     runs = [
         (entry, entry.folder)
-        for entry in collect_entries([paths] if isinstance(paths, str | Path) else paths)
+        for entry in entries
         if entry.folder is not None
         and (entry.folder / "best.safetensors").exists()
         and "pgd" in entry.results

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.report.attention import attention_views
 from analysis.report.data_tables import curves_table, means_table, runs_table
 from analysis.report.entries import RunEntry, collect_entries, name_anchors
@@ -17,7 +18,7 @@ from analysis.report.figures import graph_figures, learning_curve_figure, study_
 from analysis.report.groups import ConditionNotes, attack_names, find_headlines, group_seeds
 from analysis.report.landscapes import LandscapeData
 from analysis.report.views import describe_runs, provenance_groups, summarise
-from analysis.tables import TABLE_NUMBERS, Grid, MissingRunsError, Table, compute_table, lay_out
+from analysis.tables import TABLE_NUMBERS, Grid, Table, compute_table, lay_out
 from nasbench_at.files import write_atomically
 from nasbench_at.naming.labels import metric_label
 from nasbench_at.naming.variants import describe_shared, name_variants
@@ -39,6 +40,7 @@ def write_report(
     title: str = "Robustness of networks",
     landscapes: Iterable[LandscapeData] = (),
     theories: Iterable[RunTheory] = (),
+    entries: Sequence[RunEntry] | None = None,
 ) -> Path:
     """Writes one HTML page about runs: numbers, tables, figures, records, where they come from.
 
@@ -51,6 +53,7 @@ def write_report(
         title: What stands on top.
         landscapes: Loss landscapes to turn around.
         theories: Runs held against the paper's claims.
+        entries: The runs of the paths, where they were collected before.
 
     Returns:
         ``out``.
@@ -64,7 +67,7 @@ def write_report(
     if not out.parent.is_dir():
         raise ValueError(f"cannot write report {str(out)!r}: no such folder")
     places = [paths] if isinstance(paths, str | Path) else list(paths)
-    entries = collect_entries(places)
+    entries = collect_entries(places) if entries is None else entries
     template = _environment().get_template("report.html.j2")
     page = template.render(
         title=title,
@@ -155,7 +158,7 @@ def _tables(records: Sequence[Record]) -> tuple[list[tuple[Table, Grid]], list[s
             table = compute_table(number, records)
         except MissingRunsError:
             continue
-        except ValueError as error:
+        except IncomparableRunsError as error:
             conflicts.append(str(error))
             continue
         tables.append((table, lay_out(table)))

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from analysis.errors import MissingRunsError
 from analysis.selection import (
     TECHNICAL_KEYS,
-    MissingRunsError,
     check_evaluated_alike,
     group_by,
     identity_without,
@@ -102,7 +102,7 @@ def compute_rank_correlation(records: Sequence[Record], attack: str = "pgd") -> 
 
 def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks within each row, 1 the lowest; equal values share their mean."""
-    return pd.DataFrame(values).rank(axis=1).to_numpy(dtype=np.float64)
+    return np.array(pd.DataFrame(values).rank(axis=1), dtype=np.float64)
 
 
 def _spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

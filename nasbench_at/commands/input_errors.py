@@ -6,8 +6,9 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["BadInputError", "bad_input", "one_line_warnings"]
+__all__ = ["BadInputError", "bad_input", "check_folder_of", "one_line_warnings"]
 
 
 class BadInputError(Exception):
@@ -29,9 +30,19 @@ def one_line_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def bad_input() -> Iterator[None]:
-    """Turns a ValueError raised while input is checked into :class:`BadInputError`."""
+def bad_input(kind: type[ValueError] = ValueError) -> Iterator[None]:
+    """Turns a ValueError raised while input is checked into :class:`BadInputError`.
+
+    Args:
+        kind: Which ones; a narrower kind leaves the faults of a computation what they are.
+    """
     try:
         yield
-    except ValueError as error:
+    except kind as error:
         raise BadInputError(" ".join(str(error).split())) from error
+
+
+def check_folder_of(path: Path) -> None:
+    """Raises a ValueError if there is no folder for a file that is to be written."""
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write {str(path)!r}: no such folder")

@@ -33,6 +33,12 @@ class TheoryArguments:
     device: str = "auto"
     data_root: Path | None = None
 
+    def __post_init__(self) -> None:
+        for name, least in (("num_images", 1), ("num_batches", 2)):
+            if getattr(self, name) < least:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be at least {least}, got {getattr(self, name)}")
+
 
 def run_theory(words: Sequence[str]) -> int:
     """Measure Lipschitz constants, curvature and bounds; say which of the paper's claims hold."""
@@ -42,10 +48,14 @@ def run_theory(words: Sequence[str]) -> int:
         arguments = parse_flags(
             TheoryArguments, words, command="theory", description=run_theory.__doc__
         )
+    from analysis.errors import UnsuitableRunsError
     from analysis.theory import compute_run_theory
     from nasbench_at.console import stdout
+    from nasbench_at.runs import open_run_folder
 
-    with bad_input(), one_line_warnings():
+    with bad_input():
+        open_run_folder(arguments.run)
+    with bad_input(UnsuitableRunsError), one_line_warnings():
         theory = compute_run_theory(
             arguments.run,
             num_images=arguments.num_images,
