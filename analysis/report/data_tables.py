@@ -81,13 +81,13 @@ def runs_table(
         row: list[Any] = [
             [names[entry.run_id], anchors[entry.run_id]],
             entry.config.get("seed"),
-            None if entry.record is None else entry.record.num_params,
         ]
         row += [_result_cell(entry.results.get(attack), notes) for attack in attacks]
+        row.append(None if entry.record is None else entry.record.num_params)
         rows.append([*row, status] if has_states else row)
     columns = (
         *(DataColumn("Network", "link"), DataColumn("Seed", "number")),
-        *(DataColumn("Parameters", "number"), *map(_accuracy_column, attacks)),
+        *(*map(_accuracy_column, attacks), DataColumn("Parameters", "number")),
         *([DataColumn("State", "text")] if has_states else []),
     )
     caption = "Every run; accuracies in percent, their 95 % intervals over the images below"
@@ -129,7 +129,7 @@ def means_table(
     for group in groups:
         records = [entry.record for entry in group.entries if entry.record is not None]
         seeds = [[_seed(entry), anchors[entry.run_id]] for entry in group.entries]
-        row: list[Any] = [group.name, seeds, records[0].num_params]
+        row: list[Any] = [group.name, seeds]
         for attack in attacks:
             accuracy = group.accuracies.get(attack)
             if accuracy is None:
@@ -140,10 +140,10 @@ def means_table(
             fewer = f"{count} of {len(seeds)} seeds" if count < len(seeds) else ""
             note = " ".join(filter(None, [fewer, cell[-1]]))
             row.append([*_percent(accuracy.mean, *accuracy.interval), note])
-        rows.append(row)
+        rows.append([*row, records[0].num_params])
     columns = (
         *(DataColumn("Network", "text"), DataColumn("Seeds", "links")),
-        *(DataColumn("Parameters", "number"), *map(_accuracy_column, attacks)),
+        *(*map(_accuracy_column, attacks), DataColumn("Parameters", "number")),
     )
     caption = (
         "Means over seeds in percent; below each the 95 % interval of the mean by Student's t "
