@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -20,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from nasbench_at.records import AttackResult, Record, describe_conditions
+from nasbench_at.text_tables import format_columns, format_tabs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +33,7 @@ __all__ = [
     "ConsoleReporter",
     "PointProgress",
     "evaluation_table",
+    "is_terminal",
     "mean_and_std",
     "show_comparison",
     "show_estimate",
@@ -38,6 +41,7 @@ __all__ = [
     "show_frame",
     "show_result",
     "show_seeds",
+    "show_table",
     "show_training",
     "stderr",
     "stdout",
@@ -190,14 +194,43 @@ def show_estimate(estimate: Estimate) -> None:
 
 
 def show_frame(frame: pd.DataFrame) -> None:
-    """Prints a table, numbers to the right and with four digits."""
-    table = Table(*map(str, frame.columns))
-    for column, kind in zip(table.columns, frame.dtypes, strict=True):
-        column.justify = "right" if kind.kind in "if" else "left"
-        column.overflow = "fold"  # a name that was cut off could not be used
-    for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
-    stdout.print(table)
+    """Prints a frame, numbers to the right and with four digits."""
+    show_table(
+        list(map(str, frame.columns)),
+        [
+            [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
+            for row in frame.itertuples(index=False)
+        ],
+        numeric=[kind.kind in "if" for kind in frame.dtypes],
+    )
+
+
+def is_terminal() -> bool:
+    """Whether a person reads the output, and no file or other program."""
+    return sys.stdout.isatty()
+
+
+def show_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numeric: Sequence[bool] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Prints a table that fits the terminal, with notes below; tab-separated lines into a pipe.
+
+    Args:
+        headings: The columns' names.
+        rows: Cells, one a column.
+        numeric: Which columns stand to the right.
+        notes: Lines for the reader at a terminal.
+    """
+    if not is_terminal():
+        sys.stdout.write(format_tabs(headings, rows))
+        return
+    text = format_columns(headings, rows, width=stdout.width, numeric=numeric)
+    lines = [line for note in notes for line in textwrap.wrap(note, stdout.width)]
+    sys.stdout.write("\n".join([text, *lines]) + "\n" if lines else text)
 
 
 def mean_and_std(values: Sequence[float]) -> str:

@@ -11,16 +11,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Required
-
-from pydantic import Field, TypeAdapter
-from typing_extensions import TypedDict
+from typing import Any
 
 from nasbench_at.config import RunConfig, dump_config, load_config
 from nasbench_at.files import write_atomically
-from nasbench_at.validation import CHECKED, Flag, Text, Word, check, parse
 
 __all__ = [
     "FolderInUseError",
@@ -174,10 +169,10 @@ class StudyRuns:
         path = folder / _STUDY_RUNS
         if not path.is_file():
             return None
-        try:
-            content = check(_study_schema(), parse(path.read_bytes()))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"cannot read {str(path)!r}: {error}") from None
+        # Imported here: the command line, which imports this module, answers without.
+        from nasbench_at.records.study_file import read_study_file
+
+        content = read_study_file(path)
         return cls(tuple(content["runs"]), content["finished"], content.get("summary", ""))
 
     def folders(self, folder: Path) -> list[Path]:
@@ -186,19 +181,6 @@ class StudyRuns:
 
 
 _STUDY_RUNS = "runs.json"
-
-
-class _StudyFile(TypedDict, total=False):
-    __pydantic_config__ = CHECKED  # type: ignore[misc]  # pydantic's way to configure a TypedDict
-
-    runs: Required[list[Annotated[Word, Field(pattern="^[^/]+$")]]]  # names, and no paths
-    finished: Required[Flag]
-    summary: Text
-
-
-@cache
-def _study_schema() -> TypeAdapter[Any]:
-    return TypeAdapter(_StudyFile)
 
 
 def find_runs(path: str | Path, *, models: bool = False) -> list[Path]:

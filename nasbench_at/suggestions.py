@@ -5,12 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["suggest"]
+__all__ = ["near_names", "suggest"]
 
 
 def suggest(name: object, known: Iterable[str]) -> str:
     """Returns which known names come near a wrong one, and what there is, for a message."""
     names = [str(entry) for entry in known]
-    near = difflib.get_close_matches(str(name), names, n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    near = near_names(name, names)
+    hint = f"did you mean {near}? " if near else ""
     return f"{hint}known: {', '.join(names) or 'none'}"
+
+
+def near_names(name: object, known: Iterable[str]) -> str:
+    """Returns at most three known names that come near a wrong one, joined by ``or``."""
+    return " or ".join(map(repr, difflib.get_close_matches(str(name), list(known), n=3)))

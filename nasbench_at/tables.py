@@ -9,9 +9,10 @@ import pandas as pd
 
 from nasbench_at.files import write_atomically
 
-__all__ = ["TABLE_SUFFIXES", "write_frame"]
+__all__ = ["TABLE_SUFFIXES", "plain_cell", "write_frame"]
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".tex")
+_RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\n")
 
 
 def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
@@ -19,7 +20,8 @@ def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
 
     Args:
         frame: The table; its index is left out.
-        path: A .csv, .parquet or .tex file. Values that are no numbers become text in Parquet.
+        path: A .csv, .parquet or .tex file. Values that are no numbers become text in Parquet; in
+            CSV, text that spreadsheets would run is quoted, see :func:`plain_cell`.
 
     Raises:
         ValueError: If the suffix is another one, the file cannot be written or Parquet's library is
@@ -28,7 +30,7 @@ def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
     path = Path(path)
     match path.suffix:
         case ".csv":
-            content = frame.to_csv(index=False).encode()
+            content = _to_csv(frame).encode()
         case ".parquet":
             content = _to_parquet(frame)
         case ".tex":
@@ -40,6 +42,43 @@ def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
         write_atomically(path, content)
     except OSError as error:
         raise ValueError(f"cannot write {str(path)!r}: {error.strerror}") from None
+
+
+def plain_cell(value: object) -> object:
+    """Returns a cell for CSV: a text that a spreadsheet would run begins with ``'``.
+
+    Those are texts that begin with ``=``, ``+``, ``-``, ``@``, a tab or a line break, and are no
+    number. Run ids, options and names in a record may be anybody's. A carriage return, which the
+    writer would not quote and readers take for the end of the row, becomes a line feed.
+
+    Reference:
+        OWASP, "CSV Injection".
+    """
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    text = str(value)
+    if "\r" in text:
+        text = value = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.startswith(_RUN_BY_SPREADSHEETS) or _is_number(text):
+        return value
+    return f"'{text}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return not text[:1].isspace()
+
+
+def _to_csv(frame: pd.DataFrame) -> str:
+    plain = frame.copy()
+    for i, kind in enumerate(frame.dtypes):
+        if kind.kind not in "biufM":
+            plain.isetitem(i, list(map(plain_cell, frame.iloc[:, i])))
+    plain.columns = pd.Index([plain_cell(str(name)) for name in frame.columns])
+    return plain.to_csv(index=False)
 
 
 def _to_parquet(frame: pd.DataFrame) -> bytes:

@@ -9,6 +9,7 @@ from io import StringIO
 
 from analysis.tables.layout import Grid, GridRow, lay_out
 from analysis.tables.table import Table
+from nasbench_at.tables import plain_cell
 
 __all__ = ["CSV_FIELDS", "render_latex", "render_markdown", "table_to_csv"]
 
@@ -119,11 +120,10 @@ def table_to_csv(table: Table) -> str:
     writer.writerow(CSV_FIELDS)
     for row in table.rows:
         for column, cell in zip(table.columns, row.cells, strict=True):
-            writer.writerow(
-                [
-                    *(table.number, row.section, row.label, column.label, cell.value, cell.std),
-                    *(cell.num_seeds, cell.num_samples, cell.is_best),
-                    *(cell.published, cell.published_std, " ".join(cell.run_ids)),
-                ]
+            values = (
+                *(table.number, row.section, row.label, column.label, cell.value, cell.std),
+                *(cell.num_seeds, cell.num_samples, cell.is_best),
+                *(cell.published, cell.published_std, " ".join(cell.run_ids)),
             )
+            writer.writerow(map(plain_cell, values))
     return text.getvalue()

@@ -1,14 +1,24 @@
-"""What a user sees of bad input and of warnings: one line each."""
+"""What a user sees of bad input, of warnings and of faults: one line each."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["BadInputError", "bad_input", "check_folder_of", "one_line_warnings"]
+from nasbench_at.allowed_values import hide_passwords
+
+__all__ = [
+    "BadInputError",
+    "bad_input",
+    "check_folder_of",
+    "describe_fault",
+    "one_line_warnings",
+]
 
 
 class BadInputError(Exception):
@@ -33,16 +43,42 @@ def one_line_warnings() -> Iterator[None]:
 def bad_input(kind: type[ValueError] = ValueError) -> Iterator[None]:
     """Turns a ValueError raised while input is checked into :class:`BadInputError`.
 
+    Only checks belong inside. What is raised by the work after them is a fault, which leaves a
+    traceback: see :func:`describe_fault`.
+
     Args:
-        kind: Which ones; a narrower kind leaves the faults of a computation what they are.
+        kind: Which errors; work whose errors of one kind speak of the input may stand inside.
     """
     try:
         yield
     except kind as error:
-        raise BadInputError(" ".join(str(error).split())) from error
+        raise BadInputError(_one_line(error)) from error
 
 
 def check_folder_of(path: Path) -> None:
     """Raises a ValueError if there is no folder for a file that is to be written."""
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {str(path)!r}: no such folder")
+
+
+def describe_fault(error: BaseException) -> str:
+    """Writes an error's traceback to a new log file and returns a line that names both.
+
+    The log lies in the folder for temporary files; where that cannot be written, the traceback
+    goes to stderr. Passwords in URLs are left out of both.
+    """
+    text = hide_passwords("".join(traceback.format_exception(error)))
+    line = hide_passwords(f"{type(error).__name__}: {_one_line(error)}".rstrip(": "))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="nasbench-at-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+    except OSError:
+        sys.stderr.write(text)
+        return line
+    return f"{line}; traceback in {file.name}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from nasbench_at.allowed_values import Count, Name
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config import ModelOptions
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from nasbench_at.records import Benchmark
 
 __all__ = ["QueryArguments", "run_query"]
 
 OUT_SUFFIXES = (".csv", ".tex", ".jsonl", ".parquet")
+_MAX_VALUES = 8
 
 
 @dataclass(frozen=True)
@@ -29,28 +29,27 @@ class QueryArguments:
     Attributes:
         paths: Folders of runs, or .jsonl or .parquet files of records.
         where: What the configuration must have, such as method=at.
-        columns: Columns to show; by default what differs between the runs, and the accuracies.
+        columns: Columns to show, such as run_id network lr pgd pgd_eps; by default run, network,
+            seed, and natural, PGD and AutoAttack accuracies.
         sort: Column to sort by, highest first.
-        summary: A row a configuration, with mean, standard deviation and 95 % interval over seeds.
+        summary: A row a configuration, with means over seeds and their 95 % intervals.
         top: Show so many rows.
-        out: Write the rows to a .csv or .tex file, or the records behind them to a .jsonl or
-            .parquet file.
+        out: Write the rows, all columns unless --columns says which, to a .csv or .tex file, or the
+            records behind them to a .jsonl or .parquet file.
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
     where: ModelOptions = field(default_factory=dict)
-    columns: tuple[str, ...] = ()
-    sort: str | None = None
+    columns: tuple[Name, ...] = ()
+    sort: Name | None = None
     summary: bool = False
-    top: int | None = None
+    top: Count | None = None
     out: Path | None = None
 
     def __post_init__(self) -> None:
         if self.out is not None and self.out.suffix not in OUT_SUFFIXES:
             allowed = f"{', '.join(OUT_SUFFIXES[:-1])} or {OUT_SUFFIXES[-1]}"
             raise ValueError(f"--out must end in {allowed}, got {str(self.out)!r}")
-        if self.top is not None and self.top < 1:
-            raise ValueError(f"--top must be at least 1, got {self.top}")
 
 
 def run_query(words: Sequence[str]) -> int:
@@ -61,43 +60,63 @@ def run_query(words: Sequence[str]) -> int:
         arguments = parse_flags(
             QueryArguments, words, command="query", description=run_query.__doc__
         )
-    from nasbench_at.console import show_frame, stdout
-    from nasbench_at.records import Benchmark
+    from nasbench_at.commands.query_table import QueryTable
+    from nasbench_at.console import is_terminal, show_table, stdout
+    from nasbench_at.records.benchmark import Benchmark, no_garbage_collection
 
-    with bad_input(), one_line_warnings():
-        records = Benchmark.load(*arguments.paths).query(**arguments.where)
-        frame = records.summary() if arguments.summary else records.to_frame()
-        frame = _arrange(frame, arguments)
+    with bad_input(), one_line_warnings(), no_garbage_collection():
+        records = _select(Benchmark.load(*arguments.paths), arguments)
+        table = QueryTable.of(records, is_summary=arguments.summary, is_brief=is_terminal())
+        table = table.arrange(arguments.columns, arguments.sort, arguments.top)
         if arguments.out is not None:
-            _write(arguments.out, records, frame)
-    show_frame(frame)
+            _write(arguments.out, records, table.rows, arguments.columns)
+    show_table(*table.texts(), numeric=table.numeric(), notes=table.notes())
     if arguments.out is not None:
         stdout.print(f"written to {arguments.out}", highlight=False, soft_wrap=True)
     return 0
 
 
-def _write(path: Path, records: Benchmark, frame: pd.DataFrame) -> None:
-    from nasbench_at.tables import write_frame
+def _select(records: Benchmark, arguments: QueryArguments) -> Benchmark:
+    """Returns the records that were asked for.
 
+    Raises:
+        ValueError: If there are none; the message says which values there are.
+    """
+    if not len(records):
+        places = ", ".join(repr(str(path)) for path in arguments.paths)
+        raise ValueError(f"there is no record in {places}")
+    found = records.query(**arguments.where)
+    if len(found):
+        return found
+    from nasbench_at.scalars import write_scalar
+
+    for key, value in arguments.where.items():
+        if not len(records.query(**{key: value})):
+            there = dict.fromkeys(write_scalar(_plain(each.config.get(key))) for each in records)
+            texts = [*sorted(there)[:_MAX_VALUES], *(["..."] if len(there) > _MAX_VALUES else [])]
+            raise ValueError(
+                f"no record has {key}={write_scalar(value)}; there is {', '.join(texts)}"
+            )
+    wanted = " and ".join(f"{key}={write_scalar(v)}" for key, v in arguments.where.items())
+    raise ValueError(f"no record has {wanted} together")
+
+
+def _plain(value: Any) -> Any:
+    return list(map(_plain, value)) if isinstance(value, tuple) else value
+
+
+def _write(
+    path: Path, records: Benchmark, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
+) -> None:
     if path.suffix in (".csv", ".tex"):
-        write_frame(frame, path)
+        import pandas as pd
+
+        from nasbench_at.tables import write_frame
+
+        frame = pd.DataFrame(list(rows))
+        write_frame(frame[list(columns)] if columns else frame, path)
         return
     try:
         records.save(path)
     except OSError as error:
         raise ValueError(f"cannot write {str(path)!r}: {error.strerror}") from None
-
-
-def _arrange(frame: pd.DataFrame, arguments: QueryArguments) -> pd.DataFrame:
-    for name in (*arguments.columns, *filter(None, [arguments.sort])):
-        if name not in frame.columns:
-            raise ValueError(f"no column {name!r}; there are {', '.join(map(str, frame.columns))}")
-    if arguments.sort is not None:
-        frame = frame.sort_values(arguments.sort, ascending=False, kind="stable")
-    if arguments.columns:
-        frame = frame[list(arguments.columns)]
-    elif not arguments.summary and len(frame) > 1:
-        texts = frame.astype(str)
-        kept = [name for name in frame.columns if texts[name].nunique() > 1]
-        frame = frame[kept]
-    return frame if arguments.top is None else frame.head(arguments.top)

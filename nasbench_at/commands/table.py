@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from nasbench_at.allowed_values import Range
 from nasbench_at.commands.input_errors import (
     BadInputError,
     bad_input,
@@ -17,7 +19,6 @@ from nasbench_at.commands.input_errors import (
 
 __all__ = ["TableArguments", "run_table"]
 
-NUM_TABLES = 6  # of the paper
 TABLE_SUFFIXES = (".md", ".tex", ".csv")
 
 
@@ -31,13 +32,11 @@ class TableArguments:
         out: File to write: .md, .tex or .csv; without it the table is printed.
     """
 
-    number: tyro.conf.Positional[int]
+    number: tyro.conf.Positional[Annotated[int, Range("[1, 6]")]]
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.number <= NUM_TABLES:
-            raise ValueError(f"table must be one of 1 to {NUM_TABLES}, got {self.number}")
         if self.out is not None and self.out.suffix not in TABLE_SUFFIXES:
             allowed = ", ".join(TABLE_SUFFIXES)
             raise ValueError(f"--out must end in {allowed}, got {str(self.out)!r}")

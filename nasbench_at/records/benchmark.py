@@ -9,17 +9,16 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, overload
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, overload
 
 from nasbench_at.records.conditions import condition_names, require_equal_conditions
 from nasbench_at.records.files import OnBroken, read_lines, read_runs, write_lines
 from nasbench_at.records.frames import (
-    learning_curves,
-    records_frame,
-    results_frame,
-    summary_frame,
+    curve_rows,
+    frame_of,
+    record_rows,
+    result_rows,
+    summary_rows,
 )
 from nasbench_at.records.isomorphism import agrees
 from nasbench_at.records.parquet import read_parquet, write_parquet
@@ -27,7 +26,10 @@ from nasbench_at.records.record import Record
 from nasbench_at.records.seeds import SeedComparison, compare_seeds
 from nasbench_at.suggestions import suggest
 
-__all__ = ["Benchmark"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Benchmark", "no_garbage_collection"]
 
 _READERS = {".jsonl": read_lines, ".parquet": read_parquet}
 _WRITERS: Mapping[str, Callable[[Path, Sequence[Record]], None]] = {
@@ -71,7 +73,7 @@ class Benchmark(Sequence[Record]):
         found: dict[str, Record] = {}
         folders: dict[str, Path] = {}
         broken: list[ValueError] = []
-        with _no_garbage_collection():
+        with no_garbage_collection():
             for record, folder in itertools.chain.from_iterable(
                 _read(Path(path), broken.append) for path in paths
             ):
@@ -133,7 +135,7 @@ class Benchmark(Sequence[Record]):
         known = {name for record in self for name in record.config}
         for key in config:
             if self._records and key not in known:
-                raise ValueError(f"no configuration key {key!r}; known: {', '.join(sorted(known))}")
+                raise ValueError(f"no configuration key {key!r}; {suggest(key, sorted(known))}")
         wanted = json.loads(json.dumps(config))
         return self.filter(lambda record: agrees(record.config, wanted))
 
@@ -208,7 +210,7 @@ class Benchmark(Sequence[Record]):
         Raises:
             ValueError: If seeds of a configuration were evaluated under different conditions.
         """
-        return summary_frame(self)
+        return frame_of(summary_rows(self))
 
     def learning_curves(self) -> pd.DataFrame:
         """Returns a row an epoch: ``run_id``, ``epoch``, and each metric that is one number.
@@ -218,7 +220,7 @@ class Benchmark(Sequence[Record]):
         Raises:
             ValueError: If a record was not loaded from its folder, or that holds no metrics.
         """
-        return learning_curves(self, self._folders)
+        return frame_of(curve_rows(self, self._folders))
 
     def results_frame(self) -> pd.DataFrame:
         """Returns a row a result, with everything that it may be compared by.
@@ -229,7 +231,7 @@ class Benchmark(Sequence[Record]):
         ``data_fingerprint``, ``subset``, ``attack_seed`` and ``key`` (the row's name in the file of
         per-sample outcomes). A record has a row for every result that it holds.
         """
-        return results_frame(self)
+        return frame_of(result_rows(self))
 
     def to_frame(self) -> pd.DataFrame:
         """Returns a row a record: configuration, parameters, costs, accuracies by attack.
@@ -241,12 +243,12 @@ class Benchmark(Sequence[Record]):
         Costs are ``train_seconds``, and ``evaluation_seconds`` over all attacks and radii; NaN
         where they were not recorded.
         """
-        return records_frame(self)
+        return frame_of(record_rows(self))
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Loads twice as fast: the collector would search ever more plain data, which has no cycles."""
+def no_garbage_collection() -> Iterator[None]:
+    """Twice as fast for many records: the collector searches plain data, which has no cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

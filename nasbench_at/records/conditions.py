@@ -169,10 +169,11 @@ def describe_attack(settings: Mapping[str, Any]) -> str:
     if "steps" not in settings:
         return "the images that no attack fooled" if "attacks" in settings else ""
     steps = "one step" if settings["steps"] == 1 else f"{settings['steps']} steps"
-    start, restarts = settings.get("start"), settings.get("restarts", 1)
+    start, restarts = settings.get("start", ""), settings.get("restarts", 1)
+    size = f" of {_format(settings['step_size'])}" if "step_size" in settings else ""
     parts = [
-        f"{steps} of {_format(settings.get('step_size'))}",
-        "from the image" if start == "none" else f"{start} start",
+        f"{steps}{size}",
+        "from the image" if start == "none" else f"{start} start" if start else "",
         "" if restarts == 1 else f"{restarts} restarts",
         "any iterate" if settings.get("verdict") == "any" else "",
     ]

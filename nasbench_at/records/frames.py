@@ -1,4 +1,4 @@
-"""Tables over many records."""
+"""Tables over many records: as rows of plain data, and as frames of pandas, which loads slowly."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
 from nasbench_at.records.conditions import describe_conditions, require_equal_conditions
 from nasbench_at.records.evaluation import AttackResult
@@ -16,12 +15,24 @@ from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import Record
 from nasbench_at.records.seeds import mean_interval
 
-__all__ = ["learning_curves", "records_frame", "results_frame", "summary_frame"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["curve_rows", "frame_of", "group_seeds", "record_rows", "result_rows", "summary_rows"]
+
+Row = dict[str, Any]
 
 
-def records_frame(records: Sequence[Record]) -> pd.DataFrame:
+def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
+    """Returns rows as a frame."""
+    import pandas as pd
+
+    return pd.DataFrame(rows)
+
+
+def record_rows(records: Sequence[Record]) -> list[Row]:
     """Returns a row a record, as :meth:`nasbench_at.Benchmark.to_frame` describes it."""
-    rows = [
+    return [
         {
             "run_id": record.run_id,
             **record.config,
@@ -32,13 +43,11 @@ def records_frame(records: Sequence[Record]) -> pd.DataFrame:
         }
         for record in records
     ]
-    return pd.DataFrame(rows)
 
 
-def results_frame(records: Sequence[Record]) -> pd.DataFrame:
+def result_rows(records: Sequence[Record]) -> list[Row]:
     """Returns a row a result, as :meth:`nasbench_at.Benchmark.results_frame` describes it."""
-    rows = [_describe_result(record, row) for record in records for row in record.all_results]
-    return pd.DataFrame(rows)
+    return [_describe_result(record, row) for record in records for row in record.all_results]
 
 
 def _describe_result(record: Record, result: AttackResult) -> dict[str, Any]:
@@ -68,15 +77,21 @@ def _describe_result(record: Record, result: AttackResult) -> dict[str, Any]:
     }
 
 
-def summary_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """Returns a row a configuration, as :meth:`nasbench_at.Benchmark.summary` describes it."""
+def group_seeds(records: Sequence[Record]) -> list[list[Record]]:
+    """Returns the records of each configuration, which differ in nothing but their seeds."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         identity = {key: value for key, value in record.config.items() if key != "seed"}
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(record)
-    varying = _varying_keys([json.loads(key) for key in groups])
+    return list(groups.values())
+
+
+def summary_rows(records: Sequence[Record]) -> list[Row]:
+    """Returns a row a configuration, as :meth:`nasbench_at.Benchmark.summary` describes it."""
+    groups = group_seeds(records)
+    varying = _varying_keys([group[0].config for group in groups])
     rows = []
-    for group in groups.values():
+    for group in groups:
         row: dict[str, Any] = {key: group[0].config.get(key) for key in varying}
         row |= {"num_params": group[0].num_params, "seeds": len(group)}
         for attack in dict.fromkeys(name for record in group for name in record.results):
@@ -85,10 +100,10 @@ def summary_frame(records: Sequence[Record]) -> pd.DataFrame:
             row |= _describe(attack, [result.accuracy for _, result in measured])
             row |= _conditions_columns(measured[0][1])
         rows.append(row)
-    return pd.DataFrame(rows)
+    return rows
 
 
-def learning_curves(records: Sequence[Record], folders: Mapping[str, Path]) -> pd.DataFrame:
+def curve_rows(records: Sequence[Record], folders: Mapping[str, Path]) -> list[Row]:
     """Returns a row an epoch, as :meth:`nasbench_at.Benchmark.learning_curves` describes it."""
     rows = []
     for record in records:
@@ -108,7 +123,7 @@ def learning_curves(records: Sequence[Record], folders: Mapping[str, Path]) -> p
             }
             for line in metrics
         ]
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _accuracies(record: Record) -> dict[str, Any]:
@@ -127,11 +142,10 @@ def _conditions_columns(result: AttackResult) -> dict[str, Any]:
 
 
 def _describe(attack: str, values: Sequence[float]) -> dict[str, float]:
-    series = pd.Series(values)
     low, high = mean_interval(values)
     return {
-        attack: series.mean(),
-        f"{attack}_std": series.std(),
+        attack: fmean(values),
+        f"{attack}_std": stdev(values) if len(values) > 1 else math.nan,
         f"{attack}_low": float(low),
         f"{attack}_high": float(high),
     }
@@ -144,6 +158,6 @@ def _evaluation_seconds(record: Record) -> float:
 
 
 def _varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    keys = dict.fromkeys(key for config in configs for key in config)
+    keys = dict.fromkeys(key for config in configs for key in config if key != "seed")
     first = configs[0] if configs else {}
     return [key for key in keys if any(config.get(key) != first.get(key) for config in configs)]

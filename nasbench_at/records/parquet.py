@@ -11,7 +11,7 @@ from typing import Any
 
 from nasbench_at.files import write_atomically
 from nasbench_at.records.files import OnBroken
-from nasbench_at.records.frames import records_frame
+from nasbench_at.records.frames import frame_of, record_rows
 from nasbench_at.records.record import Record
 from nasbench_at.validation import parse
 
@@ -34,7 +34,7 @@ def write_parquet(path: Path, records: Sequence[Record]) -> None:
     parquet = _import_parquet()
     import pyarrow
 
-    frame = records_frame(records)
+    frame = frame_of(record_rows(records))
     columns = {str(name): _flat_column(frame[name].tolist()) for name in frame.columns}
     parts = [record.to_dict() for record in records]
     columns |= {name: [part[name] for part in parts] for name in _PLAIN_COLUMNS}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING
 
 from nasbench_at.records.conditions import require_equal_conditions
 from nasbench_at.records.record import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["SeedComparison", "compare_seeds", "mean_interval"]
 
@@ -25,6 +27,7 @@ def mean_interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.fl
         Lower and upper ends, shape ``(...)``; NaN where n is below 2.
     """
     # Imported here: every command loads this module, and few need an interval.
+    import numpy as np
     from scipy.special import stdtrit
 
     samples = np.asarray(values, dtype=np.float64)
@@ -56,6 +59,8 @@ class SeedComparison:
     @property
     def differences(self) -> NDArray[np.float64]:
         """Accuracy of the first minus that of the second, one a seed."""
+        import numpy as np
+
         return np.subtract(self.first, self.second)
 
     @property

@@ -526,3 +526,12 @@ def test_table_4_sets_both_forms_of_pruning_apart():
     ]
     assert zeroed == [40.0, 42.0]
     assert built == [41.0, 42.0]
+
+
+def test_csv_has_no_cells_that_spreadsheets_would_run():
+    cell = Cell(value=-1.5, run_ids=("=1+1",))
+    row = Row("=s", "-row", (cell,))
+    table = Table(1, "title", "head", (Column("@column"),), (row,))
+    (line,) = csv.DictReader(table_to_csv(table).splitlines())
+    assert [line[key] for key in ("section", "row", "column")] == ["'=s", "'-row", "'@column"]
+    assert (line["run_ids"], line["value"]) == ("'=1+1", "-1.5")

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import csv
+import io
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +13,7 @@ import pytest
 
 from nasbench_at.cli import main
 from nasbench_at.records import Benchmark
-from tests.nasbench_at.test_records import make_record, write
+from tests.nasbench_at.test_records import make_evaluation, make_record, write
 
 
 @pytest.fixture(autouse=True)
@@ -17,12 +23,108 @@ def _runs(tmp_path, monkeypatch):
         write(Path("runs"), make_record(name, method=method, pgd=pgd))
 
 
-def test_table_shows_what_differs(capsys):
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal of 80 columns."""
+    monkeypatch.setattr("nasbench_at.console.stdout.width", 80)
+    monkeypatch.setattr("nasbench_at.console.is_terminal", lambda: True)
+
+
+def tab_separated(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def real_run(name: str, seed: int, accuracies: dict[str, float], **changes):
+    """A run as CIFAR-10's are called."""
+    record = replace(make_record(name), evaluations=(make_evaluation(accuracies, **changes),))
+    config = {"model": "ds_net", "data": "cifar10", "blocks": ["residual", "mbconv", "dense"]}
+    return replace(record, config={**record.config, **config, "seed": seed})
+
+
+# Into a pipe
+
+
+def test_pipe_gets_a_line_a_run_parted_by_tabs(capsys):
     assert main(["query"]) == 0
     out = capsys.readouterr().out
-    assert "trades" in out
-    assert "0.75" in out
-    assert "eps" not in out  # the same for all
+    rows = tab_separated(out)
+    assert list(rows[0])[:5] == ["run_id", "network", "seed", "natural", "pgd"]
+    assert [row["run_id"] for row in rows] == ["a", "b", "c"]
+    assert [row["pgd"] for row in rows] == ["0.5", "0.75", ""]
+    assert rows[1]["pgd_conditions"].startswith("stripes/test, L∞ eps 0.1, 20 steps, ")
+    assert out.count("\n") == 4
+    assert not set("│┃━─") & set(out)
+
+
+def test_pipe_of_one_run_is_one_line_and_no_folding():
+    write(Path("one"), real_run("cifar10-at-0123456789-s0", 0, {"natural": 0.9, "pgd": 0.5}))
+    environment = {**os.environ, "COLUMNS": "20", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "nasbench_at", "query", "one"]
+    out = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    (row,) = tab_separated(out.stdout)
+    assert row["run_id"] == "cifar10-at-0123456789-s0"
+    assert row["network"] == "DS-Net of residual + mbconv + dense, 15 modules of 20 channels, k = 4"
+
+
+# At a terminal
+
+
+def test_80_columns_hold_whole_run_ids_words_and_conditions_once(terminal, capsys):
+    for seed in range(3):
+        accuracies = {"natural": 0.84, "pgd": 0.5403, "aa": 0.4}
+        name = f"cifar10-trades-0123456789-s{seed}"
+        write(Path("many"), real_run(name, seed, accuracies))
+    write(Path("many"), make_record("not_evaluated"))
+    assert main(["query", "many"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["run_id", "network", "seed", "natural", "pgd", "aa"]
+    for seed in range(3):
+        (line,) = (line for line in lines if f"cifar10-trades-0123456789-s{seed} " in line)
+        assert line.split()[-4:] == [str(seed), "84.00%", "54.03%", "40.00%"]
+    text = " ".join(" ".join(lines).split())
+    assert text.count("pgd: stripes/test, L∞ eps 0.1, 20 steps,") == 1
+    assert "natural: stripes/test, 10,000 images" in text
+    assert "1 of 4 runs are not evaluated yet: nasbench-at evaluate RUN" in text
+
+
+def test_conditions_that_differ_are_marked(terminal, capsys):
+    for name, eps in (("a", 0.1), ("b", 0.1), ("c", 0.3), ("d", 0.2)):
+        write(Path("many"), real_run(name, 0, {"natural": 0.9, "pgd": 0.5}, eps=eps))
+    assert main(["query", "many"]) == 0
+    out = capsys.readouterr().out
+    cells = {line.split()[0]: line.split()[-2:] for line in out.splitlines() if "%" in line}
+    assert cells["a"] == cells["b"] == ["90.00%", "50.00%"]
+    assert [cells["c"], cells["d"]] == [["50.00%", "a"], ["50.00%", "b"]]
+    notes = [line for line in out.splitlines() if line.startswith("pgd")]
+    assert [" ".join(line.split()[:5]) for line in notes] == [
+        "pgd: stripes/test, L∞ eps 0.1,",
+        "pgd a: stripes/test, L∞ eps",
+        "pgd b: stripes/test, L∞ eps",
+    ]
+
+
+def test_summary_has_means_over_seeds_with_intervals(terminal, capsys):
+    for seed, pgd in enumerate((0.5, 0.6, 0.75)):
+        write(Path("seeds"), real_run(f"s{seed}", seed, {"natural": 0.9, "pgd": pgd}))
+    write(Path("seeds"), replace(real_run("t", 0, {"pgd": 0.2}), config={"method": "mart"}))
+    assert main(["query", "seeds", "--summary"]) == 0
+    out = capsys.readouterr().out
+    assert "61.67 ± 31.26%" in out
+    assert "20.00%" in out
+    assert "±: 95 % interval of the mean over seeds, by Student's t" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_names_cannot_move_the_cursor(terminal, capsys):
+    write(Path("evil"), replace(make_record("x", pgd=0.5), run_id="\x1b[2J[red]evil"))
+    assert main(["query", "evil"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "[red]evil" in out
+
+
+# Columns, rows and files
 
 
 def test_rows_are_selected_sorted_and_cut(capsys):
@@ -33,6 +135,27 @@ def test_rows_are_selected_sorted_and_cut(capsys):
     assert frame.to_dict("records") == [{"run_id": "b", "pgd": 0.75}]
     assert main(["query", "--where", "method=at", "--out", "at.jsonl"]) == 0
     assert [record.run_id for record in Benchmark.load("at.jsonl")] == ["a"]
+
+
+def test_rows_without_the_sorted_value_come_last(capsys):
+    assert main(["query", "--sort", "pgd", "--columns", "run_id"]) == 0
+    assert capsys.readouterr().out.split() == ["run_id", "b", "a", "c"]
+
+
+def test_chosen_columns_hold_conditions(capsys):
+    assert main(["query", "--columns", "run_id", "pgd", "pgd_eps", "blocks"]) == 0
+    rows = tab_separated(capsys.readouterr().out)
+    assert rows[0] == {"run_id": "a", "pgd": "0.5", "pgd_eps": "0.1"} | {
+        "blocks": '["residual", "dense"]'
+    }
+
+
+def test_file_has_all_columns_unless_told(capsys):
+    assert main(["query", "--out", "all.csv"]) == 0
+    frame = pd.read_csv("all.csv")
+    assert {"run_id", "network", "method", "eps", "pgd", "pgd_eps", "pgd_norm"} <= set(
+        frame.columns
+    )
 
 
 @pytest.mark.parametrize("name", ["at.jsonl", "at.parquet"])
@@ -68,7 +191,7 @@ def test_line_that_was_cut_short_is_a_warning(capsys):
         err
         == "nasbench-at: warning: skipped line 3 of 'all.jsonl', the last, which was cut short\n"
     )
-    assert "trades" in out
+    assert len(tab_separated(out)) == 2
 
 
 def test_summary_counts_seeds(capsys):
@@ -76,14 +199,40 @@ def test_summary_counts_seeds(capsys):
     assert pd.read_csv("summary.csv")["seeds"].tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("word", ["weight_decay=5e-4", "weight_decay=0.0005", "lr=1e-1"])
+def test_numbers_are_found_however_they_are_written(word, capsys):
+    record = make_record("found", pgd=0.5)
+    config = {**record.config, "weight_decay": 5e-4, "lr": 0.1}
+    write(Path("more"), replace(record, config=config))
+    assert main(["query", "more", "--where", word]) == 0
+    assert tab_separated(capsys.readouterr().out)[0]["run_id"] == "found"
+
+
+def test_precision_is_a_word(capsys):
+    record = make_record("found", pgd=0.5)
+    write(Path("more"), replace(record, config={**record.config, "precision": "fp32"}))
+    assert main(["query", "more", "--where", "precision=fp32"]) == 0
+    assert main(["query", "more", "--where", "precision=off"]) == 2
+    assert "no record has precision='off'; there is fp32" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["nowhere"], "'nowhere' is no folder of runs"),
-        (["--where", "methd=at"], "no configuration key 'methd'; known: blocks, eps, method"),
-        (["--sort", "accuracy"], "no column 'accuracy'; there are run_id"),
+        (["--where", "methd=at"], "no configuration key 'methd'; did you mean 'method'? known: bl"),
+        (["--where", "method=att"], "no record has method=att; there is at, mart, trades"),
+        (["--where", "eps=8"], "no record has eps=8; there is 0.1"),
+        (
+            ["--where", "method=at", "blocks=[dense]"],
+            "no record has blocks=[dense]; there is [residual, dense]",
+        ),
+        (["--sort", "pgdd"], "no column 'pgdd'; did you mean 'pgd'"),
+        (["--sort", "zzz"], "no column 'zzz'; there are run_id, network"),
         (["--columns", "run"], "no column 'run'"),
-        (["--top", "0"], "--top must be at least 1, got 0"),
+        (["--sort", "aa"], "none of 3 runs was evaluated by 'aa', so there is no column 'aa'; eva"),
+        (["--columns", "cw_eps"], "none of 3 runs was evaluated by 'cw', so there is no column"),
+        (["--top", "0"], "top must be a whole number from 1 to 1000000, got 0"),
         (
             ["--out", "table.xls"],
             "--out must end in .csv, .tex, .jsonl or .parquet, got 'table.xls'",
@@ -98,3 +247,38 @@ def test_bad_query_is_one_line(words, message, capsys):
     assert message in err
     assert err.count("\n") == 1
     assert out == ""
+
+
+def test_values_that_never_meet_are_named(capsys):
+    write(Path("runs"), make_record("d", method="at", blocks=("dense",)))
+    assert main(["query", "--where", "method=trades", "blocks=[dense]"]) == 2
+    assert "no record has method=trades and blocks=[dense] together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["--sort", "pgd"], ["--summary"]])
+def test_folder_without_a_record_is_named(words, capsys):
+    Path("empty").mkdir()
+    assert main(["query", "empty", *words]) == 2
+    assert capsys.readouterr().err == "nasbench-at: there is no record in 'empty'\n"
+
+
+@pytest.mark.parametrize("words", [[], ["--summary"]])
+def test_run_that_was_not_evaluated_says_so(words, terminal, capsys):
+    write(Path("new"), make_record("new"))
+    assert main(["query", "new", *words]) == 0
+    out = capsys.readouterr().out
+    assert "no run is evaluated yet: nasbench-at evaluate RUN" in out
+    assert len(out.splitlines()) < 8
+    assert main(["query", "new", *words, "--sort", "pgd"]) == 2
+    err = capsys.readouterr().err
+    assert "none of 1 runs was evaluated by 'pgd'" in err
+    assert "evaluate one first: nasbench-at evaluate RUN" in err
+
+
+def test_summary_over_different_conditions_is_refused(capsys):
+    for seed, eps in enumerate((0.1, 0.3)):
+        write(Path("seeds"), real_run(f"s{seed}", seed, {"pgd": 0.5}, eps=eps))
+    assert main(["query", "seeds", "--summary"]) == 2
+    assert (
+        "cannot be compared by 'pgd'; they differ in eps (0.1 and 0.3)" in capsys.readouterr().err
+    )

@@ -208,7 +208,11 @@ def test_record_of_another_model_is_not_overwritten(module, state, tmp_path, cap
         ("bright_rows", ("--data", "strips"), "unknown data set 'strips'"),
         ("bright_rows", ("--out", "."), "out must be a file"),
         ("bright_rows", ("--eps", "8"), "eps must lie in [0, 1]"),
-        ("bright_rows", ("--weights", "none.pt"), "cannot read weights 'none.pt'"),
+        (
+            "bright_rows",
+            ("--weights", "none.pt"),
+            "weights must be an existing file",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(factory, more, message, module, capsys):

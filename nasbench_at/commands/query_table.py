@@ -1,0 +1,220 @@
+"""The table of ``nasbench-at query``: which columns, in which words, under which conditions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from string import ascii_lowercase
+from typing import Any
+
+from nasbench_at.evaluation_options import ATTACK_NAMES, AUTOATTACK_PARTS
+from nasbench_at.naming.variants import name_variants
+from nasbench_at.records import AttackResult, Benchmark, Record, describe_conditions
+from nasbench_at.records.frames import group_seeds, record_rows, summary_rows
+from nasbench_at.suggestions import near_names
+
+__all__ = ["QueryTable"]
+
+Row = dict[str, Any]
+
+_SHOWN_ATTACKS = ("natural", "pgd", "aa")
+_ATTACKS = frozenset({"natural", "worst_case", *ATTACK_NAMES, *AUTOATTACK_PARTS})
+_OF_ATTACK = ("", "_std", "_low", "_high", "_norm", "_eps", "_num_samples", "_conditions")
+"""Endings of an attack's columns; those of the first four hold shares."""
+
+
+@dataclass(frozen=True)
+class QueryTable:
+    """Rows of records or of configurations.
+
+    Attributes:
+        rows: What is known of each, by column.
+        columns: The columns to show; none for the default ones.
+        is_summary: Whether a row is a configuration.
+        is_brief: Whether it is for a reader's eyes: accuracies in percent, conditions below; else
+            for programs, in full.
+    """
+
+    rows: Sequence[Row]
+    columns: tuple[str, ...] = ()
+    is_summary: bool = False
+    is_brief: bool = True
+
+    @classmethod
+    def of(cls, records: Benchmark, *, is_summary: bool, is_brief: bool) -> QueryTable:
+        """Returns the table of records, or of the means over their seeds.
+
+        Raises:
+            ValueError: If seeds of a configuration were evaluated under different conditions.
+        """
+        groups = group_seeds(records) if is_summary else [[record] for record in records]
+        rows = summary_rows(records) if is_summary else record_rows(records)
+        names = name_variants([group[0].config for group in groups])
+        named = [
+            {"network": name, **row, **_conditions_of_all(group)}
+            for name, row, group in zip(names, rows, groups, strict=True)
+        ]
+        if not is_summary:  # the run comes first
+            named = [{"run_id": row["run_id"], **row} for row in named]
+        return cls(named, is_summary=is_summary, is_brief=is_brief)
+
+    def arrange(self, columns: Sequence[str], sort: str | None, top: int | None) -> QueryTable:
+        """Returns the table with these columns, sorted by one, the highest first, and cut.
+
+        Raises:
+            ValueError: If there is no such column.
+        """
+        known = dict.fromkeys(name for row in self.rows for name in row)
+        for name in (*columns, *([] if sort is None else [sort])):
+            if name not in known:
+                raise ValueError(_explain_missing(name, list(known), len(self.rows)))
+        rows = list(self.rows)
+        if sort is not None:
+            have = [row for row in rows if not _is_unknown(row.get(sort))]
+            rest = [row for row in rows if _is_unknown(row.get(sort))]
+            rows = _sorted_by(have, sort) + rest
+        return replace(self, rows=rows[:top], columns=tuple(columns))
+
+    @property
+    def shown(self) -> list[str]:
+        """The columns that are shown."""
+        if self.columns:
+            return list(self.columns)
+        start = ["network", "seeds"] if self.is_summary else ["run_id", "network", "seed"]
+        if self.is_brief:
+            return [*start, *self._attacks]
+        ends = ("", "_low", "_high") if self.is_summary else ("",)
+        numbers = [f"{name}{end}" for name in self._attacks for end in ends]
+        return [*start, *numbers, *(f"{name}_conditions" for name in self._attacks)]
+
+    @property
+    def _attacks(self) -> list[str]:
+        return [name for name in _SHOWN_ATTACKS if any(name in row for row in self.rows)]
+
+    def numeric(self) -> list[bool]:
+        """Which of the columns are numbers."""
+        return [
+            all(isinstance(row.get(name), int | float | None) for row in self.rows)
+            for name in self.shown
+        ]
+
+    def texts(self) -> tuple[list[str], list[list[str]]]:
+        """Returns headings and cells."""
+        names = self.shown
+        if not self.is_brief:
+            return names, [[_write_plain(row.get(name)) for name in names] for row in self.rows]
+        columns = [self._write_column(name) for name in names]
+        return names, [list(cells) for cells in zip(*columns, strict=True)]
+
+    def _write_column(self, name: str) -> list[str]:
+        texts = [self._write_cell(row, name) for row in self.rows]
+        if self.columns or name not in self._attacks:
+            return texts
+        marks = self._marks(name)
+        found = [marks.get(row.get(f"{name}_conditions", ""), "") for row in self.rows]
+        pad = max(map(len, found), default=0)
+        if not pad:
+            return texts
+        return [f"{text} {mark:<{pad}}" for text, mark in zip(texts, found, strict=True)]
+
+    def _write_cell(self, row: Row, name: str) -> str:
+        value: Any = row.get(name)
+        if _is_unknown(value):
+            return "-"
+        if not _is_share(name):
+            return _write_text(value)
+        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+        if self.columns or low is None or high is None or math.isnan(low):
+            return f"{value:.2%}"
+        return f"{100 * float(value):.2f} ± {50 * (high - low):.2f}%"
+
+    def _marks(self, attack: str) -> Mapping[str, str]:
+        """A letter for each of an attack's conditions; none for the most common ones."""
+        counts = Counter(row[f"{attack}_conditions"] for row in self.rows if attack in row)
+        common, *others = [text for text, _ in counts.most_common()]
+        return {common: "", **{text: _letter(i) for i, text in enumerate(others)}}
+
+    def notes(self) -> list[str]:
+        """Returns what must be said below: conditions, each once, and what has no numbers."""
+        notes = []
+        if not self.columns:
+            for name in self._attacks:
+                for text, mark in self._marks(name).items():
+                    notes.append(f"{name}{f' {mark}' if mark else ''}: {text}")
+            if self.is_summary and self._attacks:
+                notes.append("±: 95 % interval of the mean over seeds, by Student's t")
+        waiting = sum(not any(name in row for name in _ATTACKS) for row in self.rows)
+        if waiting:
+            count = "no run" if waiting == len(self.rows) else f"{waiting} of {len(self.rows)} runs"
+            verb = "is" if waiting == len(self.rows) else "are not"
+            notes.append(f"{count} {verb} evaluated yet: nasbench-at evaluate RUN")
+        return notes
+
+
+def _conditions_of_all(group: Sequence[Record]) -> Row:
+    """The conditions of the attacks that are shown, in words; in a group they are the same."""
+    found: dict[str, AttackResult] = {}
+    for record in group:
+        for name in _SHOWN_ATTACKS:
+            if name in record.results:
+                found.setdefault(name, record.results[name])
+    return {f"{name}_conditions": _describe(result) for name, result in found.items()}
+
+
+def _describe(result: AttackResult) -> str:
+    return ", ".join(filter(None, [result.data, describe_conditions(result)]))
+
+
+def _letter(index: int) -> str:
+    """a, b, ..., z, aa, ab, ..."""
+    letters = ""
+    while index >= 0:
+        index, last = divmod(index, len(ascii_lowercase))
+        letters = ascii_lowercase[last] + letters
+        index -= 1
+    return letters
+
+
+def _explain_missing(name: str, known: Sequence[str], num_rows: int) -> str:
+    attack = next((a for a in _ATTACKS for end in _OF_ATTACK if name == f"{a}{end}"), None)
+    if attack is not None and attack not in known:
+        return (
+            f"none of {num_rows} runs was evaluated by {attack!r}, so there is no column {name!r}; "
+            "evaluate one first: nasbench-at evaluate RUN"
+        )
+    near = near_names(name, known)
+    hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+    return f"no column {name!r}; {hint}"
+
+
+def _is_share(name: str) -> bool:
+    whole = name.partition("/")[0]
+    return any(whole == f"{attack}{end}" for attack in _ATTACKS for end in _OF_ATTACK[:4])
+
+
+def _is_unknown(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _sorted_by(rows: Sequence[Row], column: str) -> list[Row]:
+    try:
+        return sorted(rows, key=lambda row: row[column], reverse=True)
+    except TypeError:  # values of several types
+        return sorted(rows, key=lambda row: str(row[column]), reverse=True)
+
+
+def _write_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _write_plain(value: Any) -> str:
+    if _is_unknown(value):
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
