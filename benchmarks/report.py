@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.records import make_configs, measure, write_runs
+from benchmarks.records import make_configs, measure, run_apart, write_runs
 from nasbench_at.config import RunConfig
 from nasbench_at.naming.ds_nets import read_ds_net
 
@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for num_runs in (max(1, arguments.runs // 10), arguments.runs):
             folder, out = Path(name) / str(num_runs), Path(name) / f"{num_runs}.html"
-            write_runs(folder, num_runs)
+            run_apart(write_runs, folder, num_runs)
             write_metrics(folder, num_runs)
             words = ["report", str(folder), "--out", str(out)]
             rounds = [measure(words) for _ in range(arguments.rounds)]
