@@ -22,6 +22,7 @@ from analysis.attention import (
     draw_attention_history,
 )
 from analysis.confusion import compute_run_confusion, draw_class_accuracy, draw_confusion
+from analysis.errors import UnsuitableRunsError
 from analysis.gradient_variance import compute_run_gradient_variance, draw_gradient_variance
 from analysis.landscape import (
     Landscape,
@@ -33,6 +34,7 @@ from analysis.landscape import (
 from analysis.lipschitz import compute_run_lipschitz, draw_lipschitz
 from analysis.perturbations import compute_run_perturbations, draw_perturbations
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
+from analysis.selection import check_evaluated_alike
 from analysis.study_figures import (
     compute_block_ensemble,
     compute_block_space,
@@ -90,6 +92,13 @@ class FigureRequest:
     linear: bool = False
     on_progress: Callable[[int, int], None] | None = None
 
+    def check(self) -> None:
+        """Raises a ValueError if the grid has no middle, or a path is none in which runs lie."""
+        if self.points % 2 == 0:
+            raise ValueError(f"points must be odd, got {self.points}")
+        for path in self.paths:
+            find_runs(path)
+
     def records(self) -> Benchmark:
         """Returns the records of the runs."""
         return Benchmark.load(*self.paths)
@@ -98,11 +107,11 @@ class FigureRequest:
         """Returns the folders of the runs.
 
         Raises:
-            ValueError: If there is none.
+            UnsuitableRunsError: If there is none.
         """
         runs = [run for path in self.paths for run in find_runs(path)]
         if not runs:
-            raise ValueError(f"there is no run in {', '.join(map(str, self.paths))}")
+            raise UnsuitableRunsError(f"there is no run in {', '.join(map(str, self.paths))}")
         return list(dict.fromkeys(runs))
 
     def named_runs(self) -> dict[Path, str]:
@@ -116,11 +125,11 @@ class FigureRequest:
         """Returns the folder of the one run that the figure is about.
 
         Raises:
-            ValueError: If there are several.
+            UnsuitableRunsError: If there are several.
         """
         runs = self.runs()
         if len(runs) > 1:
-            raise ValueError(f"this figure is about one run, got {len(runs)}")
+            raise UnsuitableRunsError(f"this figure is about one run, got {len(runs)}")
         return runs[0]
 
     def measuring(self, **more: Any) -> dict[str, Any]:
@@ -203,7 +212,9 @@ def _draw_landscape(request: FigureRequest) -> Figure:
     runs = request.runs()
     form = request.form or ("contour" if len(runs) == 1 else "surface")
     if form == "contour" and len(runs) > 1:
-        raise ValueError(f"a contour is about one run, got {len(runs)}; ask for a surface or line")
+        raise UnsuitableRunsError(
+            f"a contour is about one run, got {len(runs)}; ask for a surface or line"
+        )
     landscapes = _landscapes(request)
     match form:
         case "contour":
@@ -229,6 +240,12 @@ def _draw_learning_curves(request: FigureRequest) -> Figure:
         name: read_metrics(run / "metrics.jsonl") for run, name in request.named_runs().items()
     }
     return draw_learning_curves(compute_learning_curves(metrics))
+
+
+def _draw_pareto(request: FigureRequest) -> Figure:
+    records = request.records()
+    check_evaluated_alike(records, ("natural", request.attack), "a Pareto front")
+    return draw_pareto(compute_pareto(records.to_frame(), y=request.attack))
 
 
 def _draw_class_accuracy(request: FigureRequest) -> Figure:
@@ -295,10 +312,7 @@ FIGURES: Mapping[str, FigureKind] = {
     "learning-curves": FigureKind(
         "validation accuracy by epoch, robust overfitting marked", _draw_learning_curves
     ),
-    "pareto": FigureKind(
-        "natural against robust accuracy, and who is best by both",
-        lambda request: draw_pareto(compute_pareto(request.records().to_frame(), y=request.attack)),
-    ),
+    "pareto": FigureKind("natural against robust accuracy, and who is best by both", _draw_pareto),
     "co-occurrence": FigureKind(
         "which blocks the best networks have in common",
         _from_records(compute_co_occurrence, draw_co_occurrence),

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from analysis.errors import IncomparableRunsError
 from analysis.loss_gradients import Loss, choose_method, flatten, gradients_of, select_parameters
 from analysis.run_inputs import load_run_inputs
 from analysis.style import MARKERS, PALETTE, create_figure, style_axes
@@ -249,7 +250,7 @@ def draw_gradient_variance(runs: Sequence[RunGradientVariance]) -> Figure:
         for point in run.points
     }
     if len(settings) != 1:
-        raise ValueError(
+        raise IncomparableRunsError(
             f"runs must share loss, layer, batches and batch size, got {len(settings)} different "
             "settings"
         )

@@ -8,9 +8,13 @@ from statistics import mean
 
 import pandas as pd
 
+from analysis.errors import IncomparableRunsError
+from analysis.selection import check_evaluated_alike
 from nasbench_at.records import Record
 
 __all__ = ["Misalignment", "MisalignmentRow", "compute_misalignment"]
+
+_TABLE = "the ranking of natural and robust accuracies"
 
 
 @dataclass(frozen=True)
@@ -61,30 +65,28 @@ def compute_misalignment(records: Sequence[Record]) -> Misalignment:
     """
     natural: dict[str, list[float]] = {}
     robust: dict[str, list[float]] = {}
-    settings = set()
     num_samples = 0
     for record in records:
         results = record.results
         if not {"natural", "pgd"} <= results.keys():
-            raise ValueError(f"run {record.run_id} lacks an evaluation with natural and pgd")
+            raise IncomparableRunsError(
+                f"run {record.run_id} lacks an evaluation with natural and pgd"
+            )
         num_samples = results["natural"].num_samples
-        pgd = results["pgd"]
-        settings.add((pgd.data_fingerprint, pgd.eps, pgd.norm))
         is_standard = record.config["method"] == "st"
         side, row = (natural, "natural") if is_standard else (robust, "pgd")
         side.setdefault(record.config["model"], []).append(results[row].accuracy)
-    if len(settings) != 1:
-        raise ValueError(
-            f"the runs must be evaluated on the same images at one radius, got {len(settings)} "
-            "different pairs of them"
-        )
+    check_evaluated_alike(records, ["natural"], _TABLE)
+    check_evaluated_alike([r for r in records if r.config["method"] != "st"], ["pgd"], _TABLE)
     if unpaired := natural.keys() ^ robust.keys():
-        raise ValueError(
+        raise IncomparableRunsError(
             f"networks must be trained by st and by another method, got only one of them for "
             f"{', '.join(sorted(unpaired))}"
         )
     if len(natural) < 2:
-        raise ValueError(f"at least two networks can be ranked, got {', '.join(natural)}")
+        raise IncomparableRunsError(
+            f"at least two networks can be ranked, got {', '.join(natural)}"
+        )
     return Misalignment(_rank(natural, robust), num_samples, _correlation(natural, robust))
 
 

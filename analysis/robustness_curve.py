@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from analysis.errors import MissingRunsError
 from analysis.style import MARKERS, PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.naming.variants import name_run
 from nasbench_at.records import AttackResult, Record
@@ -79,7 +80,7 @@ def compute_robustness_curve(record: Record) -> RobustnessCurve:
     """
     curves = {name: rows for name, rows in record.curves.items() if "/" not in name}
     if not curves:
-        raise ValueError(f"run {record.run_id!r} was not evaluated at several eps")
+        raise MissingRunsError(f"run {record.run_id!r} was not evaluated at several eps")
     if len(curves) == 2:
         curves.pop("worst_case", None)
     natural = record.results.get("natural")

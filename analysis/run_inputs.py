@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from analysis.errors import UnsuitableRunsError
 from nasbench_at.data import DataSet
 from nasbench_at.run_evaluation import load_run
 from nasbench_at.runs import RunFolder, open_run_folder
@@ -64,6 +65,6 @@ def load_run_inputs(
     source = data.train if part == "train" else data.test
     count = len(source) if num_images is None else num_images
     if not 1 <= count <= len(source):
-        raise ValueError(f"num_images must lie in 1..{len(source)}, got {count}")
+        raise UnsuitableRunsError(f"num_images must lie in 1..{len(source)}, got {count}")
     images, labels = source.take(torch.arange(count))
     return RunInputs(folder, data, model, images, labels)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from analysis.errors import IncomparableRunsError, MissingRunsError
 from nasbench_at.config import DS_NET_FIELDS
 from nasbench_at.naming.ds_nets import read_ds_net
 from nasbench_at.naming.labels import metric_label
@@ -17,7 +18,6 @@ from nasbench_at.records import Record, conditions_of, differences
 __all__ = [
     "NAMED_KEYS",
     "TECHNICAL_KEYS",
-    "MissingRunsError",
     "check_distinct_seeds",
     "check_evaluated_alike",
     "check_trained_alike",
@@ -40,10 +40,6 @@ TECHNICAL_KEYS = frozenset(
 )
 """Configuration keys by which runs of one number may differ."""
 KeyT = TypeVar("KeyT")
-
-
-class MissingRunsError(ValueError):
-    """No evaluated run belongs to a table or figure."""
 
 
 def evaluated_runs(
@@ -136,7 +132,7 @@ def check_trained_alike(records: Sequence[Record], varied: Iterable[str], table:
             mine = _value_for(first.config, key, record.config)
             its = _value_for(record.config, key, first.config)
             if mine != its:
-                raise ValueError(
+                raise IncomparableRunsError(
                     f"{table} compares runs that were trained alike, but {key} is {mine!r} in run "
                     f"{first.run_id!r} and {its!r} in run {record.run_id!r}; choose runs of one "
                     "value"
@@ -184,7 +180,7 @@ def check_evaluated_alike(records: Sequence[Record], metrics: Sequence[str], tab
                 seen = record
             one, other = (conditions_of(r.results[metric]) for r in (seen, record))
             if different := differences(one, other):
-                raise ValueError(
+                raise IncomparableRunsError(
                     f"{table} compares {metric_label(metric)} of runs that were evaluated "
                     f"differently: {seen.run_id!r} and {record.run_id!r} differ in "
                     f"{', '.join(different)}; choose runs evaluated alike"
@@ -198,7 +194,7 @@ def check_distinct_seeds(records: Sequence[Record]) -> None:
         other = by_seed.setdefault(record.config.get("seed"), record)
         if other is not record:
             keys = ", ".join(differing_keys([other, record])) or "nothing"
-            raise ValueError(
+            raise IncomparableRunsError(
                 f"runs {other.run_id!r} and {record.run_id!r} would be one number, but "
                 f"have the same seed and differ in {keys}; choose one of them"
             )

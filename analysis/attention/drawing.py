@@ -22,6 +22,7 @@ from analysis.attention.weights import (
     attention_entropy,
     spread,
 )
+from analysis.errors import MissingRunsError
 from analysis.style import INK, MARKERS, PALETTE, create_figure, style_axes
 
 __all__ = [
@@ -132,7 +133,7 @@ def draw_attention_distances(weights: AttentionWeights, names: Sequence[str]) ->
         ValueError: If there are fewer than two runs.
     """
     if weights.num_seeds < 2:
-        raise ValueError(f"distances need at least two runs, got {weights.num_seeds}")
+        raise MissingRunsError(f"distances need at least two runs, got {weights.num_seeds}")
     distances = attention_distances(weights.weights)
     size = 1.6 + 0.62 * len(names)
     figure = create_figure(size + 0.8, size)

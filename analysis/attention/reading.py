@@ -11,6 +11,7 @@ import safetensors
 import torch
 from numpy.typing import NDArray
 
+from analysis.errors import UnsuitableRunsError
 from blocks import load_entry_points, load_plugin
 from nasbench_at.config import RunConfig
 from nasbench_at.networks.ds_net import DSNet, build_network
@@ -78,7 +79,7 @@ def read_layout(config: RunConfig) -> AttentionLayout:
     """
     network = _build_without_memory(config)
     if not isinstance(network, DSNet):
-        raise ValueError(
+        raise UnsuitableRunsError(
             f"run {config.run_id!r} has no attention weights: {config.model!r} is no DS-Net"
         )
     stages = [stage for stage in walk_stages(network.graph) if isinstance(stage, ModuleStage)]

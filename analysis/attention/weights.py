@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.attention.reading import Run, open_run, read_history, read_layout, read_weights
+from analysis.errors import IncomparableRunsError
 from nasbench_at.naming.variants import name_run
 
 __all__ = [
@@ -105,7 +106,7 @@ def compute_attention(runs: Sequence[Run], *, name: str = "") -> AttentionWeight
     layouts = [read_layout(folder.config) for folder in folders]
     for run_id, layout in zip(names, layouts, strict=True):
         if layout.modules != layouts[0].modules:
-            raise ValueError(
+            raise IncomparableRunsError(
                 f"runs of one group must weigh the same blocks, got {layouts[0]} of "
                 f"{names[0]!r} and {layout} of {run_id!r}"
             )

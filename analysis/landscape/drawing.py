@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from analysis.errors import IncomparableRunsError
 from analysis.landscape.grid import Landscape, require_complete
 from analysis.style import INK, LEGEND_BELOW, MARKERS, PALETTE, create_figure, style_axes
 
@@ -202,7 +203,7 @@ def _check_comparable(landscapes: Sequence[Landscape]) -> None:
         values = [landscape.settings[key] for landscape in landscapes]
         for landscape, value in zip(landscapes, values, strict=True):
             if value != values[0]:
-                raise ValueError(
+                raise IncomparableRunsError(
                     f"landscapes on one scale must be of the same {key}, got {values[0]} and, of "
                     f"{landscape.name!r}, {value}"
                 )

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import networkx as nx
-import torch
 from safetensors import SafetensorError, safe_open
 
 from analysis.report.entries import RunEntry
 from nasbench_at.config import config_from_mapping
 from nasbench_at.naming.ds_nets import read_ds_net
-from nasbench_at.naming.labels import network_label
-from nasbench_at.networks.ds_net import DSNet
+from nasbench_at.naming.variants import name_run
+from nasbench_at.networks.architecture import Architecture
 from nasbench_at.networks.graph import build_graph
-from nasbench_at.networks.zoo import create_model
 
 __all__ = ["AttentionView", "attention_views", "find_graph"]
 
@@ -31,7 +28,7 @@ class AttentionView:
 
     Attributes:
         run_id: The run.
-        label: Its network.
+        label: Its network and seed.
         epoch: The epoch.
         columns: Names of the columns: blocks, or numbers of slots where modules differ.
         weights: A row a module, each summing to 1.
@@ -54,57 +51,57 @@ def attention_views(entries: Sequence[RunEntry]) -> list[AttentionView]:
 
 def _view(entry: RunEntry) -> AttentionView | None:
     shape = read_ds_net(entry.config)
-    row = _selected_row(entry)
-    if shape is None or row is None or shape.attention_init == "equal":
+    if shape is None or entry.attention is None or shape.attention_init == "equal":
         return None
-    weights = tuple(tuple(map(float, weights)) for weights in row["attention"])
+    epoch, weights = entry.attention
     numbers = tuple(f"block {i + 1}" for i in range(len(weights[0])))
     return AttentionView(
         run_id=entry.run_id,
-        label=network_label(entry.config),
-        epoch=row["epoch"],
+        label=name_run(entry.config),
+        epoch=epoch,
         columns=numbers if shape.blocks is None else shape.blocks,
         weights=weights,
         is_learned=shape.attention == "learned",
     )
 
 
-def _selected_row(entry: RunEntry) -> Mapping[str, Any] | None:
-    rows = [row for row in entry.metrics if row.get("attention")]
-    if not rows:
-        return None
-    training: Mapping[str, Any] = {} if entry.record is None else entry.record.training
-    selected = training.get("selected", {}).get("epoch")
-    return next((row for row in rows if row["epoch"] == selected), rows[-1])
-
-
 def find_graph(entry: RunEntry) -> nx.DiGraph[str] | None:
-    """Returns the graph of a run's DS-Net.
+    """Returns the graph of a run's DS-Net, without its costs, for which torch is not needed.
 
-    Data sets need not be at hand: channels and classes are read from the run's weights, and the
-    images' size is the one that gives the architecture's hash.
+    Data sets need not be at hand: of a network by name the record tells the images' size and the
+    classes; of others channels and classes are read from the run's weights, and the images' size
+    is the one that gives the architecture's hash.
 
     Returns:
-        The graph; None if that does not succeed, or the network needs blocks of the user's.
+        The graph; None if that does not succeed.
     """
-    if entry.record is None or entry.config.get("plugins"):
+    if entry.record is None:
         return None
     named = _NAMED.match(entry.record.architecture)
-    if named is not None:
-        channels, height, width = map(int, named["shape"].split("x"))
-        options = entry.config.get("model_options") or {}
-        with torch.device("meta"):
-            network = create_model(
-                str(entry.config["model"]),
-                int(named["classes"]),
-                (channels, height, width),
-                **options,
-            )
-        return network.graph if isinstance(network, DSNet) else None
-    return _graph_of_hash(entry, entry.record.architecture)
+    architecture = (
+        _architecture_of_hash(entry, entry.record.architecture)
+        if named is None
+        else _architecture_of_name(entry, named)
+    )
+    return None if architecture is None else build_graph(architecture, with_costs=False)
 
 
-def _graph_of_hash(entry: RunEntry, wanted: str) -> nx.DiGraph[str] | None:
+def _architecture_of_name(entry: RunEntry, named: re.Match[str]) -> Architecture | None:
+    shape = read_ds_net(entry.config)
+    if shape is None:
+        return None
+    channels, height, width = map(int, named["shape"].split("x"))
+    return Architecture(
+        blocks=shape.module_blocks,
+        num_modules=shape.num_modules,
+        init_channels=shape.init_channels,
+        widen_factor=shape.widen_factor,
+        num_classes=int(named["classes"]),
+        input_shape=(channels, height, width),
+    )
+
+
+def _architecture_of_hash(entry: RunEntry, wanted: str) -> Architecture | None:
     sizes = _read_sizes(entry)
     if sizes is None:
         return None
@@ -113,7 +110,7 @@ def _graph_of_hash(entry: RunEntry, wanted: str) -> nx.DiGraph[str] | None:
     for side in _RESOLUTIONS:
         architecture = config.architecture((channels, side, side), num_classes)
         if architecture.hash == wanted:
-            return build_graph(architecture)
+            return architecture
     return None
 
 
@@ -122,7 +119,7 @@ def _read_sizes(entry: RunEntry) -> tuple[int, int] | None:
     if entry.folder is None:
         return None
     try:
-        with safe_open(entry.folder / "best.safetensors", "pt") as file:
+        with safe_open(entry.folder / "best.safetensors", "np") as file:
             names = set(file.keys())
             if not {"stem.weight", "head.weight"} <= names:
                 return None

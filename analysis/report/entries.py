@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from analysis.study_figures import LearningCurve, compute_learning_curves
 from nasbench_at.config import load_config
 from nasbench_at.records import AttackResult, Benchmark, Record, read_metrics, read_record
 from nasbench_at.runs import find_runs
 
 __all__ = ["RunEntry", "collect_entries", "name_anchors"]
 
+Weights = tuple[tuple[float, ...], ...]
 Status = Literal["evaluated", "not evaluated", "still running"]
 
 
@@ -28,14 +30,17 @@ class RunEntry:
         config: Its configuration.
         record: Its record; None before the end of its training.
         folder: Where it lies; None of a record from a ``.jsonl`` file.
-        metrics: A line for each finished epoch.
+        curve: Its accuracies by epoch; None before the end of its first.
+        attention: Epoch and attention weights of the selected, else of the last epoch that has
+            some.
     """
 
     run_id: str
     config: Mapping[str, Any]
     record: Record | None = None
     folder: Path | None = None
-    metrics: Sequence[Mapping[str, Any]] = field(default=())
+    curve: LearningCurve | None = None
+    attention: tuple[int, Weights] | None = None
 
     @property
     def status(self) -> Status:
@@ -43,6 +48,12 @@ class RunEntry:
         if self.record is None:
             return "still running"
         return "evaluated" if self.record.is_evaluated else "not evaluated"
+
+    @property
+    def progress(self) -> str:
+        """Epochs done of all."""
+        done = 0 if self.curve is None else int(self.curve.epochs[-1])
+        return f"{done} of {self.config.get('epochs')} epochs"
 
     @property
     def record_path(self) -> Path | None:
@@ -65,11 +76,13 @@ def collect_entries(paths: Iterable[str | Path]) -> list[RunEntry]:
             ``.jsonl`` or ``.parquet``. A run that is found twice counts once: as it is where it got
             furthest.
 
+    A run whose files cannot be read is left out with a warning that names the file.
+
     Raises:
-        ValueError: If a path is neither, a file cannot be read, or there is no run.
+        ValueError: If a path is neither, or there is no run.
     """
-    paths = list(paths)
     found: dict[str, RunEntry] = {}
+    paths = list(paths)
     order: tuple[Status, ...] = ("still running", "not evaluated", "evaluated")
     for path in map(Path, paths):
         is_file = path.suffix in (".jsonl", ".parquet")
@@ -92,7 +105,7 @@ def _read_folders(path: Path) -> Iterator[RunEntry]:
     num_broken = 0
     for folder in folders:
         try:
-            yield _read_folder(folder)
+            yield _read_run(folder)
         except ValueError as error:
             num_broken += 1
             warnings.warn(str(error), stacklevel=2)
@@ -100,24 +113,42 @@ def _read_folders(path: Path) -> Iterator[RunEntry]:
         warnings.warn(f"left out {num_broken} of {len(folders)} runs", stacklevel=2)
 
 
-def _read_folder(folder: Path) -> RunEntry:
-    metrics = read_metrics(folder / "metrics.jsonl")
+def _read_run(folder: Path) -> RunEntry:
     if (folder / "record.json").exists():
         record = read_record(folder / "record.json")
-        return RunEntry(record.run_id, record.config, record, folder, metrics)
+        selected = record.training.get("selected", {}).get("epoch")
+        seen = _read_epochs(record.run_id, folder, selected)
+        return RunEntry(record.run_id, record.config, record, folder, *seen)
     config = load_config(folder / "config.yaml")
-    return RunEntry(config.run_id, config.to_dict(), None, folder, metrics)
+    seen = _read_epochs(config.run_id, folder, None)
+    return RunEntry(config.run_id, config.to_dict(), None, folder, *seen)
+
+
+def _read_epochs(
+    run_id: str, folder: Path, selected: int | None
+) -> tuple[LearningCurve | None, tuple[int, Weights] | None]:
+    """What is kept of a run's metrics, whose lines are large."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    if not rows:
+        return None, None
+    (curve,) = compute_learning_curves({run_id: rows})
+    weighed = [row for row in rows if row.get("attention")]
+    if not weighed:
+        return curve, None
+    row = next((row for row in weighed if row["epoch"] == selected), weighed[-1])
+    return curve, (row["epoch"], tuple(tuple(map(float, each)) for each in row["attention"]))
 
 
 def name_anchors(entries: Iterable[RunEntry]) -> dict[str, str]:
     """Returns for each run the id of its place in the page, in letters that links take."""
     anchors: dict[str, str] = {}
+    taken: set[str] = set()
     for entry in entries:
         slug = "run-" + (re.sub(r"[^A-Za-z0-9_-]+", "-", entry.run_id).strip("-") or "nameless")
-        taken = set(anchors.values())
         number = 2
         anchor = slug
         while anchor in taken:
             anchor, number = f"{slug}-{number}", number + 1
         anchors[entry.run_id] = anchor
+        taken.add(anchor)
     return anchors

@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
+from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.report.attention import AttentionView, find_graph
 from analysis.report.entries import RunEntry
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
-from analysis.selection import NAMED_KEYS, TECHNICAL_KEYS, MissingRunsError, group_by
+from analysis.selection import NAMED_KEYS, TECHNICAL_KEYS, group_by
 from analysis.study_figures import (
     LearningCurve,
     compute_block_ensemble,
@@ -30,7 +31,7 @@ from analysis.study_figures import (
     draw_rank_correlation,
 )
 from analysis.study_figures.estimates import describe_setting
-from nasbench_at.naming.labels import network_label
+from nasbench_at.naming.variants import name_run, name_variants
 from nasbench_at.networks.drawing import draw_graph, render
 from nasbench_at.records import Benchmark, Record, conditions_of
 
@@ -96,7 +97,7 @@ def _draw_all(
             figures.append(make(group))
         except MissingRunsError:
             continue
-        except ValueError as error:
+        except IncomparableRunsError as error:
             conflicts.append(str(error))
     return figures, conflicts
 
@@ -169,12 +170,18 @@ def _pareto(records: Sequence[Record]) -> FigureView:
     pareto = compute_pareto(Benchmark(records).to_frame(), "natural", _ATTACK)
     if len(pareto.run_ids) < _MIN_FRONT:
         raise MissingRunsError(f"a front needs {_MIN_FRONT} runs, got {len(pareto.run_ids)}")
-    front = "; ".join(
-        f"{name}: natural {x:.1%}, robust {y:.1%}"
-        for name, x, y, best in zip(
+    configs = {record.run_id: record.config for record in records}
+    best = [
+        (configs[name], x, y)
+        for name, x, y, is_best in zip(
             pareto.run_ids, pareto.x, pareto.y, pareto.on_front, strict=True
         )
-        if best
+        if is_best
+    ]
+    names = name_variants([config for config, *_ in best], seeds=True)
+    front = "; ".join(
+        f"{name}: natural {x:.1%}, robust {y:.1%}"
+        for name, (_, x, y) in zip(names, best, strict=True)
     )
     return FigureView(
         "Natural against robust accuracy",
@@ -221,11 +228,6 @@ def _by_training(record: Record) -> str:
     return json.dumps([config, _by_attack(record)], sort_keys=True, default=str)
 
 
-def _by_data(record: Record) -> str:
-    result = record.results.get(_ATTACK)
-    return json.dumps([record.config.get("data"), result and result.eps], default=str)
-
-
 def _by_attack(record: Record) -> str:
     """Runs on the same images under the same attack."""
     result = record.results.get(_ATTACK)
@@ -236,7 +238,7 @@ _MAKERS: tuple[
     tuple[Callable[[Sequence[Record]], FigureView], Callable[[Record], str]],
     ...,
 ] = (
-    (_block_ensemble, _by_data),
+    (_block_ensemble, _by_attack),
     (_initialization, _by_training),
     (_block_space, _by_training),
     (_co_occurrence, _by_training),
@@ -245,18 +247,23 @@ _MAKERS: tuple[
 )
 
 
-def learning_curve_figure(curves: Sequence[LearningCurve]) -> FigureView:
+def learning_curve_figure(
+    curves: Sequence[LearningCurve], entries: Sequence[RunEntry]
+) -> FigureView:
     """Draws the curves of the runs that overfit most, as many as can be told apart."""
     worst = sorted(curves, key=lambda curve: -curve.robust_overfitting)[:_MAX_CURVES]
+    configs = {entry.run_id: entry.config for entry in entries}
+    names = name_variants([configs[curve.name] for curve in worst], seeds=True)
+    named = [replace(curve, name=name) for curve, name in zip(worst, names, strict=True)]
     shown = (
         f"The {len(worst)} runs of {len(curves)} that lost most." if curves[len(worst) :] else ""
     )
-    lost = "; ".join(f"{c.name}: {100 * c.robust_overfitting:.1f} points" for c in worst)
+    lost = "; ".join(f"{c.name}: {100 * c.robust_overfitting:.1f} points" for c in named)
     return FigureView(
         "Learning curves",
         f"Accuracy on held-out images by epoch. {shown}".rstrip(),
         f"Robust accuracy lost since the best epoch. {lost}.",
-        _embed(draw_learning_curves(worst)),
+        _embed(draw_learning_curves(named)),
         tuple(curve.name for curve in worst),
     )
 
@@ -278,7 +285,7 @@ def graph_figures(views: Iterable[AttentionView], entries: dict[str, RunEntry]) 
         if image is None:
             continue
         drawn.add(architecture)
-        label = network_label(entry.config)
+        label = name_run(entry.config)
         figures.append(
             FigureView(
                 f"Graph of {label}",

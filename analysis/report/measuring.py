@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis.landscape import compute_run_landscape
-from analysis.report.entries import RunEntry, collect_entries
+from analysis.report.entries import RunEntry
 from analysis.report.landscapes import LandscapeData
-from analysis.theory import RunTheory, compute_run_theory
+from nasbench_at.naming.variants import name_run, name_variants
+
+if TYPE_CHECKING:
+    from analysis.theory import RunTheory
 
 __all__ = ["best_landscapes", "best_theories"]
 
-Paths = str | Path | Iterable[str | Path]
-
 
 def best_landscapes(
-    paths: Paths,
+    entries: Sequence[RunEntry],
     count: int,
     *,
     num_images: int = 128,
@@ -29,7 +29,7 @@ def best_landscapes(
     What is measured is kept in the run's folder, so that another report takes it from there.
 
     Args:
-        paths: As :func:`analysis.report.write_report` takes them.
+        entries: The runs, from :func:`analysis.report.collect_entries`.
         count: How many runs.
         num_images: Test images, or all of them where there are fewer.
         points: Points along each of the two directions, odd.
@@ -38,8 +38,15 @@ def best_landscapes(
     Raises:
         ValueError: If a path or an argument is not usable.
     """
+    chosen = _most_robust(entries)[:count]
+    if not chosen:
+        return []
+    from analysis.landscape import compute_run_landscape  # torch
+
+    configs = [entry.config for entry, _ in chosen]
+    names = [name_run(c) for c in configs] if count == 1 else name_variants(configs, seeds=True)
     found = []
-    for entry, folder in _most_robust(paths)[:count]:
+    for (entry, folder), name in zip(chosen, names, strict=True):
         images = min(num_images, entry.results["natural"].num_samples)
         landscape = compute_run_landscape(
             folder,
@@ -48,17 +55,15 @@ def best_landscapes(
             progress_file=folder / f"landscape-{points}-{images}.safetensors",
             **options,
         )
-        found.append(
-            LandscapeData(entry.run_id, landscape.alphas, landscape.betas, landscape.losses)
-        )
+        found.append(LandscapeData(name, landscape.alphas, landscape.betas, landscape.losses))
     return found
 
 
-def best_theories(paths: Paths, count: int, **options: Any) -> list[RunTheory]:
+def best_theories(entries: Sequence[RunEntry], count: int, **options: Any) -> list[RunTheory]:
     """Holds the paper's theory against the most robust DS-Nets with learned weights.
 
     Args:
-        paths: As :func:`analysis.report.write_report` takes them.
+        entries: The runs, from :func:`analysis.report.collect_entries`.
         count: How many runs.
         **options: Other arguments of :func:`analysis.theory.compute_run_theory`.
 
@@ -67,17 +72,21 @@ def best_theories(paths: Paths, count: int, **options: Any) -> list[RunTheory]:
     """
     nets = [
         folder
-        for entry, folder in _most_robust(paths)
+        for entry, folder in _most_robust(entries)
         if (entry.config.get("model"), entry.config.get("attention")) == ("ds_net", "learned")
     ]
+    if not nets[:count]:
+        return []
+    from analysis.theory import compute_run_theory  # torch
+
     return [compute_run_theory(folder, **options) for folder in nets[:count]]
 
 
-def _most_robust(paths: Paths) -> list[tuple[RunEntry, Path]]:
+def _most_robust(entries: Iterable[RunEntry]) -> list[tuple[RunEntry, Path]]:
     """Runs with weights, by their accuracy under PGD."""
     runs = [
         (entry, entry.folder)
-        for entry in collect_entries([paths] if isinstance(paths, str | Path) else paths)
+        for entry in entries
         if entry.folder is not None
         and (entry.folder / "best.safetensors").exists()
         and "pgd" in entry.results

@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.report.attention import attention_views
+from analysis.report.data_tables import curves_table, means_table, runs_table
 from analysis.report.entries import RunEntry, collect_entries, name_anchors
 from analysis.report.figures import graph_figures, learning_curve_figure, study_figures
+from analysis.report.groups import ConditionNotes, attack_names, find_headlines, group_seeds
 from analysis.report.landscapes import LandscapeData
-from analysis.report.views import (
-    attack_names,
-    headlines,
-    provenance_groups,
-    run_views,
-    summarise,
-)
-from analysis.study_figures import compute_learning_curves
-from analysis.tables import TABLE_NUMBERS, Grid, MissingRunsError, Table, compute_table, lay_out
-from analysis.theory import RunTheory
+from analysis.report.views import describe_runs, provenance_groups, summarise
+from analysis.tables import TABLE_NUMBERS, Grid, Table, compute_table, lay_out
 from nasbench_at.files import write_atomically
 from nasbench_at.naming.labels import metric_label
-from nasbench_at.records import Record
+from nasbench_at.naming.variants import describe_shared, name_variants
+from nasbench_at.records import Record, describe_attack
 from nasbench_at.runs import StudyRuns
+
+if TYPE_CHECKING:  # which imports torch
+    from analysis.theory import RunTheory
 
 __all__ = ["write_report"]
 
@@ -41,6 +40,7 @@ def write_report(
     title: str = "Robustness of networks",
     landscapes: Iterable[LandscapeData] = (),
     theories: Iterable[RunTheory] = (),
+    entries: Sequence[RunEntry] | None = None,
 ) -> Path:
     """Writes one HTML page about runs: numbers, tables, figures, records, where they come from.
 
@@ -53,6 +53,7 @@ def write_report(
         title: What stands on top.
         landscapes: Loss landscapes to turn around.
         theories: Runs held against the paper's claims.
+        entries: The runs of the paths, where they were collected before.
 
     Returns:
         ``out``.
@@ -66,7 +67,7 @@ def write_report(
     if not out.parent.is_dir():
         raise ValueError(f"cannot write report {str(out)!r}: no such folder")
     places = [paths] if isinstance(paths, str | Path) else list(paths)
-    entries = collect_entries(places)
+    entries = collect_entries(places) if entries is None else entries
     template = _environment().get_template("report.html.j2")
     page = template.render(
         title=title,
@@ -97,6 +98,7 @@ def _environment() -> Environment:
     )
     environment.globals["asset"] = _asset
     environment.filters["metric"] = metric_label
+    environment.filters["attack"] = describe_attack
     return environment
 
 
@@ -110,30 +112,40 @@ def _collect(
 ) -> dict[str, Any]:
     """Everything the template shows; empty where there is nothing to show."""
     anchors = name_anchors(entries)
-    by_id = {entry.run_id: entry for entry in entries}
-    runs = run_views(entries, anchors, out)
-    evaluated = [e.record for e in entries if e.record is not None and e.status == "evaluated"]
-    tables, table_conflicts = _tables([entry.record for entry in entries if entry.record])
-    figures, figure_conflicts = study_figures(evaluated)
+    configs = [entry.config for entry in entries]
+    ids = [entry.run_id for entry in entries]
+    networks = dict(zip(ids, name_variants(configs), strict=True))
+    names = dict(zip(ids, name_variants(configs, seeds=True), strict=True))
+    notes = ConditionNotes(entries)
+    groups = group_seeds(entries, networks)
+    records = [entry.record for entry in entries if entry.record is not None]
+    tables, table_conflicts = _tables(records)
+    figures, figure_conflicts = study_figures([r for r in records if r.is_evaluated])
     attention = attention_views(sorted(entries, key=_robustness, reverse=True))
-    curves = compute_learning_curves(m) if (m := _metrics(entries)) else ()
+    curves = [entry.curve for entry in entries if entry.curve is not None]
+    data_tables = [runs_table(entries, networks, anchors, notes)]
+    data_tables += [means_table(groups, anchors, notes)] if groups else []
+    data_tables += [curves_table(curves, names, anchors)] if curves else []
     return {
         "anchors": anchors,
-        "runs": runs,
-        "attacks": attack_names(runs),
-        "summary": summarise(runs, entries),
-        "headlines": headlines(runs),
-        "waiting": [run for run in runs if run.status != "evaluated"],
+        "names": names,
+        "num_runs": len(entries),
+        "shared": describe_shared(configs),
+        "conditions": notes.texts(attack_names(entries)),
+        "summary": summarise(entries, len(groups)),
+        "headlines": find_headlines(groups),
+        "waiting": [entry for entry in entries if entry.status != "evaluated"],
+        "data_tables": {table.name: table for table in data_tables},
+        "details": describe_runs(entries, names, anchors, out),
         "tables": tables,
         "figures": figures,
         "conflicts": [*table_conflicts, *figure_conflicts],
-        "graphs": graph_figures(attention, by_id),
+        "graphs": graph_figures(attention, {entry.run_id: entry for entry in entries}),
         "attention": attention[:_MAX_ATTENTION],
         "num_attention": len(attention),
-        "curves": curves,
-        "curve_figure": learning_curve_figure(curves) if curves else None,
+        "curve_figure": learning_curve_figure(curves, entries) if curves else None,
         "landscapes": landscapes,
-        "provenance": provenance_groups(runs),
+        "provenance": provenance_groups(entries),
     }
 
 
@@ -146,7 +158,7 @@ def _tables(records: Sequence[Record]) -> tuple[list[tuple[Table, Grid]], list[s
             table = compute_table(number, records)
         except MissingRunsError:
             continue
-        except ValueError as error:
+        except IncomparableRunsError as error:
             conflicts.append(str(error))
             continue
         tables.append((table, lay_out(table)))
@@ -155,7 +167,3 @@ def _tables(records: Sequence[Record]) -> tuple[list[tuple[Table, Grid]], list[s
 
 def _robustness(entry: RunEntry) -> float:
     return entry.results["pgd"].accuracy if "pgd" in entry.results else -1.0
-
-
-def _metrics(entries: Sequence[RunEntry]) -> dict[str, Sequence[Any]]:
-    return {entry.run_id: entry.metrics for entry in entries if entry.metrics}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
+from analysis.errors import MissingRunsError
+from analysis.selection import group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
     Estimate,
     check_one_setting,

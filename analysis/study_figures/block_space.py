@@ -9,7 +9,8 @@ from textwrap import fill
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
+from analysis.errors import MissingRunsError
+from analysis.selection import group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
     Estimate,
     average,

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from analysis.errors import MissingRunsError
 from analysis.selection import (
-    MissingRunsError,
     check_evaluated_alike,
     group_by,
     identity_without,

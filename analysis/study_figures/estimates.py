@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.selection import (
     NAMED_KEYS,
-    MissingRunsError,
     check_distinct_seeds,
     check_evaluated_alike,
     check_trained_alike,
@@ -130,7 +130,7 @@ def check_one_setting(nets: Sequence[tuple[Record, DSNetShape]], attack: str, fi
     depths = {(shape.num_modules, shape.widen_factor): record for record, shape in nets}
     if len(depths) > 1:
         found = ", ".join(f"{n} modules with k = {k} ({r.run_id})" for (n, k), r in depths.items())
-        raise ValueError(f"{figure} compares networks of one depth, got {found}")
+        raise IncomparableRunsError(f"{figure} compares networks of one depth, got {found}")
     records = [record for record, _ in nets]
     check_trained_alike(records, NAMED_KEYS, figure)
     check_evaluated_alike(records, ("natural", attack), figure)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.selection import MissingRunsError, group_by, prefer_recipe_weight_decay
+from analysis.errors import IncomparableRunsError, MissingRunsError
+from analysis.selection import group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
     Estimate,
     check_one_setting,
@@ -89,7 +90,9 @@ def compute_initialization(records: Sequence[Record], attack: str = "pgd") -> In
         raise MissingRunsError(f"{_FIGURE} needs a DS-Net trained from two starts of its weights")
     if len(found) > 1:
         names = "; ".join(network_label(group[0].config) for group in found)
-        raise ValueError(f"{_FIGURE} is of one network, got {len(found)}: {names}; choose one")
+        raise IncomparableRunsError(
+            f"{_FIGURE} is of one network, got {len(found)}: {names}; choose one"
+        )
     runs = prefer_recipe_weight_decay(found[0])
     check_one_setting([(record, shapes[record.run_id]) for record in runs], attack, _FIGURE)
     by_init = group_by(runs, lambda r: inits[r.run_id])

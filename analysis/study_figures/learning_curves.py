@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from analysis.errors import MissingRunsError, UnsuitableRunsError
 from analysis.style import LEGEND_BELOW, PALETTE, create_figure, show_percent, style_axes
 
 __all__ = [
@@ -65,7 +66,7 @@ def compute_learning_curves(
 
 def _compute_curve(name: str, rows: Sequence[MetricsRow]) -> LearningCurve:
     if not rows:
-        raise ValueError(f"run {name!r} has no finished epoch")
+        raise MissingRunsError(f"run {name!r} has no finished epoch")
 
     def column(key: str) -> NDArray[np.float64]:
         return np.array([row[key] for row in rows], dtype=np.float64)
@@ -101,7 +102,7 @@ def draw_learning_curves(curves: Sequence[LearningCurve]) -> Figure:
         ValueError: If there are none, or too many to tell apart.
     """
     if not 1 <= len(curves) <= len(PALETTE):
-        raise ValueError(f"curves must be 1 to {len(PALETTE)}, got {len(curves)}")
+        raise UnsuitableRunsError(f"curves must be 1 to {len(PALETTE)}, got {len(curves)}")
     figure = create_figure(6.4, 3.8)
     axes = figure.add_subplot()
     for color, curve in zip(PALETTE, curves, strict=False):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.selection import MissingRunsError
+from analysis.errors import MissingRunsError
 from analysis.style import PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.naming.labels import metric_label
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from statistics import mean
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from analysis.errors import MissingRunsError
 from analysis.selection import (
     TECHNICAL_KEYS,
-    MissingRunsError,
     check_evaluated_alike,
     group_by,
     identity_without,
@@ -31,7 +31,7 @@ __all__ = ["RankCorrelation", "compute_rank_correlation", "draw_rank_correlation
 
 _FIGURE = "the correlation of ranks"
 _MIN_NETWORKS = 4
-_NUM_RESAMPLES = 2_000
+_NUM_RESAMPLES = 1_000
 _CHUNK = 100  # resamples at once, so that thousands of networks need little memory
 _MAX_NAMES = 40
 
@@ -91,8 +91,8 @@ def compute_rank_correlation(records: Sequence[Record], attack: str = "pgd") -> 
     return RankCorrelation(
         networks=tuple(name_variants([group[0].config for group in networks])),
         run_ids=tuple(tuple(record.run_id for record in group) for group in networks),
-        natural_ranks=rankdata(-natural),
-        robust_ranks=rankdata(-robust),
+        natural_ranks=_rank(-natural[None])[0],
+        robust_ranks=_rank(-robust[None])[0],
         spearman=float(_spearman(natural[None], robust[None])[0]),
         interval=_bootstrap(natural, robust),
         attack=attack,
@@ -100,9 +100,14 @@ def compute_rank_correlation(records: Sequence[Record], attack: str = "pgd") -> 
     )
 
 
+def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks within each row, 1 the lowest; equal values share their mean."""
+    return np.array(pd.DataFrame(values).rank(axis=1), dtype=np.float64)
+
+
 def _spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Spearman's correlations of rows, shape ``(num_rows,)``; NaN where a row is constant."""
-    one, other = (rankdata(values, axis=1) for values in (first, second))
+    one, other = (_rank(values) for values in (first, second))
     one -= one.mean(axis=1, keepdims=True)
     other -= other.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):

@@ -6,7 +6,7 @@ Example:
 
 from __future__ import annotations
 
-from analysis.selection import MissingRunsError
+from analysis.errors import MissingRunsError
 from analysis.tables.compute import TABLE_NUMBERS, compute_table
 from analysis.tables.layout import Grid, GridCell, GridRow, lay_out
 from analysis.tables.rendering import render_latex, render_markdown, table_to_csv

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from analysis.errors import MissingRunsError
 from analysis.selection import (
     NAMED_KEYS,
-    MissingRunsError,
     check_evaluated_alike,
     check_trained_alike,
     evaluated_runs,

@@ -66,16 +66,23 @@ def _describe_evaluation(records: Sequence[Record], metrics: Sequence[str]) -> s
     results = {metric: _result_of(records, metric) for metric in metrics}
     found = {metric: result for metric, result in results.items() if result is not None}
     counts = {result.num_samples for result in found.values()}
-    attacked = next((result for result in found.values() if result.eps is not None), None)
-    parts = [] if attacked is None else [f"{attacked.norm} radius {attacked.eps}"]
+    radii = {metric: text for metric, result in found.items() if (text := _radius(result))}
+    is_one = len(set(radii.values())) == 1
+    parts = [*radii.values()][:1] if is_one else []
     if len(counts) == 1:
         parts.append(f"{counts.pop():,} images")
     for metric, result in found.items():
-        attack = describe_attack(result.settings)
+        attack = ", ".join(
+            filter(None, ["" if is_one else radii.get(metric), describe_attack(result.settings)])
+        )
         images = f"{result.num_samples:,} images" if counts else ""
         if details := ", ".join(filter(None, [attack, images])):
             parts.append(f"{metric_label(metric)}: {details}")
     return "; ".join(parts)
+
+
+def _radius(result: AttackResult) -> str:
+    return "" if result.eps is None else f"{result.norm} radius {result.eps}"
 
 
 def _result_of(records: Sequence[Record], metric: str) -> AttackResult | None:

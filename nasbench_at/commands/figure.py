@@ -12,7 +12,12 @@ import tyro
 
 from nasbench_at.allowed_values import Count, DataRoot, Device, Name, Range, Seed
 from nasbench_at.commands.evaluate import FIGURE_SUFFIXES
-from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
+from nasbench_at.commands.input_errors import (
+    BadInputError,
+    bad_input,
+    check_folder_of,
+    one_line_warnings,
+)
 
 __all__ = ["FigureArguments", "run_figure"]
 
@@ -69,15 +74,22 @@ def run_figure(words: Sequence[str]) -> int:
         arguments = parse_flags(
             FigureArguments, rest, command=f"figure {name}", description=run_figure.__doc__
         )
-    from analysis.gallery import FigureRequest, draw_figure, find_figure
+    from analysis.errors import UnsuitableRunsError
+    from analysis.gallery import FigureRequest, find_figure
     from analysis.style import write_figure
     from nasbench_at.console import PointProgress, stdout
 
     out = arguments.out or Path(f"{name}.pdf")
-    with bad_input(), one_line_warnings(), PointProgress(name) as progress:
-        find_figure(name)
+    with one_line_warnings(), PointProgress(name) as progress:
         values = {key: value for key, value in vars(arguments).items() if key != "out"}
-        write_figure(draw_figure(name, FigureRequest(**values, on_progress=progress.update)), out)
+        with bad_input():
+            kind = find_figure(name)
+            request = FigureRequest(**values, on_progress=progress.update)
+            request.check()
+            check_folder_of(out)
+        with bad_input(UnsuitableRunsError):
+            figure = kind.draw(request)
+        write_figure(figure, out)
     stdout.print(f"figure drawn to {out}", highlight=False, soft_wrap=True)
     return 0
 

@@ -8,10 +8,17 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from nasbench_at.allowed_values import hide_passwords
 
-__all__ = ["BadInputError", "bad_input", "describe_fault", "one_line_warnings"]
+__all__ = [
+    "BadInputError",
+    "bad_input",
+    "check_folder_of",
+    "describe_fault",
+    "one_line_warnings",
+]
 
 
 class BadInputError(Exception):
@@ -33,16 +40,25 @@ def one_line_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def bad_input() -> Iterator[None]:
+def bad_input(kind: type[ValueError] = ValueError) -> Iterator[None]:
     """Turns a ValueError raised while input is checked into :class:`BadInputError`.
 
     Only checks belong inside. What is raised by the work after them is a fault, which leaves a
     traceback: see :func:`describe_fault`.
+
+    Args:
+        kind: Which errors; work whose errors of one kind speak of the input may stand inside.
     """
     try:
         yield
-    except ValueError as error:
+    except kind as error:
         raise BadInputError(_one_line(error)) from error
+
+
+def check_folder_of(path: Path) -> None:
+    """Raises a ValueError if there is no folder for a file that is to be written."""
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write {str(path)!r}: no such folder")
 
 
 def describe_fault(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from nasbench_at.allowed_values import Count, DataRoot, Device, Range
-from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.commands.input_errors import bad_input, check_folder_of, one_line_warnings
 
 __all__ = ["ReportArguments", "run_report"]
 
@@ -44,6 +44,7 @@ class ReportArguments:
     def __post_init__(self) -> None:
         if self.out.suffix != ".html":
             raise ValueError(f"--out must end in .html, got {str(self.out)!r}")
+        check_folder_of(self.out)
 
 
 def run_report(words: Sequence[str]) -> int:
@@ -54,13 +55,20 @@ def run_report(words: Sequence[str]) -> int:
         arguments = parse_flags(
             ReportArguments, words, command="report", description=run_report.__doc__
         )
-    from analysis.report import best_landscapes, best_theories, write_report
+    from analysis.errors import UnsuitableRunsError
+    from analysis.report import best_landscapes, best_theories, collect_entries, write_report
     from nasbench_at.console import PointProgress, stdout
 
-    with bad_input(), one_line_warnings(), PointProgress("landscapes") as progress:
+    with bad_input(), one_line_warnings():
+        entries = collect_entries(arguments.paths)
+    with (
+        bad_input(UnsuitableRunsError),
+        one_line_warnings(),
+        PointProgress("landscapes") as progress,
+    ):
         place = {"device": arguments.device, "data_root": arguments.data_root}
         landscapes = best_landscapes(
-            arguments.paths,
+            entries,
             arguments.landscapes,
             points=arguments.points,
             num_images=arguments.num_images,
@@ -72,7 +80,8 @@ def run_report(words: Sequence[str]) -> int:
             arguments.out,
             title=arguments.title,
             landscapes=landscapes,
-            theories=best_theories(arguments.paths, arguments.theory, **place),
+            theories=best_theories(entries, arguments.theory, **place),
+            entries=entries,
         )
     stdout.print(str(out), highlight=False, soft_wrap=True)
     return 0

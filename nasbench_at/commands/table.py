@@ -10,7 +10,12 @@ from typing import Annotated
 import tyro
 
 from nasbench_at.allowed_values import Range
-from nasbench_at.commands.input_errors import bad_input
+from nasbench_at.commands.input_errors import (
+    BadInputError,
+    bad_input,
+    check_folder_of,
+    one_line_warnings,
+)
 
 __all__ = ["TableArguments", "run_table"]
 
@@ -45,23 +50,27 @@ def run_table(words: Sequence[str]) -> int:
         arguments = parse_flags(
             TableArguments, words, command="table", description=run_table.__doc__
         )
+    from analysis.errors import UnsuitableRunsError
     from analysis.tables import compute_table, render_latex, render_markdown, table_to_csv
     from nasbench_at.console import stdout
     from nasbench_at.files import write_atomically
     from nasbench_at.records import Benchmark
 
-    with bad_input():
-        table = compute_table(arguments.number, Benchmark.load(*arguments.paths))
+    with bad_input(), one_line_warnings():
+        if arguments.out is not None:
+            check_folder_of(arguments.out)
+        records = Benchmark.load(*arguments.paths)
+    with bad_input(UnsuitableRunsError):
+        table = compute_table(arguments.number, records)
     suffix = ".md" if arguments.out is None else arguments.out.suffix
     render = {".md": render_markdown, ".tex": render_latex, ".csv": table_to_csv}[suffix]
     text = render(table)
     if arguments.out is None:
         stdout.print(text, highlight=False, soft_wrap=True)
         return 0
-    with bad_input():
-        try:
-            write_atomically(arguments.out, text.encode())
-        except OSError as error:
-            raise ValueError(f"cannot write {str(arguments.out)!r}: {error.strerror}") from None
+    try:
+        write_atomically(arguments.out, text.encode())
+    except OSError as error:
+        raise BadInputError(f"cannot write {str(arguments.out)!r}: {error.strerror}") from None
     stdout.print(f"table written to {arguments.out}", highlight=False, soft_wrap=True)
     return 0

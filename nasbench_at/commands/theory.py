@@ -44,10 +44,14 @@ def run_theory(words: Sequence[str]) -> int:
         arguments = parse_flags(
             TheoryArguments, words, command="theory", description=run_theory.__doc__
         )
+    from analysis.errors import UnsuitableRunsError
     from analysis.theory import compute_run_theory
     from nasbench_at.console import stdout
+    from nasbench_at.runs import open_run_folder
 
-    with bad_input(), one_line_warnings():
+    with bad_input():
+        open_run_folder(arguments.run)
+    with bad_input(UnsuitableRunsError), one_line_warnings():
         theory = compute_run_theory(
             arguments.run,
             num_images=arguments.num_images,

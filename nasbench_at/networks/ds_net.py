@@ -14,11 +14,11 @@ from nasbench_at.networks.graph import (
     ModuleStage,
     annotate_graph,
     build_graph,
-    build_part,
     find_node,
     validate_graph,
     walk_stages,
 )
+from nasbench_at.networks.parts import build_part
 
 __all__ = ["DSNet", "RobustModule", "build_network", "count_parameters"]
 

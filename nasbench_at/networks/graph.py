@@ -15,19 +15,15 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import networkx as nx
-import torch
-from torch import nn
 
-from blocks import ReductionBlock, block_info, create_block
 from nasbench_at.allowed_values import Range, check_value
 from nasbench_at.networks.architecture import Architecture
-from nasbench_at.networks.flops import FlopCounter
 
 __all__ = [
     "NODE_KINDS",
@@ -36,7 +32,6 @@ __all__ = [
     "Stage",
     "annotate_graph",
     "build_graph",
-    "build_part",
     "count_parameters",
     "find_node",
     "match_parameters",
@@ -71,11 +66,13 @@ class ReductionStage(NamedTuple):
 Stage: TypeAlias = ModuleStage | ReductionStage
 
 
-def build_graph(architecture: Architecture) -> Graph:
+def build_graph(architecture: Architecture, *, with_costs: bool = True) -> Graph:
     """Lays an architecture out as a graph.
 
     Args:
         architecture: What to lay out.
+        with_costs: Whether to count parameters and FLOPs; without them blocks need not be known,
+            and torch is not loaded.
 
     Returns:
         A directed acyclic graph, annotated as the module's docstring says. ``graph.graph`` holds
@@ -89,8 +86,8 @@ def build_graph(architecture: Architecture) -> Graph:
         ``graph.remove_node("module01.dense")`` and ``build_network(graph)`` give the network
         without that block.
     """
-    for name in {name for row in architecture.module_blocks for name in row}:
-        block_info(name)
+    if with_costs:
+        _check_blocks({name for row in architecture.module_blocks for name in row})
     graph: Graph = nx.DiGraph(num_slots=architecture.max_blocks, attention=architecture.attention)
     channels, height, width = architecture.input_shape
     graph.add_node("input", kind="input", channels=channels, resolution=(height, width))
@@ -106,8 +103,15 @@ def build_graph(architecture: Architecture) -> Graph:
         previous = _append_module(graph, previous, i, names, architecture)
     previous = _append(graph, previous, "pool", kind="pool", channels=stages[2])
     _append(graph, previous, "head", kind="head", channels=architecture.num_classes)
-    annotate_graph(graph)
+    annotate_graph(graph, with_costs=with_costs)
     return graph
+
+
+def _check_blocks(names: Iterable[str]) -> None:
+    from blocks import block_info  # torch
+
+    for name in names:
+        block_info(name)
 
 
 def _append(graph: Graph, previous: str, node: str, **attributes: Any) -> str:
@@ -143,17 +147,24 @@ def _append_module(
     return total
 
 
-def annotate_graph(graph: Graph) -> None:
-    """Fills in resolutions, edge shapes, parameters and FLOPs from the nodes' own attributes."""
+def annotate_graph(graph: Graph, *, with_costs: bool = True) -> None:
+    """Fills in resolutions, edge shapes, parameters and FLOPs from the nodes' own attributes.
+
+    Args:
+        graph: What to annotate.
+        with_costs: Whether to count parameters and FLOPs.
+    """
     for node in nx.topological_sort(graph):
         attributes = graph.nodes[node]
         inputs = [graph.edges[edge]["shape"] for edge in graph.in_edges(node)]
         shape = _output_shape(graph, node, inputs)
         attributes["resolution"] = shape[1:] if len(shape) == 3 else ()
-        attributes["num_params"], attributes["flops"] = _cost_of(graph, node, inputs)
+        if with_costs:
+            attributes["num_params"], attributes["flops"] = _cost_of(graph, node, inputs)
         for edge in graph.out_edges(node):
             graph.edges[edge]["shape"] = shape
-    graph.graph["num_params"] = sum(nx.get_node_attributes(graph, "num_params").values())
+    if with_costs:
+        graph.graph["num_params"] = sum(nx.get_node_attributes(graph, "num_params").values())
 
 
 def _output_shape(graph: Graph, node: str, inputs: list[Shape]) -> Shape:
@@ -176,8 +187,10 @@ def _cost_of(graph: Graph, node: str, inputs: list[Shape]) -> tuple[int, int]:
     attributes = graph.nodes[node]
     if attributes["kind"] in ("input", "sum", "pool"):
         return 0, 0
+    from nasbench_at.networks.parts import measure_part  # torch
+
     in_shape = inputs[0] if attributes["kind"] != "head" else inputs[0][:1]
-    return _measure(
+    return measure_part(
         attributes["kind"],
         in_shape,
         attributes["channels"],
@@ -185,57 +198,6 @@ def _cost_of(graph: Graph, node: str, inputs: list[Shape]) -> tuple[int, int]:
         json.dumps(attributes.get("options", {}), sort_keys=True),
         attributes.get("copies", 1),
     )
-
-
-@lru_cache(maxsize=4096)
-def _measure(
-    kind: str, in_shape: Shape, channels: int, block: str | None, options: str, copies: int
-) -> tuple[int, int]:
-    """Parameters and FLOPs of one node, counted on the meta device: no memory, no arithmetic."""
-    with torch.device("meta"):
-        part = build_part(
-            kind, in_shape[0], channels, block=block, options=json.loads(options), copies=copies
-        )
-        counter = FlopCounter()
-        with counter:
-            part.eval()(torch.empty(1, *in_shape))
-    num_params = sum(parameter.numel() for parameter in part.parameters())
-    return num_params, counter.total
-
-
-def build_part(
-    kind: str,
-    in_channels: int,
-    channels: int,
-    *,
-    block: str | None = None,
-    options: dict[str, Any] | None = None,
-    copies: int = 1,
-) -> nn.Module:
-    """Builds the module of one stem, block, reduction or head.
-
-    Args:
-        kind: The node's kind.
-        in_channels: Channels of its input.
-        channels: Channels of its output.
-        block: For a block: its registered name.
-        options: For a block: its options.
-        copies: For a block: how many are stacked.
-
-    Raises:
-        ValueError: If the kind has no module, or the block cannot be built.
-    """
-    match kind:
-        case "stem":
-            return nn.Conv2d(in_channels, channels, 3, padding=1)
-        case "head":
-            return nn.Linear(in_channels, channels)
-        case "reduction":
-            return ReductionBlock(in_channels, channels)
-        case "block" if block is not None:
-            parts = [create_block(block, channels, **(options or {})) for _ in range(copies)]
-            return parts[0] if copies == 1 else nn.Sequential(*parts)
-    raise ValueError(f"a node of kind {kind!r} and block {block!r} has no module")
 
 
 def validate_graph(graph: Graph) -> None:
@@ -257,7 +219,7 @@ def validate_graph(graph: Graph) -> None:
             if key not in attributes:
                 raise ValueError(f"node {node!r} of kind {attributes['kind']!r} needs a {key!r}")
         if attributes["kind"] == "block":
-            block_info(attributes["block"])
+            _check_blocks([attributes["block"]])
     stages = list(walk_stages(graph))
     if not any(isinstance(stage, ModuleStage) for stage in stages):
         raise ValueError("the graph has no module between stem and pool; it needs at least one")

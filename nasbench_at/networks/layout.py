@@ -16,7 +16,6 @@ import networkx as nx
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from blocks import list_blocks
 from nasbench_at.networks.graph import ModuleStage, find_node, walk_stages
 
 __all__ = [
@@ -342,11 +341,13 @@ def font(size: float, weight: str = "normal") -> FontProperties:
 def _place_legend(graph: Graph, width: float, top: float) -> tuple[LegendEntry, ...]:
     counts: Counter[str | None] = Counter()
     for _, attributes in graph.nodes(data=True):
-        counts[attributes.get("block")] += attributes["num_params"]
+        counts[attributes.get("block")] += attributes.get("num_params", 0)
     blocks: list[str | None] = [block for block in block_order(graph) if block in counts]
     total = counts.total()
     labels = {
-        block: f"{block or 'other layers'} {_percent(counts[block] / total)}"
+        block: " ".join(
+            [block or "other layers", *([_percent(counts[block] / total)] if total else [])]
+        )
         for block in [*blocks, None]
     }
     lines = _wrap([0.16 + _text_width(label, NOTE_FONT) for label in labels.values()], width)
@@ -378,20 +379,34 @@ def _wrap(lengths: Sequence[float], width: float) -> list[list[float]]:
 
 
 def block_order(graph: Graph) -> list[str]:
-    """The blocks' names, registered ones first, so that a block has its colour in every figure."""
+    """The blocks' names, registered ones first, so that a block has its colour in every figure.
+
+    Of a graph without costs, which is drawn without torch, they are as they appear.
+    """
     used = [values["block"] for _, values in graph.nodes(data=True) if "block" in values]
+    if not _has_costs(graph):
+        return list(dict.fromkeys(used))
+    from blocks import list_blocks  # torch
+
     return list(dict.fromkeys([*list_blocks(), *used]))
 
 
+def _has_costs(graph: Graph) -> bool:
+    return all("num_params" in values for _, values in graph.nodes(data=True))
+
+
 def _place_caption(graph: Graph, width: float, top: float) -> tuple[tuple[str, Point], ...]:
-    num_params, flops = (
-        sum(values[key] for _, values in graph.nodes(data=True)) for key in ("num_params", "flops")
-    )
     image = _size_text(graph.nodes[find_node(graph, "input")])
-    parts = (
-        f"{num_params:,} parameters, {_engineering(flops)}FLOPs",
-        f"(2{_TIMES}MACs, one {image} image)",
-    )
+    parts: tuple[str, ...] = (f"one {image} image",)
+    if _has_costs(graph):
+        num_params, flops = (
+            sum(values[key] for _, values in graph.nodes(data=True))
+            for key in ("num_params", "flops")
+        )
+        parts = (
+            f"{num_params:,} parameters, {_engineering(flops)}FLOPs",
+            f"(2{_TIMES}MACs, one {image} image)",
+        )
     together = " ".join(parts)
     lines = (together,) if _text_width(together, NOTE_FONT) < width - 2 * _MARGIN else parts
     return tuple(

@@ -60,8 +60,8 @@ def test_seeds_are_averaged_and_equal_means_share_a_rank():
     [
         (pair("a", 1, 1), "at least two networks can be ranked, got a"),
         ([*pair("a", 1, 1), make_record("b", "st")], "got only one of them for b"),
-        ([*pair("a", 1, 1), *pair("b", 1, 1, eps=0.2)], "got 2 different pairs"),
-        ([*pair("a", 1, 1), *pair("b", 1, 1, data="other")], "got 2 different pairs"),
+        ([*pair("a", 1, 1), *pair("b", 1, 1, eps=0.2)], "differ in eps (0.1 and 0.2)"),
+        ([*pair("a", 1, 1), *pair("b", 1, 1, data="other")], "differ in data_fingerprint"),
     ],
 )
 def test_runs_that_do_not_make_a_table_are_refused(records, message):

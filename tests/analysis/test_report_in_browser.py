@@ -87,3 +87,65 @@ def test_page_fits_a_narrow_screen(address):
     with open_browser(viewport={"width": 360, "height": 700}) as (page, _):
         page.goto(address)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def many_runs(tmp_path: Path, count: int) -> str:
+    """A report of so many runs under every attack, two networks of several seeds each."""
+    attacks = dict.fromkeys(("natural", "fgsm", "pgd", "cw", "aa"), 40.0)
+    for i in range(count):
+        accuracies = {name: value + i / 100 for name, value in attacks.items()}
+        mode = ("learned", "fixed")[i % 2]
+        write_run(tmp_path / "runs", make_run(accuracies, seed=i // 2, attention=mode))
+    return write_report(tmp_path / "runs", tmp_path / "report.html").as_uri()
+
+
+def shown_rows(page) -> int:
+    return page.locator("#runs-table tbody tr").count()
+
+
+def test_rows_are_laid_out_page_by_page_filtered_and_printed_in_full(tmp_path):
+    with open_browser() as (page, errors):
+        page.goto(many_runs(tmp_path, 240))
+        pager = page.locator('.pages[data-for="runs-table"]')
+        assert shown_rows(page) == 100
+        assert pager.locator("output").inner_text() == "1 to 100 of 240"
+        pager.get_by_role("button", name="Next").focus()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        assert shown_rows(page) == 40
+        assert pager.get_by_role("button", name="Next").is_disabled()
+        page.locator('form[data-for="runs-table"] input').fill("learned")
+        assert pager.locator("output").inner_text() == "1 to 100 of 120"
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert shown_rows(page) == 120
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert shown_rows(page) == 100
+    assert errors == []
+
+
+def test_record_opens_from_its_link_by_keyboard(tmp_path):
+    address = many_runs(tmp_path, 4)
+    with open_browser() as (page, errors):
+        page.goto(address)
+        assert page.locator("#record article").count() == 0
+        page.locator("#runs-table tbody tr th a").first.focus()
+        page.keyboard.press("Enter")
+        article = page.locator("#record article")
+        assert "(evaluated)" in article.inner_text()
+        assert "/10,000" in article.inner_text()
+        assert page.evaluate("document.activeElement.tagName") == "H3"
+        link = page.url
+        page.goto("about:blank")
+        page.goto(link)  # a link to a record opens it
+        assert page.locator("#record article").count() == 1
+    assert errors == []
+
+
+@pytest.mark.parametrize("table", ["runs-table", "means-table"])
+def test_columns_up_to_autoattack_fit_a_wide_screen(table, tmp_path):
+    with open_browser(viewport={"width": 1400, "height": 900}) as (page, _):
+        page.goto(many_runs(tmp_path, 6))
+        headings = page.locator(f"#{table} thead th").all_inner_texts()
+        assert [text.split()[0] for text in headings[-2:]] == ["AA", "Parameters"]
+        region = page.locator(f".scroll:has(> #{table})")
+        assert region.evaluate("e => e.scrollWidth <= e.clientWidth")

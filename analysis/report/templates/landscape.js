@@ -24,7 +24,7 @@
       this.data = JSON.parse(figure.querySelector("script").textContent);
       this.canvas = figure.querySelector("canvas");
       this.context = this.canvas.getContext("2d");
-      this.isLogarithmic = false;
+      this.isLogarithmic = true;
       this.reset();
       this.scale();
       this.listen(figure);
@@ -43,7 +43,8 @@
       this.lowest = Math.min(...known);
       this.highest = Math.max(...known);
       const rescale = (loss) =>
-        this.isLogarithmic ? Math.log1p(loss - this.lowest) : loss - this.lowest;
+        !this.isLogarithmic ? loss - this.lowest
+          : this.lowest > 0 ? Math.log(loss / this.lowest) : Math.log1p(loss - this.lowest);
       const range = rescale(this.highest) || 1;
       this.heights = this.data.losses.map((row) =>
         row.map((loss) => (loss === null ? null : rescale(loss) / range)),

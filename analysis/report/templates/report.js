@@ -1,4 +1,4 @@
-// Theme, tables that sort and filter, links that open what they lead to.
+// Theme, and the paper's tables, which sort.
 (() => {
   "use strict";
   const root = document.documentElement;
@@ -73,41 +73,6 @@
     });
   }
 
-  function makeFilterable(form) {
-    const table = document.getElementById(form.dataset.for);
-    const input = form.querySelector("input");
-    const status = form.querySelector("output");
-    const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
-    const update = () => {
-      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-      let shown = 0;
-      for (const row of rows) {
-        const text = row.textContent.toLowerCase();
-        row.hidden = !words.every((word) => text.includes(word));
-        shown += Number(!row.hidden);
-      }
-      status.value = `${shown} of ${rows.length} shown`;
-    };
-    form.hidden = false;
-    form.addEventListener("submit", (event) => event.preventDefault());
-    input.addEventListener("input", update);
-    update();
-  }
-
-  function openTarget() {
-    let id;
-    try {
-      id = decodeURIComponent(location.hash.slice(1));
-    } catch {
-      return; // a link that is no text
-    }
-    const target = document.getElementById(id);
-    if (target instanceof HTMLDetailsElement) target.open = true;
-  }
-
   setUpTheme();
   document.querySelectorAll("table[data-sortable]").forEach(makeSortable);
-  document.querySelectorAll("form.filter").forEach(makeFilterable);
-  addEventListener("hashchange", openTarget);
-  openTarget();
 })();

@@ -13,13 +13,13 @@ from nasbench_at.networks.graph import (
     ReductionStage,
     annotate_graph,
     build_graph,
-    build_part,
     count_parameters,
     find_node,
     match_parameters,
     validate_graph,
     walk_stages,
 )
+from nasbench_at.networks.parts import build_part
 
 DS_NET_4 = 20_780_245
 V1 = ("residual", "mbconv", "dense", "ada_rk")

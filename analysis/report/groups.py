@@ -1,0 +1,196 @@
+"""Runs that are one network but for their seeds, and under which conditions they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from analysis.report.entries import RunEntry
+from analysis.selection import TECHNICAL_KEYS, identity_without
+from nasbench_at.naming.labels import data_label, metric_label
+from nasbench_at.records import (
+    AttackResult,
+    Conditions,
+    conditions_of,
+    describe_conditions,
+    mean_interval,
+)
+
+__all__ = [
+    "ORDER",
+    "Accuracy",
+    "ConditionNotes",
+    "Headline",
+    "SeedGroup",
+    "attack_names",
+    "find_headlines",
+    "group_seeds",
+]
+
+ORDER = ("natural", "fgsm", "pgd", "cw", "aa", "worst_case")
+"""Attacks as the paper's tables have them."""
+_JUDGES = ("pgd", "aa", "cw", "fgsm", "worst_case", "natural")
+"""By which attack networks are ranked: the first that a run was evaluated by."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Mean accuracy of a network under one attack.
+
+    Attributes:
+        attack: The attack.
+        mean: Mean over the runs, in [0, 1].
+        interval: Its 95 % interval: over the seeds by Student's t distribution, cut to [0, 1]; of
+            one run Wilson's over its images.
+        results: What was found, a run each, all under the same conditions.
+    """
+
+    attack: str
+    mean: float
+    interval: tuple[float, float]
+    results: tuple[AttackResult, ...]
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Runs that differ in their seeds only, judged under the same conditions.
+
+    Attributes:
+        name: What tells the network and its training from the others.
+        entries: Its runs.
+        judge: The attack by which it is ranked.
+        conditions: Under which conditions.
+        accuracies: By attack.
+    """
+
+    name: str
+    entries: tuple[RunEntry, ...]
+    judge: str
+    conditions: Conditions
+    accuracies: dict[str, Accuracy]
+
+
+def attack_names(entries: Iterable[RunEntry]) -> list[str]:
+    """Returns the attacks of all runs, AutoAttack's parts left out, in the paper's order."""
+    found = dict.fromkeys(name for entry in entries for name in entry.results if "/" not in name)
+    return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+def group_seeds(entries: Sequence[RunEntry], names: Mapping[str, str]) -> list[SeedGroup]:
+    """Groups evaluated runs by everything but their seeds, the most robust of a condition first.
+
+    Args:
+        entries: The runs.
+        names: By run, what tells its network from the others.
+    """
+    found: dict[tuple[Conditions, str], list[RunEntry]] = {}
+    for entry in entries:
+        if entry.record is None or not entry.results:
+            continue
+        judge = next((name for name in _JUDGES if name in entry.results), next(iter(entry.results)))
+        identity = identity_without(entry.record, TECHNICAL_KEYS)
+        key = (conditions_of(entry.results[judge]), identity)
+        found.setdefault(key, []).append(entry)
+    groups = [
+        SeedGroup(
+            name=names[members[0].run_id],
+            entries=tuple(sorted(members, key=_seed_order)),
+            judge=conditions.attack,
+            conditions=conditions,
+            accuracies=_average(members),
+        )
+        for (conditions, _), members in found.items()
+    ]
+    order = list(dict.fromkeys(group.conditions for group in groups))
+    return sorted(groups, key=lambda g: (order.index(g.conditions), -g.accuracies[g.judge].mean))
+
+
+def _seed_order(entry: RunEntry) -> str:
+    return str(entry.config.get("seed")).zfill(12)
+
+
+def _average(entries: Sequence[RunEntry]) -> dict[str, Accuracy]:
+    """Means by attack, of the conditions that most of the runs share."""
+    found: dict[str, Accuracy] = {}
+    for attack in attack_names(entries):
+        alike: dict[Conditions, list[AttackResult]] = {}
+        for entry in entries:
+            if (result := entry.results.get(attack)) is not None:
+                alike.setdefault(conditions_of(result), []).append(result)
+        results = max(alike.values(), key=len)
+        values = [result.accuracy for result in results]
+        low, high = results[0].interval if len(results) == 1 else mean_interval(values)
+        interval = max(0.0, float(low)), min(1.0, float(high))
+        found[attack] = Accuracy(attack, mean(values), interval, tuple(results))
+    return found
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The best network under one condition.
+
+    Attributes:
+        group: The network.
+        data: The data set.
+        conditions: What the comparison was under, in words.
+        num_groups: Of how many networks it is the best.
+        num_runs: Of how many runs these are.
+    """
+
+    group: SeedGroup
+    data: str
+    conditions: str
+    num_groups: int
+    num_runs: int
+
+
+def find_headlines(groups: Iterable[SeedGroup]) -> list[Headline]:
+    """Returns for each condition the network of the highest mean accuracy, most runs first."""
+    by_conditions: dict[Conditions, list[SeedGroup]] = {}
+    for group in groups:
+        by_conditions.setdefault(group.conditions, []).append(group)
+    found = []
+    for members in by_conditions.values():
+        best = max(members, key=lambda group: group.accuracies[group.judge].mean)
+        result = best.accuracies[best.judge].results[0]
+        found.append(
+            Headline(
+                group=best,
+                data=data_label(str(best.entries[0].config.get("data"))),
+                conditions=f"{metric_label(best.judge)}, {describe_conditions(result)}",
+                num_groups=len(members),
+                num_runs=sum(len(group.entries) for group in members),
+            )
+        )
+    return sorted(found, key=lambda headline: -headline.num_runs)
+
+
+class ConditionNotes:
+    """Numbers the conditions under which each attack was met.
+
+    Args:
+        entries: The runs.
+    """
+
+    def __init__(self, entries: Iterable[RunEntry]) -> None:
+        self._found: dict[str, dict[Conditions, AttackResult]] = {}
+        for entry in entries:
+            for attack, result in entry.results.items():
+                self._found.setdefault(attack, {}).setdefault(conditions_of(result), result)
+
+    def number(self, result: AttackResult) -> int | None:
+        """Returns the number of a row's conditions; None where its attack has one alone."""
+        known = self._found.get(result.attack, {})
+        return list(known).index(conditions_of(result)) + 1 if len(known) > 1 else None
+
+    def texts(self, attacks: Iterable[str]) -> dict[str, list[str]]:
+        """Returns by attack the descriptions of its conditions, in the order of their numbers."""
+        return {
+            attack: [
+                ", ".join(filter(None, [result.data, describe_conditions(result)]))
+                for result in self._found[attack].values()
+            ]
+            for attack in attacks
+            if attack in self._found
+        }
