@@ -20,6 +20,7 @@ from nasbench_at.devices import select_device
 from nasbench_at.files import write_atomically
 from nasbench_at.jobs import load_config_data
 from nasbench_at.seeding import derive_seed
+from nasbench_at.standard_attacks import check_attacks, standard_attacks
 from studies.config import DIRECTIONS, StudyConfig, study_folder
 from studies.storage import open_storage, without_experimental_warnings
 from studies.suggestion import ImageSpec
@@ -172,6 +173,9 @@ def _find(storage: RDBStorage, name: str) -> Mapping[str, Any] | None:
 
 def _provenance(config: StudyConfig, data_root: Path | None) -> dict[str, Any]:
     data = load_config_data(config.base, select_device("cpu"), data_root)
+    # The radius does not matter here.
+    attacks = standard_attacks(config.attacks, eps=1.0)
+    check_attacks(attacks.values(), data.num_classes, data.image_shape)
     return {
         "version": version("nasbench-at"),
         "source_hash": source_hash(),
