@@ -266,8 +266,8 @@ def test_other_precisions_and_shapes_are_refused(four: nn.Module) -> None:
         AutoAttack(0.1).run(four, images(2).double(), y)
     with pytest.raises(ValueError, match=r"got torch.float32 of shape \(2, 64\)"):
         AutoAttack(0.1).run(four, images(2).flatten(1), y)
+    low = nn.Sequential(nn.Flatten(), nn.Linear(32, 4))
     with pytest.raises(ValueError, match="at least 5x5, got 4x8"):
-        low = nn.Sequential(nn.Flatten(), nn.Linear(32, 4))
         AutoAttack(0.1, norm="L2").run(low, images(2)[:, :, :4], y)
     with pytest.raises(ValueError, match="at least 5x5, got 4x8"):
         AutoAttack(0.1, norm="L2").check_data(4, (1, 4, 8))
