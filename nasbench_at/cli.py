@@ -1,12 +1,12 @@
 """The ``nasbench-at`` command.
 
 Every command imports what it needs when it runs, so that ``nasbench-at --help`` answers at once.
-Exit codes: 0 done, 2 bad input, 75 interrupted but resumable, 1 anything else.
+Exit codes: 0 done, 2 bad input, 75 interrupted but resumable, 1 anything else; what nobody foresaw
+leaves its traceback in a log file, and one line that names it.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from nasbench_at.commands.compare import run_compare
 from nasbench_at.commands.evaluate import run_evaluate
 from nasbench_at.commands.figure import run_figure
 from nasbench_at.commands.graph import run_graph
-from nasbench_at.commands.input_errors import BadInputError
+from nasbench_at.commands.input_errors import BadInputError, describe_fault
 from nasbench_at.commands.models import run_models
 from nasbench_at.commands.query import run_query
 from nasbench_at.commands.report import run_report
@@ -26,6 +26,7 @@ from nasbench_at.commands.table import run_table
 from nasbench_at.commands.theory import run_theory
 from nasbench_at.commands.train import run_train
 from nasbench_at.runs import FolderInUseError
+from nasbench_at.suggestions import suggest
 from nasbench_at.training.interruption import InterruptedTraining
 
 __all__ = ["main"]
@@ -71,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _complain("interrupted; the same command goes on", EXIT_INTERRUPTED)
     except (FloatingPointError, OSError) as error:
         code = _complain(error, EXIT_FAILED)
+    except Exception as error:  # noqa: BLE001 - the traceback is kept
+        code = _complain(describe_fault(error), EXIT_FAILED)
     return code
 
 
@@ -83,9 +86,7 @@ def _dispatch(words: Sequence[str]) -> int:
         return 0
     name, *rest = words
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise BadInputError(f"unknown command {name!r}; {hint}known: {', '.join(COMMANDS)}")
+        raise BadInputError(f"unknown command {name!r}; {suggest(name, COMMANDS)}")
     return COMMANDS[name](rest)
 
 

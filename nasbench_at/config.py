@@ -5,36 +5,40 @@ No torch here: ``nasbench-at --help`` must answer at once.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-
+from nasbench_at.allowed_values import InOrder, Name, Range, Seed, check_fields
 from nasbench_at.networks.architecture import (
+    NAMED_DS_NETS,
     Architecture,
     AttentionInit,
     AttentionMode,
     AttentionSpec,
+    BlockCopies,
+    BlockOptions,
+    Blocks,
+    InitChannels,
+    Keep,
+    NumModules,
+    Parameters,
     Recipe,
+    Weights,
+    WidenFactor,
 )
+from nasbench_at.scalars import dump_yaml, load_yaml
+from nasbench_at.suggestions import suggest
 
 __all__ = [
     "DS_NET_FIELDS",
-    "BlockOptions",
-    "Blocks",
-    "Counts",
     "Hyperparameters",
-    "Keep",
     "ModelOptions",
-    "Parameters",
     "RunConfig",
-    "Weights",
     "config_from_mapping",
     "dump_config",
     "load_config",
@@ -43,16 +47,17 @@ __all__ = [
 AttackStart = Literal["uniform", "normal", "none"]
 Schedule = Literal["milestones", "cyclic"]
 SelectOn = Literal["validation", "test"]
-Precision = Literal["off", "bf16", "fp16", "o1-paper"]
+Precision = Literal["fp32", "bf16", "fp16", "fp16_unscaled"]
 OptimizerImpl = Literal["torch", "fused", "apex"]
-# Named, so that the command line can say how each is written as a flag.
-Blocks = tuple[str, ...] | tuple[tuple[str, ...], ...]
-BlockOptions = Mapping[str, Mapping[str, Any]]
-Counts = Mapping[str, int]
 ModelOptions = Mapping[str, Any]
-Parameters = Mapping[str, float]
-Weights = tuple[tuple[float, ...], ...] | None
-Keep = tuple[tuple[int, ...], ...] | None
+
+_Positive = Annotated[float, Range("(0, inf)")]
+_NotNegative = Annotated[float, Range("[0, inf)")]
+_Share = Annotated[float, Range("[0, 1)")]
+_Radius = Annotated[float, Range("[0, 1]", "pixel scale; divide by 255")]
+_BatchSize = Annotated[int, Range("[2, 1000000]", "BatchNorm needs two images")]
+_Epochs = Annotated[int, Range("[1, 100000]")]
+_Milestones = Annotated[tuple[Annotated[int, Range("[1, inf)")], ...], InOrder()]
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ class RunConfig:
         validation_fraction: Part of the training images held out for that, in (0, 1).
         split_seed: Seed of that split.
         model: Name of the network: ``ds_net``, which the fields from ``blocks`` to
-            ``attention_keep`` describe, or one of :func:`nasbench_at.list_models`.
+            ``attention_keep`` describe, or one of :func:`nasbench_at.list_models`. The name of a
+            DS-Net, such as ``ds_net_4``, stands for its fields.
         model_options: Options of a network by name.
         blocks: The block set of every module, or one set per module.
         num_modules: Number of robust modules, at least 3.
@@ -134,8 +140,8 @@ class RunConfig:
         attention_lr: Learning rate of the logits' Adam.
         attention_weight_decay: Its (L2) weight decay.
         attention_betas: Its betas.
-        precision: ``off`` (float32), ``bf16``, ``fp16`` (dynamic loss scale) or ``o1-paper`` (fp16
-            without loss scale, as the authors ran apex O1).
+        precision: ``fp32``, ``bf16``, ``fp16`` (dynamic loss scale) or ``fp16_unscaled`` (without
+            loss scale, as the authors ran apex O1).
         optimizer_impl: ``torch``, torch's ``fused`` kernels, or NVIDIA ``apex``.
         compile: Compile the network block by block.
         sync_batch_norm: Share BatchNorm statistics among ranks.
@@ -143,75 +149,73 @@ class RunConfig:
         seed: Seed of initial weights, batch order and attack noise.
     """
 
-    data: str = "digits"
+    data: Name = "digits"
     select_on: SelectOn | None = None
-    validation_fraction: float = 0.1
-    split_seed: int = 0
+    validation_fraction: Annotated[float, Range("(0, 1)")] = 0.1
+    split_seed: Seed = 0
 
-    model: str = "ds_net"
+    model: Name = "ds_net"
     model_options: ModelOptions = field(default_factory=dict)
     blocks: Blocks = ("residual", "mbconv", "dense", "ada_rk")
-    num_modules: int = 15
-    init_channels: int = 20
-    widen_factor: int = 4
+    num_modules: NumModules = 15
+    init_channels: InitChannels = 20
+    widen_factor: WidenFactor = 4
     block_options: BlockOptions = field(default_factory=dict)
-    block_copies: Counts = field(default_factory=dict)
+    block_copies: BlockCopies = field(default_factory=dict)
     attention: AttentionMode = "learned"
     attention_init: AttentionInit | None = None
     attention_parameters: Parameters = field(default_factory=dict)
     attention_weights: Weights = None
     attention_keep: Keep = None
-    plugins: tuple[str, ...] = ()
+    plugins: tuple[Name, ...] = ()
 
-    method: str = "at"
+    method: Name = "at"
     recipe: Recipe = "paper"
-    eps: float | None = None
-    step_size: float | None = None
-    attack_steps: int | None = None
+    eps: _Radius | None = None
+    step_size: _Positive | None = None
+    attack_steps: Annotated[int, Range("[1, 10000]")] | None = None
     attack_start: AttackStart | None = None
-    attack_noise: float | None = None
-    beta: float | None = None
-    tau_milestones: tuple[int, ...] | None = None
-    awp_gamma: float = 0.0
-    ema_decay: float = 0.0
+    attack_noise: _NotNegative | None = None
+    beta: _NotNegative | None = None
+    tau_milestones: _Milestones | None = None
+    awp_gamma: _NotNegative = 0.0
+    ema_decay: _Share = 0.0
 
-    epochs: int | None = None
-    batch_size: int | None = None
-    accumulation_steps: int = 1
+    epochs: _Epochs | None = None
+    batch_size: _BatchSize | None = None
+    accumulation_steps: Annotated[int, Range("[1, 100000]")] = 1
     augment: bool | None = None
-    lr: float | None = None
+    lr: _Positive | None = None
     lr_schedule: Schedule | None = None
-    warmup_epochs: int | None = None
-    momentum: float | None = None
-    weight_decay: float | None = None
-    milestones: tuple[int, ...] | None = None
-    milestone_factors: tuple[float, ...] | None = None
-    attention_lr: float | None = None
-    attention_weight_decay: float | None = None
-    attention_betas: tuple[float, float] | None = None
+    warmup_epochs: Annotated[int, Range("[0, 100000]")] | None = None
+    momentum: _Share | None = None
+    weight_decay: _NotNegative | None = None
+    milestones: _Milestones | None = None
+    milestone_factors: tuple[_Positive, ...] | None = None
+    attention_lr: _Positive | None = None
+    attention_weight_decay: _NotNegative | None = None
+    attention_betas: tuple[_Share, _Share] | None = None
 
-    precision: Precision = "off"
+    precision: Precision = "fp32"
     optimizer_impl: OptimizerImpl = "torch"
     compile: bool = False
     sync_batch_norm: bool = False
     channels_last: bool = True
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for item in fields(RunConfig):
-            is_float = str(item.type).startswith(_FLOAT_TYPES)
-            normal = _normalise(getattr(self, item.name), is_float=is_float)
-            object.__setattr__(self, item.name, normal)
-        for name, (allowed, holds) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not holds(value):
-                raise ValueError(f"{name} must {allowed}, got {value!r}")
+        check_fields(self)
         if None not in (self.milestones, self.milestone_factors) and (
             len(self.milestones or ()) != len(self.milestone_factors or ())
         ):
             raise ValueError(
                 f"milestones {self.milestones} and milestone_factors {self.milestone_factors} must "
                 "be equally many"
+            )
+        if self.epochs is not None and (self.warmup_epochs or 0) > self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be at most the number of epochs, {self.epochs}, got "
+                f"{self.warmup_epochs}"
             )
         for name, methods in _METHOD_OPTIONS.items():
             if getattr(self, name) is not None and self.method in _PAPER_METHODS - methods:
@@ -240,6 +244,28 @@ class RunConfig:
             value = getattr(self, item.name)
             if item.name in DS_NET_FIELDS and value not in (item.default, None, {}):
                 raise ValueError(f"{item.name} goes with model ds_net, got it with {self.model!r}")
+        if self.model in NAMED_DS_NETS:
+            self._spell_out(NAMED_DS_NETS[self.model])
+
+    def _spell_out(self, network: Architecture) -> None:
+        """Puts a named DS-Net's fields in its name's place: they are one network and one run."""
+        allowed = ["init_channels"]
+        if network.attention.mode == "learned":
+            allowed.append("attention_init")
+        for option in self.model_options:
+            if option not in allowed:
+                raise ValueError(
+                    f"model {self.model!r} has no option {option!r}; {suggest(option, allowed)}"
+                )
+        shape = {
+            name: getattr(network, name)
+            for name in ("blocks", "num_modules", "init_channels", "widen_factor")
+        }
+        attention = {"attention": network.attention.mode}
+        values = {"model": "ds_net", "model_options": {}, **shape, **attention}
+        for name, value in {**values, **self.model_options}.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
 
     def network_id(self, input_shape: tuple[int, int, int], num_classes: int) -> str:
         """Returns what tells networks apart: an architecture's hash, or name, shape and options."""
@@ -291,8 +317,13 @@ class RunConfig:
         return Hyperparameters(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns YAML-ready data from which :func:`config_from_mapping` restores the object."""
+        """Returns YAML-ready data from which :func:`config_from_mapping` restores the object.
+
+        What describes a DS-Net is left out of another network's.
+        """
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.model != "ds_net":
+            return {name: value for name, value in plain.items() if name not in DS_NET_FIELDS}
         return plain
 
     @property
@@ -323,17 +354,6 @@ DS_NET_FIELDS = frozenset(
     }
 )
 """What describes a DS-Net and therefore does not go with a network by name."""
-_FLOAT_TYPES = ("float", "tuple[float", "Parameters", "Weights")
-
-
-def _normalise(value: Any, *, is_float: bool) -> Any:
-    """Gives equal configurations equal fields: 6 and 6.0, a list and a tuple are the same run."""
-    if isinstance(value, list | tuple):
-        return tuple(_normalise(entry, is_float=is_float) for entry in value)
-    if isinstance(value, Mapping):
-        return {name: _normalise(entry, is_float=is_float) for name, entry in value.items()}
-    return float(value) if is_float and isinstance(value, int) else value
-
 
 _PAPER_METHODS = frozenset({"st", "at", "trades", "mart", "fat", "fat_trades", "fast_at"})
 # A user's own method may read any of them.
@@ -341,58 +361,19 @@ _METHOD_OPTIONS: Mapping[str, frozenset[str]] = {
     "beta": frozenset({"trades", "mart", "fat_trades"}),
     "tau_milestones": frozenset({"fat", "fat_trades"}),
 }
-_RANGES: Mapping[str, tuple[str, Any]] = {
-    "validation_fraction": ("lie in (0, 1)", lambda v: 0 < v < 1),
-    "eps": ("lie in [0, 1] (pixel scale; divide by 255)", lambda v: 0 <= v <= 1),
-    "step_size": ("be positive", lambda v: v > 0),
-    "attack_steps": ("be at least 1", lambda v: v >= 1),
-    "attack_start": ("be uniform, normal or none", lambda v: v in ("uniform", "normal", "none")),
-    "attack_noise": ("be at least 0", lambda v: v >= 0),
-    "epochs": ("be at least 1", lambda v: v >= 1),
-    "batch_size": ("be at least 2 (BatchNorm needs two images)", lambda v: v >= 2),
-    "beta": ("be at least 0", lambda v: v >= 0),
-    "tau_milestones": ("be in order", lambda v: list(v) == sorted(v)),
-    "awp_gamma": ("be at least 0", lambda v: v >= 0),
-    "ema_decay": ("lie in [0, 1)", lambda v: 0 <= v < 1),
-    "accumulation_steps": ("be at least 1", lambda v: v >= 1),
-    "warmup_epochs": ("be at least 0", lambda v: v >= 0),
-    "lr": ("be positive", lambda v: v > 0),
-    "momentum": ("lie in [0, 1)", lambda v: 0 <= v < 1),
-    "weight_decay": ("be at least 0", lambda v: v >= 0),
-    "milestones": (
-        "be at least 1 and in order",
-        lambda v: list(v) == sorted(v) and min(v, default=1) >= 1,
-    ),
-    "milestone_factors": ("be positive", lambda v: min(v, default=1) > 0),
-    "attention_lr": ("be positive", lambda v: v > 0),
-    "attention_weight_decay": ("be at least 0", lambda v: v >= 0),
-    "attention_betas": ("lie in [0, 1)", lambda v: all(0 <= beta < 1 for beta in v)),
-}
 
 
 def config_from_mapping(data: Mapping[str, Any]) -> RunConfig:
-    """Builds a configuration from plain data, converting types where that loses nothing.
+    """Builds a configuration from plain data.
 
     Raises:
         ValueError: One line naming the key, the value and what is allowed.
     """
-    # Imported here: building the object from Python or the command line does not need it.
-    from pydantic import TypeAdapter, ValidationError
-
     known = [f.name for f in fields(RunConfig)]
     for key in data:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=2)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"unknown configuration key {key!r}; {hint}")
-    try:
-        return TypeAdapter(RunConfig).validate_python(dict(data))
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        where = ".".join(str(part) for part in first["loc"][:1])
-        line = f"{where}: {message}, got {first['input']!r}" if where else message
-        raise ValueError(line) from None
+            raise ValueError(f"unknown configuration key {key!r}; {suggest(key, known)}")
+    return RunConfig(**data)
 
 
 def load_config(path: str | Path) -> RunConfig:
@@ -402,8 +383,8 @@ def load_config(path: str | Path) -> RunConfig:
         ValueError: If the file cannot be read or holds no configuration; the message names it.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        data = load_yaml(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"cannot read configuration {str(path)!r}: {reason}") from None
     if not isinstance(data, Mapping):
@@ -416,5 +397,4 @@ def load_config(path: str | Path) -> RunConfig:
 
 def dump_config(config: RunConfig) -> str:
     """Returns the configuration as YAML text."""
-    text: str = yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=None)
-    return text
+    return dump_yaml(config.to_dict())

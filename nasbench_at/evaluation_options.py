@@ -5,18 +5,31 @@ No torch here, because the command line builds its flags from it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from nasbench_at.allowed_values import Distinct, Matches, OneOf, Range, Seed, check_fields
 from nasbench_at.networks.architecture import Recipe
 
-__all__ = ["ATTACK_NAMES", "AUTOATTACK_PARTS", "EvaluationOptions", "NormName"]
+__all__ = [
+    "ATTACK_NAMES",
+    "AUTOATTACK_PARTS",
+    "AASamples",
+    "AttackNames",
+    "EvaluationOptions",
+    "NormName",
+]
 
 NormName = Literal["Linf", "L2"]
 ATTACK_NAMES = ("fgsm", "pgd", "cw", "aa")
 L2_ATTACK_NAMES = ("pgd", "aa")
 AUTOATTACK_PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
+
+AttackNames = tuple[Annotated[str, OneOf(ATTACK_NAMES + AUTOATTACK_PARTS)], ...]
+AASamples = (
+    Annotated[int, Range("[1, inf)")]
+    | Annotated[str, Matches(r"(100|\d{1,2}(\.\d+)?)%", "a percentage such as 12.5%")]
+)
 
 
 @dataclass(frozen=True)
@@ -41,22 +54,18 @@ class EvaluationOptions:
         seed: Seed of random starts and of that part.
     """
 
-    attacks: tuple[str, ...] | None = None
-    eps: tuple[float, ...] = ()
+    attacks: AttackNames | None = None
+    eps: Annotated[tuple[Annotated[float, Range("[0, inf)")], ...], Distinct()] = ()
     norm: NormName = "Linf"
-    step_size: float | None = None
-    restarts: int = 1
+    step_size: Annotated[float, Range("(0, inf)")] | None = None
+    restarts: Annotated[int, Range("[1, 10000]")] = 1
     recipe: Recipe | None = None
     verdict: Literal["last", "any"] | None = None
-    aa_samples: int | str | None = None
-    seed: int = 0
+    aa_samples: AASamples | None = None
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if len(set(self.eps)) < len(self.eps):
-            raise ValueError(f"eps must be different values, got {', '.join(map(str, self.eps))}")
-        for eps in self.eps:
-            if not (0 <= eps < math.inf):
-                raise ValueError(f"eps must be finite and at least 0, got {eps!r}")
+        check_fields(self)
 
     @property
     def attack_names(self) -> tuple[str, ...]:

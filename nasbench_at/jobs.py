@@ -6,13 +6,15 @@ import resource
 import statistics
 import sys
 import timeit
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from blocks import load_entry_points, load_plugin
+from nasbench_at.allowed_values import CheckpointMinutes, check_value
 from nasbench_at.config import RunConfig
 from nasbench_at.data import DataSet, load_data
 from nasbench_at.devices import fit_threads, select_device
@@ -31,9 +33,12 @@ from nasbench_at.training.trainer import Trainer, TrainingReporter
 
 __all__ = [
     "Estimate",
+    "PreparedEstimate",
     "create_network",
     "estimate",
+    "fit_batch_size",
     "load_config_data",
+    "prepare_estimate",
     "prepare_training",
     "train",
 ]
@@ -92,9 +97,9 @@ def prepare_training(
     Raises:
         ValueError: If the configuration, the device or the folder is not usable.
     """
+    check_value("checkpoint_minutes", CheckpointMinutes, checkpoint_minutes)
     distribution = distribution or Distribution()
-    config = resolve(config)
-    data, training_step = _prepare_step(config, data_root, device, distribution)
+    config, data, training_step = _prepare_step(config, data_root, device, distribution)
     if distribution.is_main:
         create_run_folder(runs_dir, config)
     distribution.barrier()
@@ -109,22 +114,47 @@ def _prepare_step(
     data_root: str | Path | None,
     device: str,
     distribution: Distribution,
-) -> tuple[DataSet, TrainingStep]:
+) -> tuple[RunConfig, DataSet, TrainingStep]:
+    """Fills a configuration in, loads its data and builds its network."""
     chosen = distribution.place(select_device(device))
-    check_precision(config.precision, chosen)
-    check_optimizer_impl(config.optimizer_impl, chosen)
-    data = load_config_data(config, chosen, data_root)
-    values = config.hyperparameters()
+    resolved = resolve(config)
+    check_precision(resolved.precision, chosen)
+    check_optimizer_impl(resolved.optimizer_impl, chosen)
+    data = load_config_data(resolved, chosen, data_root)
+    if config.batch_size is None:
+        resolved = fit_batch_size(resolved, len(data.train), warn=distribution.is_main)
+    values = resolved.hyperparameters()
     if values.batch_size > len(data.train):
         raise ValueError(
             f"batch_size must be at most the number of training images, {len(data.train)}, got "
             f"{values.batch_size}"
         )
-    training_step = TrainingStep(create_network(config, data, chosen), config, distribution)
-    if config.compile:
+    training_step = TrainingStep(create_network(resolved, data, chosen), resolved, distribution)
+    if resolved.compile:
         x, _ = data.train.take(torch.arange(min(values.batch_size, 8), device=chosen))
         compile_blocks(training_step.network, x)
-    return data, training_step
+    return resolved, data, training_step
+
+
+def fit_batch_size(config: RunConfig, num_images: int, *, warn: bool = True) -> RunConfig:
+    """Returns a configuration whose recipe's batch is no larger than its training images.
+
+    Args:
+        config: A filled-in configuration whose ``batch_size`` nobody asked for.
+        num_images: Number of training images.
+        warn: Whether to say so, once it is another one.
+    """
+    asked = config.hyperparameters().batch_size
+    if asked <= num_images or num_images < 2:
+        return config
+    fitting = 1 << (num_images.bit_length() - 1)  # the largest power of two
+    if warn:
+        warnings.warn(
+            f"batch_size is {fitting} instead of the recipe's {asked}: there are {num_images} "
+            "training images",
+            stacklevel=2,
+        )
+    return replace(config, batch_size=fitting)
 
 
 def load_config_data(
@@ -207,28 +237,50 @@ def estimate(
     Raises:
         ValueError: If the configuration or the device is not usable.
     """
-    config = resolve(config)
-    values = config.hyperparameters()
-    data, training_step = _prepare_step(config, data_root, device, Distribution())
-    x, y = data.train.take(torch.arange(values.batch_size, device=data.train.labels.device))
-    noise = make_generator(config.seed, "estimate", device=x.device)
+    return prepare_estimate(config, data_root=data_root, device=device).run(num_timed)
 
-    def step() -> None:
-        training_step(x, y, noise, num_images=len(y))
-        if x.is_cuda:
-            torch.cuda.synchronize(x.device)
 
-    step()
-    seconds = statistics.median(timeit.repeat(step, number=1, repeat=num_timed))
-    num_steps = data.train.num_batches(values.batch_size)
-    return Estimate(
-        num_params=sum(p.numel() for p in training_step.network.parameters()),
-        num_train=len(data.train),
-        num_steps=num_steps,
-        seconds_per_step=seconds,
-        seconds=seconds * num_steps * values.epochs,
-        memory_mib=_peak_memory_mib(x.device),
-    )
+def prepare_estimate(
+    config: RunConfig, *, data_root: str | Path | None = None, device: str = "auto"
+) -> PreparedEstimate:
+    """Checks everything that can be wrong before the first step; as :func:`estimate`.
+
+    Raises:
+        ValueError: If the configuration or the device is not usable.
+    """
+    return PreparedEstimate(*_prepare_step(config, data_root, device, Distribution()))
+
+
+@dataclass(frozen=True)
+class PreparedEstimate:
+    """A run, checked and about to be timed."""
+
+    config: RunConfig
+    data: DataSet
+    training_step: TrainingStep
+
+    def run(self, num_timed: int = 3) -> Estimate:
+        """Takes one step that warms up and some that are timed."""
+        train, values = self.data.train, self.config.hyperparameters()
+        x, y = train.take(torch.arange(values.batch_size, device=train.labels.device))
+        noise = make_generator(self.config.seed, "estimate", device=x.device)
+
+        def step() -> None:
+            self.training_step(x, y, noise, num_images=len(y))
+            if x.is_cuda:
+                torch.cuda.synchronize(x.device)
+
+        step()
+        seconds = statistics.median(timeit.repeat(step, number=1, repeat=num_timed))
+        num_steps = train.num_batches(values.batch_size)
+        return Estimate(
+            num_params=sum(p.numel() for p in self.training_step.network.parameters()),
+            num_train=len(train),
+            num_steps=num_steps,
+            seconds_per_step=seconds,
+            seconds=seconds * num_steps * values.epochs,
+            memory_mib=_peak_memory_mib(x.device),
+        )
 
 
 def _peak_memory_mib(device: torch.device) -> float:

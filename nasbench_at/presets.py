@@ -168,7 +168,7 @@ def resolve(config: RunConfig) -> RunConfig:
     """Fills in every unset field from the recipe.
 
     Another ``eps`` scales the recipe's step size along with it, and another number of epochs its
-    milestones, unless those are set too.
+    warm-up and its milestones, unless those are set too.
 
     Args:
         config: A configuration, possibly with unset fields.
@@ -207,6 +207,7 @@ def _adapt(preset: Hyperparameters, values: Mapping[str, Any]) -> Hyperparameter
         taus = preset.tau_milestones
         adapted = replace(
             adapted,
+            warmup_epochs=round(preset.warmup_epochs * adapted.epochs / preset.epochs),
             milestones=_scale(preset.milestones, preset.epochs, adapted.epochs),
             tau_milestones=None if taus is None else _scale(taus, preset.epochs, adapted.epochs),
         )

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from nasbench_at.allowed_values import ExistingFile, check_value
 from nasbench_at.attacks import Attack, Verdict
 from nasbench_at.data import DataSet, LabelledImages, load_data
 from nasbench_at.devices import select_device
@@ -184,6 +185,8 @@ def prepare_model_evaluation(
     """
     if not options.eps:
         raise ValueError("eps must be given with a model of your own")
+    if weights is not None:  # before data are downloaded
+        check_value("weights", Annotated[Path, ExistingFile()], weights)
     options = replace(options, recipe=options.recipe or "paper", verdict=options.verdict or "any")
     attacks = _attacks_by_eps(options, method="at")
     chosen = select_device(device)

@@ -13,7 +13,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("blocks", "nasbench_at", "studies", "analysis")
 COMMANDS = Path("nasbench_at/commands")
-WITHOUT_TORCH = ("nasbench_at.networks.architecture", "nasbench_at.config", "nasbench_at.records")
+WITHOUT_TORCH = tuple(
+    f"nasbench_at.{name}"
+    for name in (
+        "networks.architecture",
+        "config",
+        "records",
+        "allowed_values",
+        "scalars",
+        "suggestions",
+        "evaluation_options",
+    )
+)
 
 # A package or module -> what nothing in it may import.
 FORBIDDEN = {

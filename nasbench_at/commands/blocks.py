@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import tyro
 
+from nasbench_at.allowed_values import Name
 from nasbench_at.commands.input_errors import bad_input
 
 __all__ = ["BlocksArguments", "run_blocks"]
@@ -21,8 +22,8 @@ class BlocksArguments:
         plugins: Python files that register blocks.
     """
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
-    plugins: tuple[str, ...] = ()
+    names: tyro.conf.Positional[tuple[Name, ...]] = ()
+    plugins: tuple[Name, ...] = ()
 
 
 def run_blocks(words: Sequence[str]) -> int:

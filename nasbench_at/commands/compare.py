@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tyro
 
+from nasbench_at.allowed_values import Name
 from nasbench_at.commands.input_errors import bad_input
 
 __all__ = ["CompareArguments", "run_compare"]
@@ -25,7 +26,7 @@ class CompareArguments:
 
     first: tyro.conf.Positional[Path]
     second: tyro.conf.Positional[Path]
-    attack: str = "pgd"
+    attack: Name = "pgd"
 
 
 def run_compare(words: Sequence[str]) -> int:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from nasbench_at.allowed_values import DataRoot, Device, ExistingFile, Name, NewFile
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.evaluation_options import EvaluationOptions
 
@@ -39,13 +40,13 @@ class EvaluateArguments(EvaluationOptions):
     """
 
     run: tyro.conf.Positional[Path | None] = None
-    model: str | None = None
-    weights: Path | None = None
-    data: str | None = None
+    model: Name | None = None
+    weights: Annotated[Path, ExistingFile()] | None = None
+    data: Name | None = None
     out: Path | None = None
-    figure: Path | None = None
-    data_root: Path | None = None
-    device: str = "auto"
+    figure: Annotated[Path, NewFile(FIGURE_SUFFIXES)] | None = None
+    data_root: DataRoot = None
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,9 +61,6 @@ class EvaluateArguments(EvaluationOptions):
                 raise ValueError(f"--{name} goes with --model, got {str(value)!r} with a run")
         if self.figure is not None and len(self.eps) < 2:
             raise ValueError(f"--figure goes with several --eps, got {len(self.eps)}")
-        if self.figure is not None and self.figure.suffix not in FIGURE_SUFFIXES:
-            allowed = ", ".join(FIGURE_SUFFIXES)
-            raise ValueError(f"--figure must end in {allowed}, got {str(self.figure)!r}")
 
     def options(self) -> EvaluationOptions:
         """Returns attacks and settings alone."""
@@ -98,8 +96,7 @@ def run_evaluate(words: Sequence[str]) -> int:
         from analysis.style import write_figure
 
         figure = arguments.figure or evaluation.path.with_name("robustness_curve.pdf")
-        with bad_input():
-            write_figure(draw_robustness_curve(compute_robustness_curve(record)), figure)
+        write_figure(draw_robustness_curve(compute_robustness_curve(record)), figure)
         stdout.print(f"curve drawn to {figure}", highlight=False, soft_wrap=True)
     # The last line is what scripts go on with: the run's folder, or a model's record.
     stdout.print(str(arguments.run or evaluation.path), highlight=False, soft_wrap=True)

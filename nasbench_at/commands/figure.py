@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from nasbench_at.allowed_values import Count, DataRoot, Device, Name, Range, Seed
 from nasbench_at.commands.evaluate import FIGURE_SUFFIXES
 from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
 
@@ -36,15 +37,15 @@ class FigureArguments:
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
     out: Path | None = None
-    attack: str = "pgd"
-    num_images: int | None = None
+    attack: Name = "pgd"
+    num_images: Count | None = None
     adversarial: bool = False
     form: Literal["contour", "surface", "line"] | None = None
-    points: int = 21
-    span: float = 1.0
-    seed: int = 0
-    device: str = "auto"
-    data_root: Path | None = None
+    points: Annotated[int, Range("[3, 10001]")] = 21
+    span: Annotated[float, Range("(0, inf)")] = 1.0
+    seed: Seed = 0
+    device: Device = "auto"
+    data_root: DataRoot = None
 
     def __post_init__(self) -> None:
         if self.out is not None and self.out.suffix not in FIGURE_SUFFIXES:

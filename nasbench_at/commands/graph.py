@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
+from nasbench_at.allowed_values import Name, NewFile, Range
 from nasbench_at.commands.input_errors import bad_input
-from nasbench_at.config import DS_NET_FIELDS, BlockOptions, Blocks, Counts, ModelOptions
+from nasbench_at.config import DS_NET_FIELDS, ModelOptions
+from nasbench_at.networks.architecture import (
+    BlockCopies,
+    BlockOptions,
+    Blocks,
+    InitChannels,
+    InputShape,
+    NumClasses,
+    NumModules,
+    WidenFactor,
+)
+from nasbench_at.suggestions import near_names
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -17,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["GraphArguments", "run_graph"]
 
 Graph: TypeAlias = "nx.DiGraph[str]"
+
+GRAPH_SUFFIXES = (".json", ".graphml", ".dot", ".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
@@ -40,20 +53,20 @@ class GraphArguments:
         out: Write the graph; the suffix decides: png, pdf, svg, graphml, json or dot.
     """
 
-    model: str = "ds_net"
+    model: Name = "ds_net"
     model_options: ModelOptions = field(default_factory=dict)
     blocks: Blocks = ("residual", "mbconv", "dense", "ada_rk")
-    num_modules: int = 15
-    init_channels: int = 20
-    widen_factor: int = 4
+    num_modules: NumModules = 15
+    init_channels: InitChannels = 20
+    widen_factor: WidenFactor = 4
     block_options: BlockOptions = field(default_factory=dict)
-    block_copies: Counts = field(default_factory=dict)
-    num_classes: int = 10
-    input_shape: tuple[int, int, int] = (3, 32, 32)
-    match_parameters: int | None = None
-    remove: tuple[str, ...] = ()
-    plugins: tuple[str, ...] = ()
-    out: Path | None = None
+    block_copies: BlockCopies = field(default_factory=dict)
+    num_classes: NumClasses = 10
+    input_shape: InputShape = (3, 32, 32)
+    match_parameters: Annotated[int, Range("[1, 1000000000000]")] | None = None
+    remove: tuple[Name, ...] = ()
+    plugins: tuple[Name, ...] = ()
+    out: Annotated[Path, NewFile(GRAPH_SUFFIXES)] | None = None
 
 
 def run_graph(words: Sequence[str]) -> int:
@@ -75,11 +88,8 @@ def run_graph(words: Sequence[str]) -> int:
         graph, description = (
             _lay_out(arguments) if arguments.model == "ds_net" else _find_graph(arguments)
         )
-        if arguments.out is not None:
-            try:
-                write_graph(graph, arguments.out)
-            except OSError as error:
-                raise ValueError(f"cannot write {str(arguments.out)!r}: {error.strerror}") from None
+    if arguments.out is not None:
+        write_graph(graph, arguments.out)
     stdout.print(description, highlight=False, soft_wrap=True)
     if arguments.out is not None:
         stdout.print(f"written to {arguments.out}", highlight=False, soft_wrap=True)
@@ -143,8 +153,8 @@ def _edit(graph: Graph, remove: Sequence[str]) -> Graph:
 
     for node in remove:
         if node not in graph:
-            near = difflib.get_close_matches(node, graph, n=3) or list(graph)[:5]
-            raise ValueError(f"the graph has no node {node!r}; there are {', '.join(near)}")
+            near = near_names(node, graph) or ", ".join(list(graph)[:5])
+            raise ValueError(f"the graph has no node {node!r}; there are {near}")
         graph.remove_node(node)
     validate_graph(graph)
     annotate_graph(graph)

@@ -1,13 +1,17 @@
-"""What a user sees of bad input and of warnings: one line each."""
+"""What a user sees of bad input, of warnings and of faults: one line each."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["BadInputError", "bad_input", "one_line_warnings"]
+from nasbench_at.allowed_values import hide_passwords
+
+__all__ = ["BadInputError", "bad_input", "describe_fault", "one_line_warnings"]
 
 
 class BadInputError(Exception):
@@ -30,8 +34,35 @@ def one_line_warnings() -> Iterator[None]:
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """Turns a ValueError raised while input is checked into :class:`BadInputError`."""
+    """Turns a ValueError raised while input is checked into :class:`BadInputError`.
+
+    Only checks belong inside. What is raised by the work after them is a fault, which leaves a
+    traceback: see :func:`describe_fault`.
+    """
     try:
         yield
     except ValueError as error:
-        raise BadInputError(" ".join(str(error).split())) from error
+        raise BadInputError(_one_line(error)) from error
+
+
+def describe_fault(error: BaseException) -> str:
+    """Writes an error's traceback to a new log file and returns a line that names both.
+
+    The log lies in the folder for temporary files; where that cannot be written, the traceback
+    goes to stderr. Passwords in URLs are left out of both.
+    """
+    text = hide_passwords("".join(traceback.format_exception(error)))
+    line = hide_passwords(f"{type(error).__name__}: {_one_line(error)}".rstrip(": "))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="nasbench-at-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+    except OSError:
+        sys.stderr.write(text)
+        return line
+    return f"{line}; traceback in {file.name}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import tyro
 
+from nasbench_at.allowed_values import Device, Name
 from nasbench_at.commands.input_errors import bad_input
+from nasbench_at.networks.architecture import InputShape, NumClasses
 
 __all__ = ["ModelsArguments", "run_models"]
 
@@ -24,11 +26,11 @@ class ModelsArguments:
         device: Where to measure it: auto, cpu, cuda or cuda:N.
     """
 
-    patterns: tyro.conf.Positional[tuple[str, ...]] = ()
-    num_classes: int = 10
-    input_shape: tuple[int, int, int] = (3, 32, 32)
+    patterns: tyro.conf.Positional[tuple[Name, ...]] = ()
+    num_classes: NumClasses = 10
+    input_shape: InputShape = (3, 32, 32)
     time: bool = False
-    device: str = "auto"
+    device: Device = "auto"
 
 
 def run_models(words: Sequence[str]) -> int:

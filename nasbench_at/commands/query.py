@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from nasbench_at.allowed_values import Count, Name
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config import ModelOptions
 
@@ -39,18 +40,16 @@ class QueryArguments:
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
     where: ModelOptions = field(default_factory=dict)
-    columns: tuple[str, ...] = ()
-    sort: str | None = None
+    columns: tuple[Name, ...] = ()
+    sort: Name | None = None
     summary: bool = False
-    top: int | None = None
+    top: Count | None = None
     out: Path | None = None
 
     def __post_init__(self) -> None:
         if self.out is not None and self.out.suffix not in OUT_SUFFIXES:
             allowed = f"{', '.join(OUT_SUFFIXES[:-1])} or {OUT_SUFFIXES[-1]}"
             raise ValueError(f"--out must end in {allowed}, got {str(self.out)!r}")
-        if self.top is not None and self.top < 1:
-            raise ValueError(f"--top must be at least 1, got {self.top}")
 
 
 def run_query(words: Sequence[str]) -> int:

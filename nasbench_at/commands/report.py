@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from nasbench_at.allowed_values import Count, DataRoot, Device, Range
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 
 __all__ = ["ReportArguments", "run_report"]
@@ -32,19 +34,16 @@ class ReportArguments:
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
     out: Path = Path("report.html")
     title: str = "Robustness of networks"
-    landscapes: int = 2
-    points: int = 21
-    num_images: int = 128
-    theory: int = 1
-    device: str = "auto"
-    data_root: Path | None = None
+    landscapes: Annotated[int, Range("[0, 1000000]")] = 2
+    points: Annotated[int, Range("[3, 10001]")] = 21
+    num_images: Count = 128
+    theory: Annotated[int, Range("[0, 1000000]")] = 1
+    device: Device = "auto"
+    data_root: DataRoot = None
 
     def __post_init__(self) -> None:
         if self.out.suffix != ".html":
             raise ValueError(f"--out must end in .html, got {str(self.out)!r}")
-        for name in ("landscapes", "theory"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must be at least 0, got {getattr(self, name)}")
 
 
 def run_report(words: Sequence[str]) -> int:

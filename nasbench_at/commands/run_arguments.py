@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
+from nasbench_at.allowed_values import DataRoot, Device, Distinct, Folder, InsteadOf, Seed
 from nasbench_at.config import RunConfig
 
 __all__ = ["RunArguments", "parse_run_flags"]
@@ -23,10 +24,10 @@ class RunArguments(RunConfig):
         device: auto, cpu, cuda or cuda:N.
     """
 
-    seeds: tuple[int, ...] = ()
-    runs_dir: Path = Path("runs")
-    data_root: Path | None = None
-    device: str = "auto"
+    seeds: Annotated[tuple[Seed, ...], Distinct(), InsteadOf("seed")] = ()
+    runs_dir: Annotated[Path, Folder()] = Path("runs")
+    data_root: DataRoot = None
+    device: Device = "auto"
 
     def config(self) -> RunConfig:
         """Returns the configuration alone."""

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from nasbench_at.allowed_values import Folder, Name, StorageUrl
 from nasbench_at.commands.input_errors import bad_input
 
 __all__ = [
@@ -36,9 +37,9 @@ class StudyArguments:
         storage: URL of its database; by default SQLite in the study's folder.
     """
 
-    name: tyro.conf.Positional[str | None] = None
-    runs_dir: Path = Path("runs")
-    storage: str | None = None
+    name: tyro.conf.Positional[Name | None] = None
+    runs_dir: Annotated[Path, Folder()] = Path("runs")
+    storage: StorageUrl | None = None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from nasbench_at.allowed_values import DataRoot, Device, Folder, Name, Range, StorageUrl
 from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
 from nasbench_at.commands.run_arguments import RunArguments
 from nasbench_at.config import RunConfig
+from nasbench_at.evaluation_options import AASamples, AttackNames
 
 __all__ = ["StudyRunArguments", "WorkerArguments", "run_study_run", "run_study_worker"]
 
@@ -39,21 +41,15 @@ class StudyRunArguments(RunArguments):
         print_sbatch: Train nothing: print a SLURM array script for the workers.
     """
 
-    name: str | None = None
-    workers: int = 1
-    storage: str | None = None
-    ranks: int = 1
-    attacks: tuple[str, ...] | None = None
-    aa_samples: int | str | None = None
+    name: Name | None = None
+    workers: Annotated[int, Range("[0, 10000]")] = 1
+    storage: StorageUrl | None = None
+    ranks: Annotated[int, Range("[1, 10000]")] = 1
+    attacks: AttackNames | None = None
+    aa_samples: AASamples | None = None
     any_code: bool = False
     dry_run: bool = False
     print_sbatch: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, lowest in (("workers", 0), ("ranks", 1)):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"--{name} must be at least {lowest}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -70,12 +66,12 @@ class WorkerArguments:
         any_code: Work although the study was begun with other code.
     """
 
-    name: tyro.conf.Positional[str]
-    runs_dir: Path = Path("runs")
-    storage: str | None = None
-    data_root: Path | None = None
-    device: str = "auto"
-    ranks: int = 1
+    name: tyro.conf.Positional[Name]
+    runs_dir: Annotated[Path, Folder()] = Path("runs")
+    storage: StorageUrl | None = None
+    data_root: DataRoot = None
+    device: Device = "auto"
+    ranks: Annotated[int, Range("[1, 10000]")] = 1
     any_code: bool = False
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from nasbench_at.allowed_values import Range
 from nasbench_at.commands.input_errors import bad_input
 
 __all__ = ["TableArguments", "run_table"]
@@ -25,7 +27,7 @@ class TableArguments:
         out: File to write: .md, .tex or .csv; without it the table is printed.
     """
 
-    number: tyro.conf.Positional[int]
+    number: tyro.conf.Positional[Annotated[int, Range("[1, 6]")]]
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
     out: Path | None = None
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from nasbench_at.allowed_values import Count, DataRoot, Device, Range, Seed
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 
 __all__ = ["TheoryArguments", "run_theory"]
@@ -27,11 +29,11 @@ class TheoryArguments:
     """
 
     run: tyro.conf.Positional[Path]
-    num_images: int = 64
-    num_batches: int = 10
-    seed: int = 0
-    device: str = "auto"
-    data_root: Path | None = None
+    num_images: Count = 64
+    num_batches: Annotated[int, Range("[2, 1000000]")] = 10
+    seed: Seed = 0
+    device: Device = "auto"
+    data_root: DataRoot = None
 
 
 def run_theory(words: Sequence[str]) -> int:

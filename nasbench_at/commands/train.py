@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nasbench_at.allowed_values import CheckpointMinutes
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.commands.run_arguments import RunArguments, parse_run_flags
 from nasbench_at.config import RunConfig
@@ -29,7 +30,7 @@ class TrainArguments(RunArguments):
         print_sbatch: Train nothing: print a SLURM script that runs this command.
     """
 
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: CheckpointMinutes = 5.0
     dry_run: bool = False
     print_sbatch: bool = False
 
@@ -87,10 +88,11 @@ def _train_one(arguments: TrainArguments, config: RunConfig, distribution: Distr
 
 def _show_estimate(arguments: TrainArguments) -> int:
     from nasbench_at.console import show_estimate
-    from nasbench_at.jobs import estimate
+    from nasbench_at.jobs import prepare_estimate
 
-    with bad_input():
-        show_estimate(
-            estimate(arguments.config(), data_root=arguments.data_root, device=arguments.device)
+    with bad_input(), one_line_warnings():
+        prepared = prepare_estimate(
+            arguments.config(), data_root=arguments.data_root, device=arguments.device
         )
+    show_estimate(prepared.run())
     return 0

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeAlias, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Annotated, Any, Literal, TypeAlias
+
+from nasbench_at.allowed_values import Name, Range, check_fields, check_value
 
 __all__ = [
     "INIT_PARAMETERS",
+    "NAMED_DS_NETS",
     "Architecture",
     "AttentionInit",
     "AttentionMode",
     "AttentionSpec",
+    "BlockCopies",
+    "BlockOptions",
+    "Blocks",
+    "InitChannels",
+    "InputShape",
+    "Keep",
+    "NumClasses",
+    "NumModules",
+    "Parameters",
     "Recipe",
+    "Weights",
+    "WidenFactor",
 ]
 
 AttentionMode = Literal["learned", "fixed"]
@@ -23,7 +36,18 @@ AttentionInit = Literal[
     "normal", "uniform", "log_normal", "exponential", "geometric", "equal", "trained", "given"
 ]
 Recipe = Literal["paper", "authors"]
-Matrix: TypeAlias = tuple[tuple[float, ...], ...]
+Blocks = tuple[Name, ...] | tuple[tuple[Name, ...], ...]
+BlockOptions = Mapping[str, Mapping[str, Any]]
+BlockCopies = Mapping[str, Annotated[int, Range("[1, 100]")]]
+Parameters = Mapping[str, float]
+Weights: TypeAlias = tuple[tuple[float, ...], ...] | None
+Keep: TypeAlias = tuple[tuple[Annotated[int, Range("[0, inf)")], ...], ...] | None
+NumModules = Annotated[int, Range("[3, 1000]")]
+InitChannels = Annotated[int, Range("[1, 100000]")]
+WidenFactor = Annotated[int, Range("[1, 100]")]
+NumClasses = Annotated[int, Range("[2, 1000000]")]
+_Size = Annotated[int, Range("[1, 100000]")]
+InputShape = tuple[_Size, _Size, _Size]
 
 INIT_PARAMETERS: Mapping[Recipe, Mapping[AttentionInit, Mapping[str, float]]] = {
     "paper": {
@@ -43,14 +67,14 @@ INIT_PARAMETERS: Mapping[Recipe, Mapping[AttentionInit, Mapping[str, float]]] = 
 }
 """Distributions of the initial logits: as printed in Sec. 4.4, and as in the authors' code."""
 
-_PARAMETER_RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
-    "scale": ("be finite", lambda v: True),
-    "mean": ("be finite", lambda v: True),
-    "std": ("be at least 0", lambda v: v >= 0),
-    "low": ("be finite", lambda v: True),
-    "high": ("be finite", lambda v: True),
-    "rate": ("be positive", lambda v: v > 0),
-    "p": ("lie in (0, 1)", lambda v: 0 < v < 1),
+_PARAMETER_TYPES: Mapping[str, Any] = {
+    "scale": Annotated[float, Range("[0, inf)")],
+    "mean": float,
+    "std": Annotated[float, Range("[0, inf)")],
+    "low": float,
+    "high": float,
+    "rate": Annotated[float, Range("(0, inf)")],
+    "p": Annotated[float, Range("(0, 1)")],
 }
 
 TRAINED_BLOCKS = ("residual", "mbconv", "dense", "ada_rk")
@@ -68,7 +92,8 @@ class AttentionSpec:
             ``given`` (``weights``).
         recipe: Whose parameters the distribution has, the paper's or the authors' code's.
         parameters: Overrides of those parameters by name, ``scale`` among them.
-        weights: For ``given``: a row a module, a column a block, each row summing to 1.
+        weights: For ``given``: a row a module, a weight a block, each row summing to 1. Rows of
+            modules with different block sets differ in length.
         keep: Per module, the columns that take part; the others have weight zero and are not
             computed. None keeps all.
 
@@ -79,14 +104,12 @@ class AttentionSpec:
     mode: AttentionMode = "learned"
     init: AttentionInit = "normal"
     recipe: Recipe = "paper"
-    parameters: Mapping[str, float] = field(default_factory=dict)
-    weights: Matrix | None = None
-    keep: tuple[tuple[int, ...], ...] | None = None
+    parameters: Parameters = field(default_factory=dict)
+    weights: Weights = None
+    keep: Keep = None
 
     def __post_init__(self) -> None:
-        _require_choice("attention mode", self.mode, get_args(AttentionMode))
-        _require_choice("attention init", self.init, get_args(AttentionInit))
-        _require_choice("recipe", self.recipe, get_args(Recipe))
+        check_fields(self)
         known = INIT_PARAMETERS[self.recipe].get(self.init, {})
         for name in self.parameters:
             _require_choice(f"parameter of attention init {self.init!r}", name, tuple(known))
@@ -95,33 +118,22 @@ class AttentionSpec:
                 "attention weights go with init 'given', and only with it; got init "
                 f"{self.init!r} and weights {self.weights!r}"
             )
-        # 1 and 1.0 are one specification, so they must be one text and one hash.
-        numbers = {name: float(value) for name, value in self.parameters.items()}
-        object.__setattr__(self, "parameters", numbers)
         self._check_parameters()
-        if self.weights is not None:
-            rows = tuple(tuple(float(weight) for weight in row) for row in self.weights)
-            object.__setattr__(self, "weights", rows)
-            self._check_weights()
+        self._check_weights()
         if self.keep is not None:
             object.__setattr__(self, "keep", tuple(tuple(sorted(set(row))) for row in self.keep))
 
     def _check_parameters(self) -> None:
         values = self.resolved_parameters()
         for name, value in values.items():
-            allowed, holds = _PARAMETER_RANGES[name]
-            if not (math.isfinite(value) and holds(value)):
-                raise ValueError(
-                    f"{name} of attention init {self.init!r} must {allowed}, got {value!r}"
-                )
+            what = f"{name} of attention init {self.init!r}"
+            check_value(what, _PARAMETER_TYPES[name], value)
         if values.get("low", 0.0) > values.get("high", 0.0):
             raise ValueError(f"low must be at most high, got {values['low']} and {values['high']}")
 
     def _check_weights(self) -> None:
-        assert self.weights is not None
-        for i, row in enumerate(self.weights):
-            # Written so that a nan is refused too.
-            if not (min(row, default=-1.0) >= 0 and abs(sum(row) - 1) <= 1e-4):
+        for i, row in enumerate(self.weights or ()):
+            if min(row, default=-1.0) < 0 or abs(sum(row) - 1) > 1e-4:
                 raise ValueError(
                     f"attention weights of module {i} must be at least 0 and sum to 1, got {row}"
                 )
@@ -158,43 +170,24 @@ class Architecture:
         ValueError: If a value is outside its range; the message names it.
     """
 
-    blocks: tuple[str, ...] | tuple[tuple[str, ...], ...] = (
-        "residual",
-        "mbconv",
-        "dense",
-        "ada_rk",
-    )
-    num_modules: int = 15
-    init_channels: int = 20
-    widen_factor: int = 4
-    num_classes: int = 10
-    input_shape: tuple[int, int, int] = (3, 32, 32)
-    block_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    block_copies: Mapping[str, int] = field(default_factory=dict)
+    blocks: Blocks = ("residual", "mbconv", "dense", "ada_rk")
+    num_modules: NumModules = 15
+    init_channels: InitChannels = 20
+    widen_factor: WidenFactor = 4
+    num_classes: NumClasses = 10
+    input_shape: InputShape = (3, 32, 32)
+    block_options: BlockOptions = field(default_factory=dict)
+    block_copies: BlockCopies = field(default_factory=dict)
     attention: AttentionSpec = field(default_factory=AttentionSpec)
 
     def __post_init__(self) -> None:
-        for name, lowest in (
-            ("num_modules", 3),
-            ("init_channels", 1),
-            ("widen_factor", 1),
-            ("num_classes", 2),
-        ):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise ValueError(
-                "input_shape must be three positive numbers (channels, height, width), got "
-                f"{self.input_shape}"
-            )
+        check_fields(self)
         self._normalise()
         self._check_blocks()
 
     def _normalise(self) -> None:
         """Gives equal networks equal fields, whatever sequence and mapping types came in."""
-        if isinstance(self.blocks, str):
-            raise ValueError(f"blocks must be a tuple of names, got the text {self.blocks!r}")
-        blocks = tuple(row if isinstance(row, str) else tuple(row) for row in self.blocks)
+        blocks = self.blocks
         if blocks and all(row == blocks[0] and not isinstance(row, str) for row in blocks):
             # One set for all modules is written once, if there is one for each of them.
             blocks = blocks[0] if len(blocks) == self.num_modules else blocks  # type: ignore[assignment]
@@ -204,7 +197,6 @@ class Architecture:
             ("blocks", blocks),
             ("block_options", options),
             ("block_copies", copies),
-            ("input_shape", tuple(self.input_shape)),
         ):
             object.__setattr__(self, name, value)
 
@@ -227,9 +219,6 @@ class Architecture:
         for what, names in (("options", self.block_options), ("copies", self.block_copies)):
             for name in names:
                 _require_choice(f"block with {what}", name, tuple(sorted(used)))
-        for name, count in self.block_copies.items():
-            if count < 1:
-                raise ValueError(f"block_copies of {name!r} must be at least 1, got {count}")
 
     def _check_attention(self) -> None:
         """Checks what fixed matrices must have in common with the blocks."""
@@ -241,14 +230,43 @@ class Architecture:
                         f"{', '.join(TRAINED_BLOCKS)}; got {self.num_modules} modules, module {i} "
                         f"of {', '.join(row)}"
                     )
-        for i, (row, weights) in enumerate(
-            zip(self.module_blocks, self.attention.weights or (), strict=False)
-        ):
-            if any(weight > 0 for weight in weights[len(row) :]):
+        for what, rows in (("weights", self.attention.weights), ("keep", self.attention.keep)):
+            if rows is not None and len(rows) != self.num_modules:
                 raise ValueError(
-                    f"attention weights of module {i} weigh more than its {len(row)} blocks: "
-                    f"{weights}"
+                    f"attention {what} must have a row for each of {self.num_modules} modules, got "
+                    f"{len(rows)}"
                 )
+        self._fit_weights()
+        self._check_kept()
+
+    def _fit_weights(self) -> None:
+        """Leaves a weight a block, so that equal networks have equal rows."""
+        if self.attention.weights is None:
+            return
+        rows = []
+        for i, (blocks, row) in enumerate(
+            zip(self.module_blocks, self.attention.weights, strict=True)
+        ):
+            if len(row) < len(blocks) or any(row[len(blocks) :]):
+                raise ValueError(
+                    f"attention weights of module {i} must be one for each of its {len(blocks)} "
+                    f"blocks, got {row}"
+                )
+            rows.append(row[: len(blocks)])
+        object.__setattr__(self, "attention", replace(self.attention, weights=tuple(rows)))
+
+    def _check_kept(self) -> None:
+        weights = self.attention.weights
+        for i, (blocks, kept) in enumerate(
+            zip(self.module_blocks, self.attention.keep or (), strict=False)
+        ):
+            if not kept or kept[-1] >= len(blocks):
+                raise ValueError(
+                    f"attention keep of module {i} must be some of its columns "
+                    f"0..{len(blocks) - 1}, got {kept}"
+                )
+            if weights is not None and not any(weights[i][column] for column in kept):
+                raise ValueError(f"no block of module {i} is left with a positive weight")
 
     @property
     def module_blocks(self) -> tuple[tuple[str, ...], ...]:
@@ -317,3 +335,19 @@ def _require_keys(what: str, data: Mapping[str, Any], kind: type) -> None:
 def _require_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{what} must be one of {', '.join(allowed) or 'none'}, got {value!r}")
+
+
+_V1 = TRAINED_BLOCKS
+_V2 = ("residual", "mbconv", "resnext", "dla_tree")
+_EQUAL = AttentionSpec(mode="fixed", init="equal")
+
+NAMED_DS_NETS: Mapping[str, Architecture] = {
+    "ds_net_4": Architecture(_V1),
+    "ds_net_6": Architecture(_V1, widen_factor=6),
+    "ds_net_4_v2": Architecture(_V2),
+    "ds_net_6_v2": Architecture(_V2, widen_factor=6),
+    "ds_net_4_fixed": Architecture(_V1, attention=_EQUAL),
+    **{f"ds_net_4_same_{name}": Architecture((name,) * 4, attention=_EQUAL) for name in _V1},
+    "tiny_ds_net": Architecture(_V1, num_modules=3, init_channels=8, widen_factor=2),
+}
+"""The paper's own networks by name, and a tiny one; a run of one is a run of its fields."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 import torch
@@ -57,7 +57,7 @@ class Attention(nn.Module):
             if spec.keep is not None:
                 _require_rows("attention keep", len(spec.keep), len(slots))
                 mask &= _mask_of(spec.keep, num_columns)
-            logits = _initial_logits(spec, len(slots), num_columns)
+            logits = _initial_logits(spec, slots, num_columns)
         mask &= logits.isfinite()
         for i, row in enumerate(mask):
             if not row.any():
@@ -85,18 +85,15 @@ def _mask_of(slots: Sequence[Sequence[int]], num_columns: int) -> Tensor:
     return mask
 
 
-def _initial_logits(spec: AttentionSpec, num_modules: int, num_columns: int) -> Tensor:
+def _initial_logits(
+    spec: AttentionSpec, slots: Sequence[Sequence[int]], num_columns: int
+) -> Tensor:
     """Draws or reads the logits; −inf stands for a weight of zero."""
-    logits = torch.zeros(num_modules, num_columns)
     if spec.init in ("trained", "given"):
-        logits = from_trained() if spec.weights is None else torch.tensor(spec.weights).log()
-        _require_rows(f"attention init {spec.init!r}", len(logits), num_modules)
-        if logits.shape[1] != num_columns:
-            raise ValueError(
-                f"attention init {spec.init!r} has {logits.shape[1]} columns, the network's "
-                f"largest module {num_columns} blocks"
-            )
-        return logits
+        rows = from_trained() if spec.weights is None else _logs_of(spec.weights)
+        _require_rows(f"attention init {spec.init!r}", len(rows), len(slots))
+        return _pad_rows(spec.init, rows, slots, num_columns)
+    logits = torch.zeros(len(slots), num_columns)
     values = spec.resolved_parameters()
     match spec.init:
         case "normal":
@@ -110,6 +107,25 @@ def _initial_logits(spec: AttentionSpec, num_modules: int, num_columns: int) -> 
         case "geometric":
             logits.geometric_(values["p"])
     return logits * values.get("scale", 1.0)
+
+
+def _logs_of(weights: Sequence[Sequence[float]]) -> list[Tensor]:
+    return [torch.tensor(row).log() for row in weights]
+
+
+def _pad_rows(
+    init: str, rows: Iterable[Tensor], slots: Sequence[Sequence[int]], num_columns: int
+) -> Tensor:
+    """Modules with fewer blocks than the largest have shorter rows."""
+    logits = torch.full((len(slots), num_columns), -torch.inf)
+    for i, (row, columns) in enumerate(zip(rows, slots, strict=True)):
+        if not max(columns) < len(row) <= num_columns:
+            raise ValueError(
+                f"attention init {init!r} has {len(row)} columns in module {i}, which needs "
+                f"{max(columns) + 1} of at most {num_columns}"
+            )
+        logits[i, : len(row)] = row
+    return logits
 
 
 def _require_rows(what: str, num_rows: int, num_modules: int) -> None:

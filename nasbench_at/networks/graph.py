@@ -18,13 +18,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import networkx as nx
 import torch
 from torch import nn
 
 from blocks import ReductionBlock, block_info, create_block
+from nasbench_at.allowed_values import Range, check_value
 from nasbench_at.networks.architecture import Architecture
 from nasbench_at.networks.flops import FlopCounter
 
@@ -382,11 +383,13 @@ def match_parameters(architecture: Architecture, target: int) -> Architecture:
         The architecture with the width closest to the target; of two equally close, the narrower.
 
     Raises:
-        ValueError: If even the narrowest network has more than twice as many parameters.
+        ValueError: If the target is no whole number above 0, or even the narrowest network has
+            more than twice as many parameters.
 
     Reference:
         Sec. 4.5 of the paper keeps the parameters level this way, without saying which widths.
     """
+    target = check_value("target", Annotated[int, Range("[1, inf)")], target)
 
     @cache
     def count(width: int) -> int:

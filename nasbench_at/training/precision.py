@@ -14,7 +14,7 @@ __all__ = ["MixedPrecision", "check_precision"]
 _DTYPES: Mapping[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
-    "o1-paper": torch.float16,
+    "fp16_unscaled": torch.float16,
 }
 
 
@@ -22,7 +22,7 @@ _DTYPES: Mapping[Precision, torch.dtype] = {
 class MixedPrecision:
     """The autocast context and the loss scaler of a precision.
 
-    ``o1-paper`` is what the DS-Net authors ran with apex at O1: fp16 where autocast allows, no
+    ``fp16_unscaled`` is what the DS-Net authors ran with apex at O1: fp16 where autocast allows, no
     loss scaling, and the sigmoid in float32 (which the squeeze-excite gate always is). apex's lists
     of half-precision operations and autocast's are not identical. Attacks add their objective up
     over the batch, so that unscaled half-precision gradients keep their sign.
@@ -64,5 +64,5 @@ def check_precision(name: Precision, device: torch.device) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"precision {name!r} does not work on this {device.type}: {reason}; use bf16 or off"
+            f"precision {name!r} does not work on this {device.type}: {reason}; use bf16 or fp32"
         ) from None

@@ -39,7 +39,7 @@ def make_run(
             "commit": "0123456789ab",
             "device": "cpu",
             "nasbench_at": "0.1.0",
-            "precision": "off",
+            "precision": "fp32",
             "data_fingerprint": resolved.data,
             "train_seconds": 61.0,
         },

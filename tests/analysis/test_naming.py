@@ -49,7 +49,7 @@ def test_registered_shapes_are_those_of_the_networks(name, monkeypatch):
         ({"model": "robnet", "model_options": {"cells": 3}}, "robnet, cells 3"),
         (
             {"model": "ds_net_4", "model_options": {"init_channels": 8}},
-            "ds_net_4, init_channels 8",
+            "DS-Net of residual + mbconv + dense + ada_rk, 15 modules of 8 channels, k = 4",
         ),
         (
             {"blocks": ("residual",), "num_modules": 3},

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -148,27 +149,74 @@ def test_help_loads_no_torch(words):
         ),
         (["graph", "--blocks", "residul"], "unknown block 'residul'"),
         (["graph", "--blocks"], "blocks must name at least one block, got an empty set"),
-        (["graph", "--num-modules", "2"], "num_modules must be at least 3, got 2"),
-        ([*GRAPH, "--remove", "module1.dense"], "the graph has no node 'module1.dense'; there are"),
+        (
+            ["graph", "--num-modules", "2"],
+            "num_modules must be a whole number from 3",
+        ),
+        (
+            [*GRAPH, "--remove", "module1.dense"],
+            "the graph has no node 'module1.dense'; there are 'module01.dense'",
+        ),
         ([*GRAPH, "--remove", "stem"], "stem"),
-        ([*GRAPH, "--out", "graph.txt"], "got suffix '.txt' of 'graph.txt'"),
-        ([*GRAPH, "--input-shape", "3", "0", "8"], "input_shape must be three positive numbers"),
+        ([*GRAPH, "--out", "graph.txt"], "or .svg, in an existing folder, got 'graph.txt'"),
+        ([*GRAPH, "--input-shape", "3", "0", "8"], "input_shape must be 3 whole numbers from 1"),
         (["evaluate", "runs/none"], "'runs/none' is no run folder: it holds no config.yaml"),
         (train_words(blocks=("residul",)), "unknown block 'residul'"),
         (train_words(blocks=()), "blocks must name at least one block, got an empty set"),
         (train_words(data="digit"), "unknown data set 'digit'; did you mean 'digits'?"),
-        (train_words(num_modules=2), "num_modules must be at least 3, got 2"),
-        (train_words("--eps", "2"), "eps must lie in [0, 1] (pixel scale; divide by 255), got 2.0"),
-        (train_words("--eps", "-0.1"), "eps must lie in [0, 1]"),
-        (train_words(epochs=0), "epochs must be at least 1, got 0"),
+        (train_words(num_modules=2), "num_modules must be a whole number from 3"),
+        (
+            train_words("--eps", "2"),
+            "eps must be a number in [0, 1] (pixel scale; divide by 255), got 2",
+        ),
+        (train_words("--eps", "-0.1"), "eps must be a number in [0, 1]"),
+        (train_words(epochs=0), "epochs must be a whole number from 1 to 100000, got 0"),
         (train_words("--method", "atx"), "method 'atx'"),
-        (train_words("--milestones", "5", "3"), "milestones must be at least 1 and in order"),
+        (train_words("--milestones", "5", "3"), "milestones must be a list of whole numbers of at"),
         (train_words("--block-options", "residual.nrm=1"), "block 'residual' has no option 'nrm'"),
         (train_words("--block-options", "dense.growth=2"), "dense"),
         (train_words("--plugins", "nope.py"), "existing .py file, got 'nope.py'"),
         (train_words("--device", "tpu"), "device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         (train_words("--config", "nope.yaml"), "cannot read configuration 'nope.yaml'"),
         (train_words("--config"), "--config needs the path of a YAML file"),
+        (train_words("--lr", "inf"), "lr must be a number above 0, got 'inf'"),
+        (
+            train_words("--weight-decay", ".inf"),
+            "weight_decay must be a number of at least 0, got ",
+        ),
+        (
+            train_words("--warmup-epochs", "50"),
+            "warmup_epochs must be at most the number of",
+        ),
+        (train_words("--checkpoint-minutes", "-1"), "checkpoint_minutes must be a number of at l"),
+        (train_words("--checkpoint-minutes", "nan"), "checkpoint_minutes must be a number of at l"),
+        (train_words("--runs-dir", ""), "runs_dir must be a folder, got ''"),
+        (train_words("--runs-dir", "/dev/null"), "runs_dir must be a folder, got '/dev/null'"),
+        (
+            train_words("--seed", "0", "--seeds", "1", "2"),
+            "seeds does not go with seed, got 1 2",
+        ),
+        (train_words("--seeds", "1", "1"), "seeds must be a list of whole numbers from 0 to 4294"),
+        (train_words("--lr", "1e400"), "lr must be a number above 0, got '1e400'"),
+        (train_words("--lr", "true"), "lr must be a number above 0, got 'true'"),
+        (train_words("--lr", "["), "lr must be a number above 0, got '['"),
+        (train_words("--model-options", "a=["), "model_options cannot be read from 'a=['"),
+        (train_words("--augment", "maybe"), "augment must be true or false, got 'maybe'"),
+        (
+            train_words("--attack-steps", "99999999999999999999", "--dry-run"),
+            "attack_steps must be a whole number from 1 to 10000, got 99999999999999999999",
+        ),
+        (
+            ["evaluate", "--model", "tiny_wrn", "--data", "cifar10", "--weights", "no.pt"],
+            "weights must be an existing file, got 'no.pt'",
+        ),
+        (["theory", "runs", "--num-images", "0"], "num_images must be a whole number from 1"),
+        (["theory", "runs", "--num-batches", "0"], "num_batches must be a whole number from 2"),
+        (["query", ""], "paths must be a list of paths, got ('',)"),
+        (
+            ["study", "run", "block_space", "--dry-run", "--storage", "mysql://me:secret@x"],
+            "storage must be a URL of sqlite or postgresql, got 'mysql://me:***@x'",
+        ),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
@@ -180,15 +228,20 @@ def test_bad_input_is_one_line_that_names_it(words, message, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (train_words("--epoch", "3"), "Unrecognized options: --epoch, 3; did you mean --epochs?"),
-        (train_words("--epochs", "many"), "Error parsing --epochs: .* from ['many']"),
+        (train_words("--epoch", "3"), "unknown flag '--epoch'; did you mean '--epochs' or .*?"),
+        (
+            train_words("--epochs", "many"),
+            "epochs must be a whole number from 1 to 100000, got 'many'",
+        ),
+        (train_words("--zzz", "3"), "unknown flag '--zzz'; see --help"),
+        (train_words("--epochs", "3", "4"), "unexpected word '4'"),
         (
             train_words("--recipe", "ours"),
-            "invalid choice 'ours' for argument '--recipe'. Expected one of ('paper', 'authors')",
+            "recipe must be one of paper, authors, got 'ours'",
         ),
         (
             train_words("--block-options", "norm"),
-            "Error parsing --block-options: must be written NAME.OPTION=VALUE, got norm",
+            "block_options must be written NAME.OPTION=VALUE, got 'norm'",
         ),
         (["compare"], "Missing from nasbench-at compare: PATH .*(required)"),
     ],
@@ -225,8 +278,8 @@ def test_graph_into_a_missing_folder_is_bad_input(capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epsilon: 0.1", "unknown configuration key 'epsilon'; did you mean precision or eps?"),
-        ("eps: 8", "eps must lie in [0, 1]"),
+        ("epsilon: 0.1", "unknown configuration key 'epsilon'; did you mean 'precision' or 'eps'?"),
+        ("eps: 8", "eps must be a number in [0, 1]"),
         ("eps: [", "cannot read configuration 'broken.yaml'"),
         ("", "must be a mapping, got None"),
     ],
@@ -241,7 +294,8 @@ def test_bad_configuration_file_is_one_line(text, message, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--attacks", "pdg"], "attack must be one of fgsm, pgd, cw, aa, apgd-ce, "),
+        (["--attacks", "pdg"], "square, got ('pdg',); did you mean 'pgd'?"),
+        (["--aa-samples", "-1"], "aa_samples must be a whole number of at least 1 or a percentage"),
         (["--eps", "8"], "eps must"),
         (["--aa-samples", "99"], "aa_samples must lie in 1..24, got 99"),
         (["--device", "tpu"], "device must be"),
@@ -286,7 +340,7 @@ def test_run_of_another_configuration_is_refused_and_left_as_it_is(run, capsys):
 def test_unwritable_folder_is_one_line(capsys):
     Path("file").write_text("")
     line = refused(train_words("--runs-dir", "file/runs"), capsys)
-    assert "cannot write to run folder 'file/runs/" in line
+    assert "runs_dir must be a folder, got 'file/runs'" in line
 
 
 def test_second_process_on_a_run_is_bad_input(run, capsys):
@@ -297,6 +351,46 @@ def test_second_process_on_a_run_is_bad_input(run, capsys):
 def test_loss_that_is_not_finite_is_one_line(capsys):
     assert main(train_words("--lr", "1e38")) == 1
     assert "loss" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_fault_is_one_line_that_names_the_log_with_its_traceback(monkeypatch, tmp_path, capsys):
+    def fail(words):
+        raise ValueError("no connection to\npostgresql://me:secret@host/db")
+
+    monkeypatch.setitem(COMMANDS, "train", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert main(["train"]) == 1
+    (log,) = tmp_path.glob("nasbench-at-*.log")
+    expected = "nasbench-at: ValueError: no connection to postgresql://me:***@host/db; traceback in"
+    assert capsys.readouterr().err == f"{expected} {log}\n"
+    assert "Traceback" in log.read_text()
+    assert "in fail" in log.read_text()
+    assert "secret" not in log.read_text()
+
+
+def test_fault_without_a_place_for_its_log_shows_the_traceback(monkeypatch, tmp_path, capsys):
+    def fail(words):
+        raise KeyError("row")
+
+    monkeypatch.setitem(COMMANDS, "train", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert main(["train"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.endswith("nasbench-at: KeyError: 'row'\n")
+
+
+def test_value_error_after_the_checks_is_a_fault(run, capsys, monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise ValueError("not broadcastable")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("nasbench_at.run_evaluation.PreparedEvaluation.run", fail)
+    assert main(["evaluate", str(run), "--attacks", "fgsm", "--device", "cpu"]) == 1
+    assert "ValueError: not broadcastable; traceback in" in capsys.readouterr().err
+    monkeypatch.setattr("nasbench_at.jobs.PreparedEstimate.run", fail)
+    assert main(train_words("--dry-run")) == 1
+    assert "ValueError: not broadcastable; traceback in" in capsys.readouterr().err
 
 
 # --- blocks and graph

@@ -24,12 +24,15 @@ def _own_folder(tmp_path, monkeypatch) -> None:
         (["figure", "attention", "none"], "'none' is no folder of runs"),
         (["figure", "attention", "empty"], "there is no run in empty"),
         (["figure", "block-space", "empty"], "block"),
-        (["table", "7"], "table must be one of 1 to 6, got 7"),
+        (["table", "7"], "number must be a whole number from 1 to 6, got 7"),
         (["table", "2", "empty"], "Table 2 needs evaluated runs of"),
         (["table", "2", "--out", "a.doc"], "--out must end in .md, .tex, .csv, got 'a.doc'"),
         (["report", "empty"], "there is no run in 'empty'"),
         (["report", "--out", "a.pdf"], "--out must end in .html, got 'a.pdf'"),
-        (["report", "--landscapes", "-1"], "--landscapes must be at least 0, got -1"),
+        (
+            ["report", "--landscapes", "-1"],
+            "landscapes must be a whole number from 0",
+        ),
     ],
 )
 def test_bad_input_is_a_line(words, message, capsys):

@@ -83,7 +83,7 @@ def test_summary_counts_seeds(capsys):
         (["--where", "methd=at"], "no configuration key 'methd'; known: blocks, eps, method"),
         (["--sort", "accuracy"], "no column 'accuracy'; there are run_id"),
         (["--columns", "run"], "no column 'run'"),
-        (["--top", "0"], "--top must be at least 1, got 0"),
+        (["--top", "0"], "top must be a whole number from 1 to 1000000, got 0"),
         (
             ["--out", "table.xls"],
             "--out must end in .csv, .tex, .jsonl or .parquet, got 'table.xls'",

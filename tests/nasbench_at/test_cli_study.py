@@ -64,9 +64,15 @@ def test_help_of_a_recipe_shows_its_own_flags_and_those_of_training(capsys):
         (["run"], "study run needs a recipe: block-space, "),
         (["run", "blok-space"], "unknown recipe 'blok-space'; did you mean 'block-space'?"),
         (["run", "block-space", "--sizes", "7"], "sizes must lie in 1..4, got 7"),
-        (["run", "block-space", "--workers", "-1"], "--workers must be at least 0, got -1"),
+        (
+            ["run", "block-space", "--workers", "-1"],
+            "workers must be a whole number",
+        ),
         (["run", "block-space", "--name", "a/b"], "must be letters, digits, '.', '_' and '-'"),
-        (["run", "block-space", "--attacks", "pdg"], "attacks must be some of fgsm, pgd, cw, aa"),
+        (
+            ["run", "block-space", "--attacks", "pdg"],
+            "attacks must be a list of",
+        ),
         (["run", "block-space", "--max-parameters", "50"], "no width meets 50 parameters"),
         (["run", "block-space", "--epoch", "3"], "--epochs"),
         (["run", "pruning"], "pruning needs at least one parent"),

@@ -148,7 +148,7 @@ def test_batch_script_runs_the_command_it_was_asked_with(capsys, tmp_path):
         (words(batch_size=145), "batch_size must be at most the number of training images, 144"),
         (words("--optimizer-impl", "apex"), "NVIDIA apex is not on PyPI: build it from"),
         (words("--awp-gamma", "0.01", "--accumulation-steps", "2"), "awp_gamma needs a batch in"),
-        (words("--ema-decay", "1"), "ema_decay must lie in [0, 1), got 1.0"),
+        (words("--ema-decay", "1"), "ema_decay must be a number in [0, 1), got 1"),
         (published("cifar10", "nowhere"), "nowhere"),
         (published("svhn", "nowhere"), "nowhere"),
     ],

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from nasbench_at import RunConfig
-from nasbench_at.config import config_from_mapping, dump_config, load_config
+from nasbench_at.config import DS_NET_FIELDS, config_from_mapping, dump_config, load_config
+from nasbench_at.networks.architecture import NAMED_DS_NETS
 from nasbench_at.presets import resolve
 
 from .conftest import one_line
@@ -54,38 +55,73 @@ FULL = RunConfig(
 )
 
 
+NAN, INF = float("nan"), float("inf")
+RADIUS = "a number in [0, 1] (pixel scale; divide by 255)"
+# What each kind of field may hold, and values that it may not.
+NOT_ALLOWED = {
+    "validation_fraction": ("a number in (0, 1)", [0, 1.0, NAN, None]),
+    "eps": (RADIUS, [-0.1, 8.0, NAN, 10**400, "0.1", True]),
+    "step_size": ("a number above 0", [0.0, INF]),
+    "attack_steps": ("a whole number from 1 to 10000", [0, 10**20, 2.5]),
+    "attack_start": ("one of uniform, normal, none", ["gauss"]),
+    "attack_noise": ("a number of at least 0", [-1e-3]),
+    "beta": ("a number of at least 0", [INF]),
+    "awp_gamma": ("a number of at least 0", [INF]),
+    "ema_decay": ("a number in [0, 1)", [1]),
+    "epochs": ("a whole number from 1 to 100000", [0, 1.5, True, "3"]),
+    "batch_size": ("a whole number from 2 to 1000000 (BatchNorm needs two images)", [1]),
+    "lr": ("a number above 0", [0.0, INF]),
+    "lr_schedule": ("one of milestones, cyclic", ["cosine"]),
+    "momentum": ("a number in [0, 1)", [1.0, -0.1]),
+    "weight_decay": ("a number of at least 0", [-5e-4, INF]),
+    "milestones": ("a list of whole numbers of at least 1, in order", [(9, 3), (0, 3), 5, (1.5,)]),
+    "milestone_factors": ("a list of numbers above 0", [(0.0,)]),
+    "tau_milestones": ("a list of whole numbers of at least 1, in order", [(5, 2)]),
+    "attention_lr": ("a number above 0", [0.0]),
+    "attention_weight_decay": ("a number of at least 0", [-1.0]),
+    "attention_betas": ("2 numbers in [0, 1)", [(0.9, 1.0), (0.9,)]),
+    "attention_parameters": ("a mapping of names to numbers", [{"scale": INF}, 5]),
+    "attention": ("one of learned, fixed", ["soft"]),
+    "recipe": ("one of paper, authors", ["ours", None]),
+    "select_on": ("one of validation, test", ["tset"]),
+    "precision": ("one of fp32, bf16, fp16, fp16_unscaled", ["fp12", "off", False]),
+    "optimizer_impl": ("one of torch, fused, apex", ["fusd"]),
+    "num_modules": ("a whole number from 3 to 1000", [2, 10**9]),
+    "init_channels": ("a whole number from 1 to 100000", [0, 2.5]),
+    "widen_factor": ("a whole number from 1 to 100", [0]),
+    "blocks": ("a list of names or a list of lists of names", [[""], "residual", 5, [["a"], "b"]]),
+    "block_options": ("a mapping of names to mappings of names to plain data", [5, {"a": 1}]),
+    "block_copies": ("a mapping of names to whole numbers from 1 to 100", [{"dense": 0}]),
+    "model_options": ("a mapping of names to plain data", [{"a": NAN}, {"a": object}, {1: 2}]),
+    "plugins": ("a list of names", [("",)]),
+    "data": ("a name", [5, ""]),
+    "method": ("a name", [None]),
+    "compile": ("true or false", ["yes", 1]),
+    "augment": ("true or false", ["no"]),
+    "seed": ("a whole number from 0 to 4294967295", ["a", 1.5, None, -1, True]),
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "value", "allowed"),
-    [
-        ("validation_fraction", 0, "lie in (0, 1)"),
-        ("validation_fraction", 1.0, "lie in (0, 1)"),
-        ("eps", -0.1, "lie in [0, 1] (pixel scale; divide by 255)"),
-        ("eps", 8.0, "lie in [0, 1] (pixel scale; divide by 255)"),
-        ("eps", float("nan"), "lie in [0, 1]"),
-        ("step_size", 0.0, "be positive"),
-        ("attack_steps", 0, "be at least 1"),
-        ("attack_start", "gauss", "be uniform, normal or none"),
-        ("attack_noise", -1e-3, "be at least 0"),
-        ("epochs", 0, "be at least 1"),
-        ("batch_size", 1, "be at least 2 (BatchNorm needs two images)"),
-        ("lr", 0.0, "be positive"),
-        ("momentum", 1.0, "lie in [0, 1)"),
-        ("momentum", -0.1, "lie in [0, 1)"),
-        ("weight_decay", -5e-4, "be at least 0"),
-        ("milestones", (9, 3), "be at least 1 and in order"),
-        ("milestones", (0, 3), "be at least 1 and in order"),
-        ("attention_lr", 0.0, "be positive"),
-        ("attention_weight_decay", -1.0, "be at least 0"),
-        ("attention_betas", (0.9, 1.0), "lie in [0, 1)"),
-        ("num_modules", 2, "be at least 3"),
-        ("init_channels", 0, "be at least 1"),
-        ("widen_factor", 0, "be at least 1"),
-    ],
+    ("name", "allowed", "value"),
+    [(name, allowed, value) for name, (allowed, bad) in NOT_ALLOWED.items() for value in bad],
+    ids=str,
 )
-def test_value_out_of_range_is_named_with_what_is_allowed(name, value, allowed):
-    with pytest.raises(ValueError, match=re.escape(f"{name} must {allowed}")) as error:
+def test_value_that_is_not_allowed_is_named_with_what_is(name, allowed, value):
+    with pytest.raises(ValueError, match=re.escape(f"{name} must be {allowed}, got ")) as error:
         RunConfig(**{name: value})
-    assert str(value) in one_line(error)
+    assert repr(value)[:50] in one_line(error)
+
+
+def test_every_field_refuses_nonsense():
+    for item in fields(RunConfig):
+        with pytest.raises(ValueError, match=f"^{item.name} must be .*, got <object"):
+            RunConfig(**{item.name: object()})
+
+
+def test_a_name_that_is_nearly_right_is_suggested():
+    with pytest.raises(ValueError, match=r"got 'tset'; did you mean 'test'\?$"):
+        RunConfig(select_on="tset")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +136,9 @@ def test_value_out_of_range_is_named_with_what_is_allowed(name, value, allowed):
         ("milestones", (4, 4)),
         ("batch_size", 2),
         ("num_modules", 3),
+        ("attack_steps", 10_000),
+        ("seed", 2**32 - 1),
+        ("warmup_epochs", 0),
     ],
 )
 def test_ends_of_the_ranges_are_allowed(name, value):
@@ -112,10 +151,11 @@ def test_ends_of_the_ranges_are_allowed(name, value):
         ({"blocks": ()}, "blocks must name at least one block, got an empty set"),
         ({"blocks": (("residual",), (), ("dense",)), "num_modules": 3}, "module 1 has an empty"),
         ({"blocks": (("residual",),) * 2}, "blocks lists 2 sets but num_modules is 15"),
-        ({"recipe": "ours"}, "recipe must be one of paper, authors, got 'ours'"),
-        ({"attention": "soft"}, "attention mode must be one of learned, fixed, got 'soft'"),
         ({"attention_init": "given"}, "weights go with init 'given', and only with it"),
-        ({"block_copies": {"dense": 0}}, "block_copies of 'dense' must be at least 1, got 0"),
+        (
+            {"attention_parameters": {"scale": -1}},
+            "scale of attention init 'normal' must be a number of at least 0, got -1.0",
+        ),
     ],
 )
 def test_impossible_network_is_refused_at_once(changes, message):
@@ -130,9 +170,10 @@ def test_milestones_and_their_factors_must_be_equally_many(factors):
         RunConfig(milestones=(3, 9), milestone_factors=factors)
 
 
-def test_milestone_factors_must_be_positive():
-    with pytest.raises(ValueError, match=r"milestone_factors must be positive, got \(0.0,\)"):
-        RunConfig(milestones=(3,), milestone_factors=(0.0,))
+def test_the_warm_up_is_no_longer_than_the_training():
+    message = "warmup_epochs must be at most the number of epochs, 1, got 50"
+    with pytest.raises(ValueError, match=message):
+        RunConfig(warmup_epochs=50, epochs=1)
 
 
 def test_no_factors_for_a_milestone_are_refused():
@@ -162,7 +203,7 @@ def test_plain_data_are_what_json_and_yaml_hold():
     ("text", "name", "value"),
     [
         ("lr: 5e-4", "lr", 5e-4),  # YAML 1.1 reads a string: the number has no dot
-        ("epochs: '3'", "epochs", 3),
+        ("epochs: 3.0", "epochs", 3),
         ("eps: 0", "eps", 0.0),
         ("blocks: [residual, dense]", "blocks", ("residual", "dense")),
         ("milestones: [3, 9]", "milestones", (3, 9)),
@@ -174,7 +215,7 @@ def test_plain_data_are_what_json_and_yaml_hold():
         ),
     ],
 )
-def test_types_are_converted_where_that_loses_nothing(text, name, value, tmp_path):
+def test_numbers_and_lists_are_read_as_the_field_s_type(text, name, value, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     assert getattr(load_config(path), name) == value
@@ -183,14 +224,18 @@ def test_types_are_converted_where_that_loses_nothing(text, name, value, tmp_pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epsilon: 0.1", "unknown configuration key 'epsilon'; did you mean precision or eps?"),
+        ("epsilon: 0.1", "unknown configuration key 'epsilon'; did you mean 'precision' or 'eps'?"),
         ("zzz: 1", "unknown configuration key 'zzz'; known: data, "),
-        ("eps: abc", "eps: Input should be a valid number"),
-        ("eps: 8", "eps must lie in [0, 1]"),
-        ("seed: 1.5", "seed: Input should be a valid integer"),
-        ("blocks: residual", "blocks: Input should be a valid tuple"),
-        ("milestones: 5", "milestones: Input should be a valid tuple"),
-        ("recipe: ours", "recipe: Input should be 'paper' or 'authors'"),
+        ("eps: abc", f"eps must be {RADIUS}, got 'abc'"),
+        ("eps: 8", f"eps must be {RADIUS}, got 8"),
+        ("epochs: '3'", "epochs must be a whole number from 1 to 100000, got '3'"),
+        ("compile: yes", "compile must be true or false, got 'yes'"),
+        (
+            "blocks: residual",
+            "blocks must be a list of names or a list of lists of names, got",
+        ),
+        ("recipe: our", "recipe must be one of paper, authors, got 'our'"),
+        ("lr: 1\nlr: 2", "key 'lr' is there twice"),
         ("- 1", "must be a mapping, got [1]"),
         ("", "must be a mapping, got None"),
         ("eps: [", "cannot read configuration"),
@@ -309,9 +354,9 @@ def test_hyperparameters_are_the_configuration_s():
 
 
 def test_mapping_is_not_changed():
-    data = {"eps": "0.1", "blocks": ["residual"]}
+    data = {"eps": 0.1, "blocks": ["residual"]}
     config_from_mapping(data)
-    assert data == {"eps": "0.1", "blocks": ["residual"]}
+    assert data == {"eps": 0.1, "blocks": ["residual"]}
 
 
 def test_configuration_is_built_read_and_written_without_torch():
@@ -350,3 +395,44 @@ def test_a_list_is_the_same_configuration_as_its_tuple(changes):
     assert RunConfig(**changes) == RunConfig(
         **{name: tuple(value) for name, value in changes.items()}
     )
+
+
+# --- networks by name
+
+
+def test_another_network_s_configuration_describes_no_ds_net(tmp_path):
+    config = RunConfig(model="tiny_wrn")
+    assert not DS_NET_FIELDS & set(config.to_dict())
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
+
+
+def test_fields_of_a_ds_net_do_not_go_with_another_network():
+    with pytest.raises(ValueError, match="blocks goes with model ds_net, got it with 'tiny_wrn'"):
+        RunConfig(model="tiny_wrn", blocks=("residual",))
+
+
+@pytest.mark.parametrize("name", NAMED_DS_NETS)
+def test_a_ds_net_by_name_is_the_same_run_as_its_fields(name):
+    named = RunConfig(model=name, recipe="authors")
+    assert named.model == "ds_net"
+    assert named.run_id == config_from_mapping(named.to_dict()).run_id
+    expected = NAMED_DS_NETS[name]
+    architecture = named.architecture(expected.input_shape, expected.num_classes)
+    attention = replace(expected.attention, recipe="authors")
+    assert architecture == replace(expected, attention=attention)
+
+
+def test_the_recipe_reaches_the_initial_weights_of_a_ds_net_by_name():
+    config = resolve(RunConfig(model="ds_net_4", recipe="authors"))
+    attention = config.architecture((3, 32, 32), 10).attention
+    assert attention.resolved_parameters()["scale"] == 1e-3
+
+
+def test_options_of_a_ds_net_by_name_are_its_fields():
+    options = {"init_channels": 8, "attention_init": "uniform"}
+    named = RunConfig(model="ds_net_6", model_options=options)
+    assert named == RunConfig(widen_factor=6, init_channels=8, attention_init="uniform")
+    with pytest.raises(ValueError, match="model 'ds_net_6' has no option 'recipe'; known: init_ch"):
+        RunConfig(model="ds_net_6", model_options={"recipe": "paper"})

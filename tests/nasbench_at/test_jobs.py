@@ -124,6 +124,29 @@ def test_bad_configuration_is_refused_before_a_file_is_written(changes, device, 
     assert not (tmp_path / "runs").exists()
 
 
+def test_batch_of_the_recipe_fits_a_small_data_set_and_says_so(tmp_path):
+    config = tiny_config(batch_size=None, validation_fraction=0.5)
+    message = "batch_size is 64 instead of the recipe's 128: there are 80 training images"
+    with pytest.warns(UserWarning, match=message):
+        trainer = prepare_training(config, runs_dir=tmp_path, device="cpu")
+    assert trainer.folder.config.batch_size == 64
+    assert load_config(trainer.folder.path / "config.yaml").batch_size == 64
+
+
+def test_batch_that_was_asked_for_is_not_changed(tmp_path):
+    config = tiny_config(batch_size=81, validation_fraction=0.5)
+    message = "batch_size must be at most the number of training images, 80, got 81"
+    with pytest.raises(ValueError, match=message):
+        prepare_training(config, runs_dir=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("minutes", [-1, float("nan"), "5"])
+def test_time_between_checkpoints_is_a_number_of_minutes(minutes, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_minutes must be a number of at least 0, got"):
+        train(tiny_config(), runs_dir=tmp_path / "runs", checkpoint_minutes=minutes)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_preparing_takes_no_step(tmp_path):
     trainer = prepare_training(tiny_config(), runs_dir=tmp_path, device="cpu")
     assert not trainer.folder.metrics.exists()
@@ -191,11 +214,11 @@ def test_evaluation_takes_the_place_of_an_earlier_one(run):
 @pytest.mark.parametrize(
     ("names", "settings", "message"),
     [
-        (("pdg",), {}, "attack must be one of fgsm, pgd, cw, aa, apgd-ce, "),
+        (("pdg",), {}, "attacks must be a list of names among fgsm, pgd, cw"),
         (("fgsm",), {"eps": 8.0}, "eps must"),
-        (("pgd",), {"step_size": -1.0}, "step_size must be positive"),
+        (("pgd",), {"step_size": -1.0}, "step_size must be a number above 0, got -1.0"),
         (("aa",), {"aa_samples": 25}, "aa_samples must lie in 1..24, got 25"),
-        (("aa",), {"aa_samples": 0}, "aa_samples must lie in 1..24, got 0"),
+        (("aa",), {"aa_samples": 0}, "aa_samples must be a whole number of at least 1"),
         (("fgsm",), {"device": "tpu"}, "device must be"),
     ],
     ids=str,

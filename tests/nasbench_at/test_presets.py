@@ -199,3 +199,9 @@ def test_every_method_has_a_recipe_for_every_data_set(data, recipe, method):
 def test_taus_keep_their_share_of_the_epochs():
     config = resolve(RunConfig(data="cifar10", method="fat", epochs=12))
     assert config.tau_milestones == (6, 10)
+
+
+def test_warm_up_keeps_its_share_of_the_epochs():
+    assert resolve(RunConfig(data="svhn", recipe="authors")).warmup_epochs == 5
+    assert resolve(RunConfig(data="svhn", recipe="authors", epochs=20)).warmup_epochs == 1
+    assert resolve(RunConfig(data="svhn", recipe="authors", epochs=1)).warmup_epochs == 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from nasbench_at import Benchmark, Record
+from nasbench_at import Benchmark, Record, RunConfig
 from nasbench_at.records import SCHEMA_VERSION, read_record
 
 from .conftest import one_line
@@ -153,6 +153,15 @@ def test_query_finds_blocks_in_any_order_and_once_a_module(blocks):
     ]
     names = [record.run_id for record in Benchmark(records).query(blocks=blocks)]
     assert names == ["flat", "mixed", "deep"][: 3 if isinstance(blocks, tuple) else 2]
+
+
+def test_query_of_blocks_finds_ds_nets_by_name_and_no_other_network():
+    named = [RunConfig(model=model) for model in ("ds_net_4", "tiny_wrn")]
+    runs = Benchmark(
+        [replace(make_record(config.run_id), config=config.to_dict()) for config in named]
+    )
+    found = runs.query(blocks=("residual", "mbconv", "dense", "ada_rk"))
+    assert [record.run_id for record in found] == [named[0].run_id]
 
 
 def test_query_by_an_unknown_key_names_the_known_ones(benchmark_of_three):

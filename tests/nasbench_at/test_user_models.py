@@ -190,7 +190,11 @@ def test_models_of_the_user_count_any_iterate(module):
         ("bright_rows", ("--data", "strips"), "unknown data set 'strips'"),
         ("bright_rows", ("--out", "."), "out must be a file"),
         ("bright_rows", ("--eps", "8"), "eps must lie in [0, 1]"),
-        ("bright_rows", ("--weights", "none.pt"), "cannot read weights 'none.pt'"),
+        (
+            "bright_rows",
+            ("--weights", "none.pt"),
+            "weights must be an existing file",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(factory, more, message, module, capsys):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 # What records and run folders refer to: a change here orphans every run made before it.
 DEFAULT_HASH = "c9ad22ccc784868e"
-PER_MODULE_HASH = "a5537e10b57c75ad"
+PER_MODULE_HASH = "0d834112093f339e"
 
 
 @pytest.fixture
@@ -146,16 +146,16 @@ def test_architecture_is_frozen_and_hashable(per_module):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_modules": 2}, "num_modules must be at least 3, got 2"),
-        ({"init_channels": 0}, "init_channels must be at least 1, got 0"),
-        ({"widen_factor": -1}, "widen_factor must be at least 1, got -1"),
-        ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
-        ({"input_shape": (3, 32)}, r"input_shape must be three positive .* got \(3, 32\)"),
-        ({"input_shape": (3, 0, 32)}, r"input_shape must be three positive .* got \(3, 0, 32\)"),
+        ({"num_modules": 2}, "num_modules must be a whole number from 3 to 1000, got 2"),
+        ({"init_channels": 0}, "init_channels must be a whole number from 1 to 100000, got 0"),
+        ({"widen_factor": -1}, "widen_factor must be a whole number from 1 to 100, got -1"),
+        ({"num_classes": 1}, "num_classes must be a whole number from 2 to 1000000, got 1"),
+        ({"input_shape": (3, 32)}, r"input_shape must be 3 whole numbers from 1 .* got \(3, 32\)"),
+        ({"input_shape": (3, 0, 32)}, r"input_shape must be 3 whole .* got \(3, 0, 32\)"),
         ({"blocks": ()}, "blocks must name at least one block, got an empty set"),
         (
             {"blocks": ("residual", ("dense",)), "num_modules": 3},
-            r"blocks must be names, or one set of names per module, got \('residual', \('dense',",
+            r"blocks must be a list of names or a list of lists of names, got \('residual', \(",
         ),
         (
             {"blocks": (("residual",), ("dense",)), "num_modules": 3},
@@ -173,7 +173,14 @@ def test_architecture_is_frozen_and_hashable(per_module):
             {"block_copies": {"resnext": 2}},
             "block with copies must be one of ada_rk, dense, mbconv, residual, got 'resnext'",
         ),
-        ({"block_copies": {"dense": 0}}, "block_copies of 'dense' must be at least 1, got 0"),
+        (
+            {"block_copies": {"dense": 0}},
+            "block_copies must be a mapping of names to whole numbers from 1 to 100, got ",
+        ),
+        ({"block_options": 5}, "block_options must be a mapping of names to mappings .* got 5"),
+        ({"init_channels": 2.5}, "init_channels must be a whole number .* got 2.5"),
+        ({"blocks": "residual"}, "blocks must be a list of names .* got 'residual'"),
+        ({"blocks": ("",)}, r"blocks must be a list of names .* got \('',\)"),
     ],
 )
 def test_invalid_architecture_is_refused(arguments, message):
@@ -184,8 +191,8 @@ def test_invalid_architecture_is_refused(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "frozen"}, "attention mode must be one of learned, fixed, got 'frozen'"),
-        ({"init": "cauchy"}, "attention init must be one of normal, uniform, .* got 'cauchy'"),
+        ({"mode": "frozen"}, "mode must be one of learned, fixed, got 'frozen'"),
+        ({"init": "cauchy"}, "init must be one of normal, uniform, .* got 'cauchy'"),
         ({"recipe": "ours"}, "recipe must be one of paper, authors, got 'ours'"),
         (
             {"init": "uniform", "parameters": {"std": 1.0}},
@@ -209,11 +216,75 @@ def test_invalid_architecture_is_refused(arguments, message):
             r"attention weights of module 0 must be at least 0 and sum to 1, got \(1\.5, -0\.5\)",
         ),
         ({"init": "given", "weights": ((),)}, "attention weights of module 0 must be at least 0"),
+        ({"keep": ((-1,),)}, r"keep must be a list of lists of whole numbers .* got \(\(-1,\),\)"),
+        (
+            {"parameters": {"scale": -1}},
+            "scale of attention init 'normal' must be a number of at least 0, got -1.0",
+        ),
     ],
 )
 def test_invalid_attention_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         AttentionSpec(**arguments)
+
+
+RAGGED = (("residual",), ("residual", "dense"), ("dense", "mbconv", "ada_rk"))
+
+
+def given(*rows, keep=None):
+    return Architecture(
+        RAGGED,
+        num_modules=3,
+        attention=AttentionSpec(mode="fixed", init="given", weights=rows, keep=keep),
+    )
+
+
+def test_rows_padded_with_zeros_are_the_same_network():
+    ragged = given((1.0,), (0.25, 0.75), (0.5, 0.0, 0.5))
+    padded = given((1.0, 0.0, 0.0), (0.25, 0.75, 0.0), (0.5, 0.0, 0.5))
+    assert padded == ragged
+    assert padded.hash == ragged.hash
+
+
+@pytest.mark.parametrize(
+    ("rows", "keep", "message"),
+    [
+        (((1.0,),) * 2, None, "attention weights must have a row for each of 3 modules, got 2"),
+        (
+            ((1.0,), (1.0,), (1.0, 0.0, 0.0)),
+            None,
+            r"attention weights of module 1 must be one for each of its 2 blocks, got \(1.0,\)",
+        ),
+        (
+            ((0.5, 0.5), (1.0, 0.0), (1.0, 0.0, 0.0)),
+            None,
+            r"attention weights of module 0 must be one for each of its 1 blocks, got \(0.5, 0.5\)",
+        ),
+        (
+            ((1.0,), (1.0, 0.0), (1.0, 0.0, 0.0)),
+            ((0,), (0,)),
+            "attention keep must have a row for each of 3 modules, got 2",
+        ),
+        (
+            ((1.0,), (1.0, 0.0), (1.0, 0.0, 0.0)),
+            ((0,), (2,), (0,)),
+            r"attention keep of module 1 must be some of its columns 0..1, got \(2,\)",
+        ),
+        (
+            ((1.0,), (1.0, 0.0), (1.0, 0.0, 0.0)),
+            ((0,), (), (0,)),
+            r"attention keep of module 1 must be some of its columns 0..1, got \(\)",
+        ),
+        (
+            ((1.0,), (1.0, 0.0), (1.0, 0.0, 0.0)),
+            ((0,), (0,), (1, 2)),
+            "no block of module 2 is left with a positive weight",
+        ),
+    ],
+)
+def test_rows_that_do_not_fit_the_modules_are_refused(rows, keep, message):
+    with pytest.raises(ValueError, match=message):
+        given(*rows, keep=keep)
 
 
 def test_unknown_key_is_refused():
@@ -228,7 +299,7 @@ def test_unknown_key_of_the_attention_is_refused():
 
 
 def test_weights_that_are_not_numbers_are_refused():
-    with pytest.raises(ValueError, match="attention weights of module 0"):
+    with pytest.raises(ValueError, match="weights must be a list of lists of numbers, got"):
         AttentionSpec(init="given", weights=((float("nan"), 1.0),))
 
 

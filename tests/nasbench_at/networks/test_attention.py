@@ -184,17 +184,36 @@ def test_gradient_of_the_logits_is_that_of_the_weighted_sum(tiny_architecture):
         ),
         (
             AttentionSpec(init="given", weights=((0.5, 0.5),) * 3),
-            "init 'given' has 2 columns, the network's largest module 4 blocks",
+            "init 'given' has 2 columns in module 0, which needs 4 of at most 4",
         ),
         (AttentionSpec(keep=((0,),) * 4), "attention keep has 4 rows, the network 3 modules"),
         (AttentionSpec(keep=((0,), (4,), (0,))), r"module 1 has no block 4; .* lie in 0\.\.3"),
-        (AttentionSpec(keep=((0,), (-1,), (0,))), r"module 1 has no block -1; .* lie in 0\.\.3"),
         (AttentionSpec(keep=((0,), (1,), ())), "no block of module 2 is left with a positive"),
     ],
 )
 def test_attention_that_does_not_fit_the_network_is_refused(spec, message):
     with pytest.raises(ValueError, match=message):
         full(spec)
+
+
+RAGGED = (("residual",), ("residual", "dense"), ("dense", "mbconv", "ada_rk"))
+
+
+def test_given_weights_may_differ_in_length_as_the_block_sets_do():
+    spec = AttentionSpec(
+        mode="fixed", init="given", weights=((1.0,), (0.25, 0.75), (0.5, 0.0, 0.5))
+    )
+    net = build_network(Architecture(RAGGED, num_modules=3, init_channels=4, attention=spec))
+    expected = torch.tensor([[1.0, 0, 0], [0.25, 0.75, 0], [0.5, 0, 0.5]])
+    torch.testing.assert_close(net.attention.weights(), expected)
+    assert net.attention.active == [[True, False, False], [True, True, False], [True, False, True]]
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_kept_columns_may_differ_in_number_as_the_block_sets_do():
+    spec = AttentionSpec(init="equal", keep=((0,), (1,), (0, 2)))
+    net = build_network(Architecture(RAGGED, num_modules=3, init_channels=4, attention=spec))
+    assert net.attention.weights().tolist() == [[1, 0, 0], [0, 1, 0], [0.5, 0, 0.5]]
 
 
 def test_module_without_a_weighted_block_is_refused():

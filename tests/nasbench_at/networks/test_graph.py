@@ -117,6 +117,13 @@ def test_match_starts_at_the_narrowest_width_that_can_be_built():
     assert match_parameters(arch, 1_000).init_channels == 2
 
 
+@pytest.mark.parametrize("target", [float("nan"), 0, -5, 1.5, "many"])
+def test_match_refuses_what_is_no_number_of_parameters(tiny_architecture, target):
+    message = f"target must be a whole number of at least 1, got {target!r}"
+    with pytest.raises(ValueError, match=message):
+        match_parameters(tiny_architecture, target)
+
+
 def test_match_refuses_a_target_no_width_comes_near(tiny_architecture):
     narrowest = count_parameters(replace(tiny_architecture, init_channels=1))
     message = (

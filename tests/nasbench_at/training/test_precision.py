@@ -16,7 +16,7 @@ from nasbench_at.training.precision import MixedPrecision, check_precision
 from tests.nasbench_at.conftest import one_line, tiny_config
 
 CPU = torch.device("cpu")
-NAMES = ("off", "bf16", "fp16", "o1-paper")
+NAMES = ("fp32", "bf16", "fp16", "fp16_unscaled")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,10 +36,10 @@ def test_run_ends_with_finite_losses_and_float32_weights(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "dtype", "scaled"),
     [
-        ("off", torch.float32, False),
+        ("fp32", torch.float32, False),
         ("bf16", torch.bfloat16, False),
         ("fp16", torch.float16, True),
-        ("o1-paper", torch.float16, False),
+        ("fp16_unscaled", torch.float16, False),
     ],
 )
 def test_precision_is_a_dtype_and_a_loss_scale(name, dtype, scaled):
@@ -51,7 +51,7 @@ def test_precision_is_a_dtype_and_a_loss_scale(name, dtype, scaled):
     assert (float(mixed.scaler.scale(loss)) > 1) == scaled
 
 
-@pytest.mark.parametrize("name", ["fp16", "o1-paper"])
+@pytest.mark.parametrize("name", ["fp16", "fp16_unscaled"])
 def test_attack_in_half_precision_keeps_the_signs_of_float32(name):
     net = nn.Sequential(
         nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)
@@ -61,13 +61,13 @@ def test_attack_in_half_precision_keeps_the_signs_of_float32(name):
     x, y = 0.25 + torch.rand(128, 1, 8, 8) / 2, torch.arange(128) % 4
     attack = LinfPGD(0.1, step_size=0.05, steps=1, start="none")
     signs = []
-    for setting in ("off", name):
+    for setting in ("fp32", name):
         with MixedPrecision.create(setting, CPU).autocast():
             signs.append((attack(net, x, y) - x).sign())
     assert (signs[0] == signs[1]).float().mean() >= 0.99
 
 
-@pytest.mark.parametrize("name", ["bf16", "fp16", "o1-paper"])
+@pytest.mark.parametrize("name", ["bf16", "fp16", "fp16_unscaled"])
 def test_gate_of_the_squeeze_excite_is_float32(name, monkeypatch):
     seen, sigmoid = [], torch.sigmoid
 
@@ -88,7 +88,7 @@ def test_precision_that_works_here_is_accepted(name):
     check_precision(name, CPU)
 
 
-@pytest.mark.parametrize("name", ["fp16", "o1-paper"])
+@pytest.mark.parametrize("name", ["fp16", "fp16_unscaled"])
 def test_precision_that_the_device_cannot_compute_is_refused(name, monkeypatch):
     def convolve(*_, **__):
         raise RuntimeError('"slow_conv2d_cpu" not implemented for Half\nmore')
@@ -97,7 +97,7 @@ def test_precision_that_the_device_cannot_compute_is_refused(name, monkeypatch):
     message = f"precision '{name}' does not work on this cpu: .*not implemented for 'Half'".replace(
         "'Half'", "Half"
     )
-    with pytest.raises(ValueError, match=message + "; use bf16 or off") as error:
+    with pytest.raises(ValueError, match=message + "; use bf16 or fp32") as error:
         check_precision(name, CPU)
     one_line(error)
-    check_precision("off", CPU)
+    check_precision("fp32", CPU)

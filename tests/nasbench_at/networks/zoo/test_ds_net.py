@@ -72,7 +72,7 @@ def test_learned_weights_take_their_initialisation_from_the_options():
 
 
 def test_option_outside_its_range_is_refused():
-    with pytest.raises(ValueError, match=r"attention init must be one of normal, .* got 'odd'"):
+    with pytest.raises(ValueError, match=r"init must be one of normal, .* got 'odd'"):
         create_model("tiny_ds_net", attention_init="odd")
-    with pytest.raises(ValueError, match="init_channels must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"init_channels must be a whole .* got 0"):
         create_model("ds_net_4", init_channels=0)

@@ -73,7 +73,7 @@ def test_smooth_networks_name_their_activation(name):
 ALL_TINY = list_models("tiny_*")
 
 
-@pytest.mark.parametrize("precision", ["off", "bf16", "o1-paper"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16_unscaled"])
 @pytest.mark.parametrize("method", list_methods())
 @pytest.mark.parametrize("name", ALL_TINY)
 def test_every_network_takes_a_step_by_every_method_in_every_precision(name, method, precision):

@@ -64,4 +64,4 @@ def test_network_by_name_is_evaluated_with_a_file_of_weights(tmp_path, monkeypat
     assert record.run_id.startswith("tiny_densenet-")
     assert record.evaluation["results"]["fgsm"]["num_samples"] == 24
     assert main([*words, "--weights", "none.pt"]) == 2
-    assert "cannot read weights 'none.pt'" in capsys.readouterr().err
+    assert "weights must be an existing file, got 'none.pt'" in capsys.readouterr().err
