@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from nasbench_at.data import LabelledImages
 from nasbench_at.evaluation_files import ProgressFile, hash_images, hash_subset
 from nasbench_at.records import AttackResult, TrustCheck
 from nasbench_at.seeding import make_generator
-from nasbench_at.standard_attacks import ATTACK_NAMES, standard_attacks
+from nasbench_at.standard_attacks import ATTACK_NAMES, check_attacks, standard_attacks
 from nasbench_at.training.distribution import Distribution
 
 __all__ = [
@@ -106,10 +106,11 @@ def evaluate(
         The report.
 
     Raises:
-        ValueError: If images or labels are not usable, or ``aa_samples`` out of range.
+        ValueError: If images or labels are not usable, an attack cannot work with so few classes
+            or so small images, or ``aa_samples`` is out of range.
     """
     count = count_aa_samples(aa_samples, len(data))
-    check_model(model, data)
+    check_model(model, data, attacks.values())
     ranks = distribution or Distribution()
     evaluation = _Evaluation(
         model, data, data_name, batch_size, seed, progress_dir, on_result, ranks
@@ -164,8 +165,8 @@ def count_aa_samples(aa_samples: int | str | None, num_images: int) -> int | Non
     return count
 
 
-def check_model(model: nn.Module, data: LabelledImages) -> None:
-    """Raises a ValueError if the model and the data do not go together.
+def check_model(model: nn.Module, data: LabelledImages, attacks: Iterable[Attack] = ()) -> None:
+    """Raises a ValueError if the model, the data and the attacks do not go together.
 
     One image goes through the model. Images of uint8 cannot leave [0, 1].
     """
@@ -179,6 +180,7 @@ def check_model(model: nn.Module, data: LabelledImages) -> None:
         raise ValueError(f"the model must return logits (N, C), got {got} for one image")
     num_classes = int(logits.shape[1])
     check_inputs(x.expand(len(data), *x.shape[1:]), data.labels, num_classes=num_classes)
+    check_attacks(attacks, num_classes, x.shape[1:])
 
 
 def _draw_subset(num_images: int, count: int, seed: int) -> Tensor:

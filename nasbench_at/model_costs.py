@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import timeit
-from dataclasses import dataclass
 
 import torch
 
 from nasbench_at.attacks import LinfPGD
+from nasbench_at.catalogue import ModelCosts
 from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.networks.flops import FlopCounter
 from nasbench_at.networks.zoo import create_model, model_info
@@ -15,28 +15,6 @@ from nasbench_at.networks.zoo import create_model, model_info
 __all__ = ["ModelCosts", "measure_model"]
 
 EPS, NUM_STEPS = 0.031, 3
-
-
-@dataclass(frozen=True)
-class ModelCosts:
-    """A row of the table of networks.
-
-    Attributes:
-        name: The network's name.
-        summary: What it is.
-        reference: Where it comes from.
-        num_params: Parameters; attention logits not counted, as in the paper.
-        flops: Operations of one image's forward pass, twice the multiply-adds of its convolutions
-            and matrix products.
-        seconds_per_step: Time of one attack step on a batch; None if it was not measured.
-    """
-
-    name: str
-    summary: str
-    reference: str
-    num_params: int
-    flops: int
-    seconds_per_step: float | None
 
 
 def measure_model(

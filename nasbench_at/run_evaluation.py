@@ -128,6 +128,7 @@ def prepare_evaluation(
             f"fingerprint {trained_on} there, {data.fingerprint} here"
         )
     images = data.test
+    check_model(model, images, _all_attacks(attacks))
     count_aa_samples(options.aa_samples, len(images))
     return PreparedEvaluation(
         model=model,
@@ -203,7 +204,7 @@ def prepare_model_evaluation(
         image_shape=data_set.image_shape,
     )
     try:
-        check_model(model, images)
+        check_model(model, images, _all_attacks(attacks))
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         shape = tuple(images.images.shape[1:])
@@ -269,6 +270,10 @@ def _attacks_by_eps(options: EvaluationOptions, method: str) -> dict[float, dict
         )
         for eps in options.eps
     }
+
+
+def _all_attacks(attacks: Mapping[float, Mapping[str, Attack]]) -> list[Attack]:
+    return [attack for by_name in attacks.values() for attack in by_name.values()]
 
 
 @dataclass(frozen=True)

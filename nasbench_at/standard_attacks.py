@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from nasbench_at.attacks import FGSM, L2PGD, Attack, AutoAttack, LinfPGD, MarginPGD, Verdict
 from nasbench_at.evaluation_options import ATTACK_NAMES, AUTOATTACK_PARTS, NormName
 from nasbench_at.networks.architecture import Recipe
 
-__all__ = ["ATTACK_NAMES", "AUTOATTACK_PARTS", "standard_attacks", "standard_step"]
+__all__ = [
+    "ATTACK_NAMES",
+    "AUTOATTACK_PARTS",
+    "check_attacks",
+    "standard_attacks",
+    "standard_step",
+]
 
 _PAPER_EPS = 0.031
 _SMALL_STEP_METHODS = frozenset({"trades", "fat_trades"})
@@ -86,3 +92,16 @@ def standard_attacks(
             under = " under L2" if norm == "L2" else ""
             raise ValueError(f"attack must be one of {', '.join(attacks)}{under}, got {name!r}")
     return {name: attacks[name]() for name in names}
+
+
+def check_attacks(attacks: Iterable[Attack], num_classes: int, image_shape: Sequence[int]) -> None:
+    """Raises a ValueError if an attack cannot work with so few classes or so small images.
+
+    Args:
+        attacks: What is to be run.
+        num_classes: Number of classes.
+        image_shape: Channels, height and width.
+    """
+    for attack in attacks:
+        if isinstance(attack, AutoAttack):
+            attack.check_data(num_classes, image_shape)

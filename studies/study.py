@@ -21,6 +21,7 @@ from nasbench_at.devices import select_device
 from nasbench_at.files import write_atomically
 from nasbench_at.jobs import load_config_data
 from nasbench_at.seeding import derive_seed
+from nasbench_at.standard_attacks import check_attacks, standard_attacks
 from studies.config import DIRECTIONS, StudyConfig, study_folder
 from studies.storage import folder_storage, open_storage, without_experimental_warnings
 from studies.suggestion import ImageSpec
@@ -81,7 +82,7 @@ def create_or_open_study(
             or data.
     """
     data = load_config_data(config.base, select_device("cpu"), data_root)
-    _check_batches(config, len(data.train))
+    _check_fit(config, data)
     provenance = _provenance(data)
     folder = study_folder(runs_dir, config.name)
     if url == folder_storage(folder):
@@ -112,13 +113,17 @@ def create_or_open_study(
     return _open(storage, config, provenance)
 
 
-def _check_batches(config: StudyConfig, num_images: int) -> None:
+def _check_fit(config: StudyConfig, data: DataSet) -> None:
+    """Raises a ValueError if the data are too few for a batch, or of too few classes."""
+    num_images = len(data.train)
     for run in [cell.config for cell in config.cells] or [config.base]:
         if run.batch_size is not None and run.batch_size > num_images:
             raise ValueError(
                 f"batch_size must be at most the number of training images, {num_images}, got "
                 f"{run.batch_size}"
             )
+    attacks = standard_attacks(config.attacks, eps=1.0)  # the radius does not matter here
+    check_attacks(attacks.values(), data.num_classes, data.image_shape)
 
 
 def _make(folder: Path) -> None:

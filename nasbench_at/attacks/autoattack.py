@@ -9,7 +9,7 @@ verdicts are those of its `run_standard_evaluation` with the same seed and batch
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -28,8 +28,9 @@ ATTACKS: dict[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
     "rand": ("apgd-ce", "apgd-dlr"),
 }
-PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
-NEEDS_FOUR_CLASSES = frozenset({"apgd-dlr", "apgd-t"})
+# The DLR loss divides by differences of sorted logits, the third and the fourth largest among them.
+NUM_CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab-t": 2, "square": 2}
+PARTS = tuple(NUM_CLASSES_NEEDED)
 STANDARD_QUERIES = 5000
 
 
@@ -191,8 +192,8 @@ class AutoAttack:
             process.
 
         Raises:
-            ValueError: if `x` or `y` are refused, the model has fewer than 4 classes, an L2
-                attack is given images smaller than 5x5, or `resume` has other settings.
+            ValueError: if `x` or `y` are refused, `check_data` refuses them, or `resume` has other
+                settings.
         """
         if resume is not None and resume.settings != self.settings():
             raise ValueError(f"cannot resume: {resume.settings} was run, not {self.settings()}")
@@ -215,6 +216,31 @@ class AutoAttack:
                     result = replace(result, robust_after={**result.robust_after, name: robust})
         return result
 
+    def check_data(self, num_classes: int, image_shape: Sequence[int]) -> None:
+        """Raise if one of the attacks cannot work with so few classes or so small images.
+
+        Args:
+            num_classes: number of classes, the model's logits.
+            image_shape: channels, height and width.
+
+        Raises:
+            ValueError: if DLR has fewer than 3 classes, its targeted form fewer than 4, any other
+                attack fewer than 2, or Square under L2 images smaller than 5x5.
+        """
+        for attack in self.attacks:
+            if num_classes < (needed := NUM_CLASSES_NEEDED[attack]):
+                able = [part for part in PARTS if num_classes >= NUM_CLASSES_NEEDED[part]]
+                hint = f"; {', '.join(able)} can be run with {num_classes}" if able else ""
+                raise ValueError(
+                    f"AutoAttack's {attack} needs at least {needed} classes, got {num_classes}"
+                    f"{hint}"
+                )
+        if self.norm == "L2" and "square" in self.attacks and min(image_shape[1:]) < 5:
+            size = "x".join(map(str, image_shape[1:]))
+            raise ValueError(
+                f"AutoAttack's square under L2 needs images of at least 5x5, got {size}"
+            )
+
     def _check(self, model: nn.Module, x: Tensor, y: Tensor) -> int:
         """Return the number of classes if these data and this model can be attacked."""
         check_inputs(x, y, check_values=False)
@@ -223,14 +249,8 @@ class AutoAttack:
                 "AutoAttack needs float32 images (N, C, H, W), "
                 f"got {x.dtype} of shape {tuple(x.shape)}"
             )
-        if self.norm == "L2" and min(x.shape[2:]) < 5:
-            size = "x".join(map(str, x.shape[2:]))
-            raise ValueError(f"Square under L2 needs images of at least 5x5, got {size}")
         num_classes = int(model(x[:1]).shape[1])
-        if num_classes < 4 and NEEDS_FOUR_CLASSES & set(self.attacks):
-            raise ValueError(
-                f"AutoAttack needs at least 4 classes for its DLR loss, got {num_classes}"
-            )
+        self.check_data(num_classes, x.shape[1:])
         check_inputs(x, y, num_classes=num_classes)
         return num_classes
 

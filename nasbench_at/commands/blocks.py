@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import tyro
 
 from nasbench_at.allowed_values import Name
+from nasbench_at.catalogue import BlockEntry, catalogue, is_complete
 from nasbench_at.commands.input_errors import bad_input
+
+if TYPE_CHECKING:
+    from blocks import BlockInfo
 
 __all__ = ["BlocksArguments", "run_blocks"]
 
@@ -36,17 +41,24 @@ def run_blocks(words: Sequence[str]) -> int:
         )
     from rich.table import Table
 
-    from blocks import block_info, list_blocks, load_entry_points, load_plugin
     from nasbench_at.console import stdout
 
     with bad_input():
-        load_entry_points()
-        for plugin in arguments.plugins:
-            load_plugin(plugin)
-        infos = [block_info(name) for name in arguments.names or list_blocks()]
+        infos = _find_blocks(arguments)
     table = Table("name", "kind", "summary", "options", "reference")
     for info in infos:
         options = ", ".join(f"{name}={default}" for name, default in info.options.items())
         table.add_row(info.name, info.kind, info.summary, options, info.reference)
     stdout.print(table)
     return 0
+
+
+def _find_blocks(arguments: BlocksArguments) -> Sequence[BlockEntry | BlockInfo]:
+    if is_complete(arguments.plugins):
+        return catalogue().find_blocks(arguments.names)
+    from blocks import block_info, list_blocks, load_entry_points, load_plugin
+
+    load_entry_points()
+    for plugin in arguments.plugins:
+        load_plugin(plugin)
+    return [block_info(name) for name in arguments.names or list_blocks()]

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from nasbench_at.allowed_values import DataRoot, Device, ExistingFile, Name, NewFile
+from nasbench_at.catalogue import check_data_name, check_network_names
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.evaluation_options import EvaluationOptions
+from nasbench_at.runs import open_run_folder
 
 if TYPE_CHECKING:
     from nasbench_at.run_evaluation import PreparedEvaluation
@@ -77,6 +79,11 @@ def run_evaluate(words: Sequence[str]) -> int:
         arguments = parse_flags(
             EvaluateArguments, words, command="evaluate", description=run_evaluate.__doc__
         )
+        if arguments.run is not None:
+            open_run_folder(arguments.run)
+        else:
+            check_network_names(str(arguments.model))
+            check_data_name(str(arguments.data))
     from nasbench_at.console import show_evaluation, show_result, stdout
     from nasbench_at.devices import select_device
     from nasbench_at.training.distribution import distributed

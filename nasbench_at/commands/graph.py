@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from nasbench_at.allowed_values import Name, NewFile, Range
+from nasbench_at.catalogue import check_network_names
 from nasbench_at.commands.input_errors import bad_input
 from nasbench_at.config import DS_NET_FIELDS, ModelOptions
 from nasbench_at.networks.architecture import (
@@ -77,6 +78,7 @@ def run_graph(words: Sequence[str]) -> int:
         arguments = parse_flags(
             GraphArguments, words, command="graph", description=run_graph.__doc__
         )
+        check_network_names(arguments.model, arguments.blocks, arguments.plugins)
     from blocks import load_entry_points, load_plugin
     from nasbench_at.console import stdout
     from nasbench_at.networks.export import write_graph

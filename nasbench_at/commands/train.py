@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nasbench_at.allowed_values import CheckpointMinutes
+from nasbench_at.catalogue import check_names
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.commands.run_arguments import RunArguments, parse_run_flags
 from nasbench_at.config import RunConfig
@@ -47,6 +48,8 @@ def run_train(words: Sequence[str]) -> int:
         kept = [word for word in words if word != "--print-sbatch"]
         sys.stdout.write(sbatch_script(["train", *kept]))
         return 0
+    with bad_input():
+        check_names(arguments)
     if arguments.dry_run:
         return _show_estimate(arguments)
     from nasbench_at.console import show_seeds

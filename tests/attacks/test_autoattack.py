@@ -135,10 +135,14 @@ def test_some_of_the_attacks_are_run_alone(
     assert attack.settings()["version"] == "custom"
 
 
-def test_parts_without_a_dlr_loss_take_two_classes() -> None:
-    model = build_net(num_classes=2)
+@pytest.mark.parametrize(
+    ("part", "num_classes"),
+    [("apgd-ce", 2), ("apgd-dlr", 3), ("apgd-t", 4), ("fab-t", 2), ("square", 2)],
+)
+def test_every_part_runs_with_as_many_classes_as_it_needs(part: str, num_classes: int) -> None:
+    model = build_net(num_classes=num_classes)
     x = images(3)
-    AutoAttack(0.1, attacks=("apgd-ce",)).run(model, x, predict(model, x))
+    AutoAttack(0.1, attacks=(part,), square_queries=5).run(model, x, predict(model, x))
 
 
 def test_resuming_another_attack_s_result_is_refused(
@@ -237,10 +241,23 @@ def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:
         AutoAttack(**{"eps": 0.1} | changes)
 
 
-def test_fewer_than_four_classes_are_refused() -> None:
-    x, y = images(2), torch.tensor([0, 1])
-    with pytest.raises(ValueError, match="at least 4 classes for its DLR loss, got 3"):
-        AutoAttack(0.1).run(build_net(num_classes=3), x, y)
+@pytest.mark.parametrize(
+    ("parts", "num_classes", "message"),
+    [
+        ((), 3, "apgd-t needs at least 4 classes, got 3; apgd-ce, apgd-dlr, fab-t, square can be"),
+        ((), 2, "apgd-t needs at least 4 classes, got 2; apgd-ce, fab-t, square can be run"),
+        (("apgd-dlr",), 2, "apgd-dlr needs at least 3 classes, got 2; apgd-ce, fab-t, square can"),
+        (("square",), 1, "square needs at least 2 classes, got 1$"),
+    ],
+)
+def test_too_few_classes_are_refused(
+    parts: tuple[str, ...], num_classes: int, message: str
+) -> None:
+    attack = AutoAttack(0.1, attacks=parts)
+    with pytest.raises(ValueError, match=f"AutoAttack's {message}"):
+        attack.run(build_net(num_classes=num_classes), images(1), torch.tensor([0]))
+    with pytest.raises(ValueError, match=f"AutoAttack's {message}"):
+        attack.check_data(num_classes, (1, 8, 8))
 
 
 def test_other_precisions_and_shapes_are_refused(four: nn.Module) -> None:
@@ -249,8 +266,12 @@ def test_other_precisions_and_shapes_are_refused(four: nn.Module) -> None:
         AutoAttack(0.1).run(four, images(2).double(), y)
     with pytest.raises(ValueError, match=r"got torch.float32 of shape \(2, 64\)"):
         AutoAttack(0.1).run(four, images(2).flatten(1), y)
+    low = nn.Sequential(nn.Flatten(), nn.Linear(32, 4))
     with pytest.raises(ValueError, match="at least 5x5, got 4x8"):
-        AutoAttack(0.1, norm="L2").run(four, images(2)[:, :, :4], y)
+        AutoAttack(0.1, norm="L2").run(low, images(2)[:, :, :4], y)
+    with pytest.raises(ValueError, match="at least 5x5, got 4x8"):
+        AutoAttack(0.1, norm="L2").check_data(4, (1, 4, 8))
+    AutoAttack(0.1, norm="L2", attacks=("fab-t",)).check_data(4, (1, 4, 8))
 
 
 @pytest.mark.slow

@@ -214,6 +214,15 @@ def test_single_part_of_autoattack_is_one_row(model, data):
     assert list(report.results) == ["natural", "apgd-ce", "worst_case"]
 
 
+def test_what_an_attack_cannot_do_is_refused_before_natural_accuracy(data):
+    two = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    told = []
+    few = LabelledImages(data.images, data.labels % 2, channels_last=False)
+    with pytest.raises(ValueError, match="AutoAttack's apgd-t needs at least 4 classes, got 2"):
+        evaluate(two, few, {"aa": AutoAttack(0.1)}, on_result=lambda *row: told.append(row))
+    assert told == []
+
+
 def test_natural_accuracy_counts_the_right_answers(model, data):
     labels = data.labels.clone()
     labels[:5] = (labels[:5] + 1) % 4

@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from nasbench_at import evaluate_run
+from nasbench_at.attacks import AutoAttack
 from nasbench_at.cli import main
 from nasbench_at.data import load_data
 from nasbench_at.evaluation_files import read_outcomes
@@ -145,6 +147,29 @@ def test_bad_flags_are_one_line_and_change_nothing(words, message, run, capsys):
     before = (run / "record.json").read_bytes()
     assert message in refused(["evaluate", str(run), *words], capsys)
     assert (run / "record.json").read_bytes() == before
+
+
+def test_too_few_classes_for_an_attack_are_refused_before_any_work(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (8, 1, 8, 8), dtype=np.uint8)
+    labels = np.arange(8) % 2
+    np.savez(tmp_path / "two.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    words = ["evaluate", "--model", "tiny_wrn", "--data", str(tmp_path / "two.npz")]
+    words += ["--out", str(tmp_path / "record.json"), "--eps", "0.1", "--attacks", "fgsm", "aa"]
+    assert refused(words, capsys) == (
+        "nasbench-at: AutoAttack's apgd-t needs at least 4 classes, got 2; apgd-ce, fab-t, square "
+        "can be run with 2"
+    )
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_run_of_too_few_classes_is_refused_when_the_evaluation_is_prepared(run, monkeypatch):
+    monkeypatch.setattr(AutoAttack, "check_data", lambda *given: refuse(given[1:]))
+
+    def refuse(given):
+        raise ValueError(f"asked with {given}")
+
+    with pytest.raises(ValueError, match=r"asked with \(4, torch.Size\(\[1, 8, 8\]\)\)"):
+        prepare_evaluation(run, EvaluationOptions(("aa",)), device="cpu")
 
 
 def test_evaluation_needs_something_to_evaluate(capsys):

@@ -16,13 +16,15 @@ from typing import Any, TypeAlias, TypeVar
 
 from torch import nn
 
-from blocks.registry import check_options, options_after, suggest
+from blocks.registry import check_options, options_after
+from nasbench_at.suggestions import suggest
 
 __all__ = [
     "InputShape",
     "ModelInfo",
     "create_model",
     "find_models",
+    "list_families",
     "list_models",
     "model_info",
     "register_model",
@@ -128,6 +130,11 @@ def _describe(name: str, summary: str, reference: str, build: ModelBuilder) -> M
 def list_models(pattern: str = "*") -> tuple[str, ...]:
     """Returns the registered names that match a shell pattern, in order of registration."""
     return tuple(fnmatch.filter(_REGISTRY, pattern))
+
+
+def list_families() -> dict[str, str]:
+    """Returns the families whose names carry numbers: an example and the regular expression."""
+    return {pattern.example: pattern.expression.pattern for pattern in _PATTERNS}
 
 
 def find_models(patterns: Iterable[str]) -> tuple[str, ...]:

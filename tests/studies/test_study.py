@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from studies.study import create_or_open_study
+
+
+def test_attack_that_needs_more_classes_is_refused_when_the_study_is_created(
+    base, tiny_study, tmp_path
+):
+    images = np.random.default_rng(0).integers(0, 256, (64, 1, 8, 8), dtype=np.uint8)
+    labels = np.arange(64) % 2
+    np.savez(tmp_path / "two.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    two_classes = replace(
+        tiny_study, base=replace(base, data=str(tmp_path / "two.npz")), attacks=("pgd", "aa")
+    )
+    url = f"sqlite:///{tmp_path}/s.db"
+    with pytest.raises(ValueError, match="AutoAttack's apgd-t needs at least 4 classes, got 2"):
+        create_or_open_study(two_classes, url, runs_dir=tmp_path)
+    assert not (tmp_path / "studies").exists()
+    create_or_open_study(replace(two_classes, attacks=("pgd",)), url, runs_dir=tmp_path)
