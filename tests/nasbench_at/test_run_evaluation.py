@@ -241,7 +241,7 @@ def test_sigkill_loses_a_batch_at_most_and_changes_no_verdict(run, tmp_path):
 
 
 def num_batches(run: Path) -> int:
-    for path in run.glob("record.progress/*.safetensors"):
+    for path in run.glob("record.progress/*/*.safetensors"):
         header = path.read_bytes()[32:]
         length = int.from_bytes(header[:8], "little")
         metadata = json.loads(header[8 : 8 + length])["__metadata__"]
