@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
@@ -50,7 +52,22 @@ def parse(text: str | bytes) -> Any:
     Raises:
         ValueError: If the text is no JSON, holds NaN or infinity, or is nested too deeply.
     """
-    return from_json(text, allow_inf_nan=False)
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        # Looked for only now, since looking takes as long as parsing.
+        for where, value in _non_finite(from_json(text)):
+            raise ValueError(f"{where}: input should be a finite number, got {value}") from None
+        raise
+
+
+def _non_finite(data: Any, where: str = "") -> Iterator[tuple[str, float]]:
+    """Yields where in plain data there is NaN or infinity, and which."""
+    if isinstance(data, float) and not math.isfinite(data):
+        yield where, data
+    elif isinstance(data, dict | list):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from _non_finite(value, f"{where}.{key}" if where else str(key))
 
 
 def check(schema: TypeAdapter[_T], data: Any) -> _T:

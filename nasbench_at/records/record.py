@@ -168,8 +168,13 @@ class Record:
 
     @cached_property
     def _rows(self) -> Mapping[str, Sequence[AttackResult]]:
-        """The rows of each attack, the later ones of an evaluation those of larger eps."""
-        rows: dict[str, list[AttackResult]] = {row.attack: [] for row in self.all_results}
+        """The rows of each attack, of an evaluation those of larger eps last.
+
+        Natural accuracy comes first and the worst case last, the attacks as they were run.
+        """
+        names = dict.fromkeys(row.attack for row in self.all_results)
+        in_order = sorted(names, key=lambda name: (name != "natural", name == "worst_case"))
+        rows: dict[str, list[AttackResult]] = {name: [] for name in in_order}
         for evaluation in self.evaluations:
             for row in sorted(evaluation.results, key=lambda row: row.eps or 0.0):
                 rows[row.attack].append(row)

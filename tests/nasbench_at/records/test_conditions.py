@@ -194,3 +194,9 @@ def test_results_frame_has_a_row_a_result_with_all_conditions():
     expected |= {"key": record.results["pgd"].key, "data_fingerprint": "d1"}
     assert {name: row[name] for name in expected} == expected
     assert len(Benchmark([]).results_frame()) == 0
+
+
+def test_natural_accuracy_comes_first_and_the_worst_case_last():
+    record = make_record("a").with_evaluation(make_evaluation({"aa": 0.3, "worst_case": 0.3}))
+    record = record.with_evaluation(make_evaluation({"pgd": 0.5, "natural": 0.9}))
+    assert list(record.results) == ["natural", "aa", "pgd", "worst_case"]

@@ -44,7 +44,11 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "no images": (in_result(num_samples=0, num_correct=0), "num_samples: input should be greater"),
     "less than none": (in_result(num_correct=-1), "num_correct: input should be greater than or"),
-    "NaN": (in_result(seconds=float("nan")), "expected value at line 1 column"),
+    "NaN": (in_result(seconds=float("nan")), "0.results.1.seconds: input should be a finite n"),
+    "infinite": (
+        at_top(config={"a": [1, {"b": float("inf")}]}),
+        "config.a.1.b: input should be a f",
+    ),
     "unknown": (in_result(accuracy=0.5), "evaluations.0.results.1.accuracy: unexpected keyword"),
     "selected": (
         at_top(training={"selected": {"validation_robust": 5.0}}),
@@ -180,7 +184,10 @@ GOOD_ROW = {"epoch": 1, "train_accuracy": 0.5, "validation_natural": 0.5, "valid
         ("{}", "line 2: epoch: field required (and 3 more errors)"),
         (json.dumps(GOOD_ROW | {"epoch": "x"}), "epoch: input should be a valid integer, got 'x'"),
         (json.dumps(GOOD_ROW | {"train_accuracy": 5.0}), "train_accuracy: input should be less"),
-        (json.dumps(GOOD_ROW | {"lr": float("nan")}), "line 2: expected value at line 1 column"),
+        (
+            json.dumps(GOOD_ROW | {"lr": float("nan")}),
+            "line 2: lr: input should be a finite number",
+        ),
         (json.dumps(GOOD_ROW | {"attention": [["x"]]}), "attention.0.0: input should be a valid n"),
         ("[" * 100_000, "line 2: recursion limit exceeded"),
     ],
