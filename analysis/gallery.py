@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -54,6 +53,7 @@ from analysis.study_figures import (
 from nasbench_at.naming.variants import name_run, name_variants
 from nasbench_at.records import Benchmark, read_metrics, read_record
 from nasbench_at.runs import find_runs, open_run_folder
+from nasbench_at.suggestions import suggest
 
 __all__ = ["FIGURES", "FigureKind", "FigureRequest", "LandscapeForm", "draw_figure", "find_figure"]
 
@@ -167,9 +167,7 @@ def find_figure(name: str) -> FigureKind:
         ValueError: If there is none; the message names near ones.
     """
     if name not in FIGURES:
-        near = difflib.get_close_matches(name, FIGURES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown figure {name!r}; {hint}known: {', '.join(FIGURES)}")
+        raise ValueError(f"unknown figure {name!r}; {suggest(name, FIGURES)}")
     return FIGURES[name]
 
 
