@@ -55,7 +55,7 @@ from nasbench_at.records import Benchmark, read_metrics, read_record
 from nasbench_at.runs import find_runs, open_run_folder
 from nasbench_at.suggestions import suggest
 
-__all__ = ["FIGURES", "FigureKind", "FigureRequest", "LandscapeForm", "draw_figure", "find_figure"]
+__all__ = ["FIGURES", "FigureKind", "FigureRequest", "LandscapeForm", "find_figure"]
 
 LandscapeForm = Literal["contour", "surface", "line"]
 
@@ -149,15 +149,6 @@ class FigureKind:
 
     summary: str
     draw: Callable[[FigureRequest], Figure]
-
-
-def draw_figure(name: str, request: FigureRequest) -> Figure:
-    """Draws a figure by its name.
-
-    Raises:
-        ValueError: If there is no such figure, or the runs are not those that it needs.
-    """
-    return find_figure(name).draw(request)
 
 
 def find_figure(name: str) -> FigureKind:
