@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -54,8 +53,9 @@ from analysis.study_figures import (
 from nasbench_at.naming.variants import name_run, name_variants
 from nasbench_at.records import Benchmark, read_metrics, read_record
 from nasbench_at.runs import find_runs, open_run_folder
+from nasbench_at.suggestions import suggest
 
-__all__ = ["FIGURES", "FigureKind", "FigureRequest", "LandscapeForm", "draw_figure", "find_figure"]
+__all__ = ["FIGURES", "FigureKind", "FigureRequest", "LandscapeForm", "find_figure"]
 
 LandscapeForm = Literal["contour", "surface", "line"]
 
@@ -151,15 +151,6 @@ class FigureKind:
     draw: Callable[[FigureRequest], Figure]
 
 
-def draw_figure(name: str, request: FigureRequest) -> Figure:
-    """Draws a figure by its name.
-
-    Raises:
-        ValueError: If there is no such figure, or the runs are not those that it needs.
-    """
-    return find_figure(name).draw(request)
-
-
 def find_figure(name: str) -> FigureKind:
     """Returns a figure by its name.
 
@@ -167,9 +158,7 @@ def find_figure(name: str) -> FigureKind:
         ValueError: If there is none; the message names near ones.
     """
     if name not in FIGURES:
-        near = difflib.get_close_matches(name, FIGURES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown figure {name!r}; {hint}known: {', '.join(FIGURES)}")
+        raise ValueError(f"unknown figure {name!r}; {suggest(name, FIGURES)}")
     return FIGURES[name]
 
 

@@ -24,7 +24,7 @@ from analysis.perturbations import (
 )
 from analysis.style import INK
 from nasbench_at.attacks import FGSM, LinfPGD
-from nasbench_at.evaluation import wilson_interval
+from nasbench_at.records import wilson_interval
 from tests.analysis.runs import left_as_it_was, make_run
 
 ATTACK = FGSM(0.125)

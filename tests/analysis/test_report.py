@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -428,6 +430,11 @@ def test_both_themes_and_print_are_styled(page):
         assert text in page.source
     (button,) = (b for b in page.all("button") if b.get("id") == "theme")
     assert button["aria-pressed"] == "false"
+
+
+def test_report_needs_no_torch():
+    code = "import sys, analysis.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 # Bad input

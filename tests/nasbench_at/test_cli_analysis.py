@@ -65,3 +65,29 @@ def test_figures_are_listed_with_their_place_in_the_paper(capsys):
     text = capsys.readouterr().out
     for place in ("Fig. 4", "Fig. 5", "Fig. 6", "Fig. 7a", "Fig. 7b", "Fig. 8"):
         assert place in text
+
+
+def test_fault_of_a_computation_is_no_bad_input(capsys, monkeypatch, tmp_path):
+    from analysis import gallery
+
+    def fail(request):
+        raise ValueError("a library's own")
+
+    kind = gallery.FigureKind("", fail)
+    monkeypatch.setattr(gallery, "FIGURES", {"broken": kind})
+    assert main(["figure", "broken", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "ValueError: a library's own; traceback in " in error
+    assert error.count("\n") == 1
+
+
+def test_runs_that_do_not_suit_a_figure_are_bad_input(capsys, monkeypatch, tmp_path):
+    from analysis import gallery
+    from analysis.errors import MissingRunsError
+
+    def fail(request):
+        raise MissingRunsError("it needs two runs")
+
+    monkeypatch.setattr(gallery, "FIGURES", {"picky": gallery.FigureKind("", fail)})
+    assert main(["figure", "picky", str(tmp_path)]) == 2
+    assert "it needs two runs" in capsys.readouterr().err
