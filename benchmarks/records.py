@@ -37,7 +37,7 @@ def make_configs() -> Iterator[RunConfig]:
     """Yields configurations without end, each once."""
     subsets = chain.from_iterable(combinations(BLOCKS, size) for size in range(1, 5))
     networks: list[dict[str, Any]] = [{"blocks": blocks} for blocks in subsets]
-    networks += [{"model": name} for name in ("ds_net_4", "ds_net_6", "wrn_34_10", "resnet50")]
+    networks += [{"model": name} for name in ("ds_net_4_v2", "ds_net_6", "wrn_34_10", "resnet50")]
     for seed in range(10**6):
         for network, method in product(networks, ("at", "trades", "mart")):
             yield resolve(
