@@ -199,7 +199,8 @@ def _array_script(name: str, arguments: StudyRunArguments, words: Sequence[str])
         worker += ["--storage", url]
     needs_variable = is_secret or (url is None and bool(os.environ.get(STORAGE_VARIABLE)))
     variable = STORAGE_VARIABLE if needs_variable else None
-    return worker_script(name, ["study", "run", *create], worker, variable=variable)
+    create = ["study", "run", *create]
+    return worker_script(name, create, worker, ranks=arguments.ranks, variable=variable)
 
 
 def _show_cost(config: Any, arguments: StudyRunArguments) -> int:

@@ -287,8 +287,9 @@ def print_script(capsys, *flags: str) -> str:
 
 
 def test_print_sbatch_is_an_array_of_workers(capsys):
-    script = print_script(capsys, "--name", "big")
+    script = print_script(capsys, "--name", "big", "--ranks", "2")
     assert "#SBATCH --array=1-8" in script
+    assert "#SBATCH --gpus-per-task=2" in script
     assert "#SBATCH --job-name=big" in script
     assert "srun nasbench-at study worker big --runs-dir runs --device auto" in script
     assert "exec nasbench-at study run block-space --blocks residual mbconv" in script
