@@ -53,7 +53,7 @@ _WORKER_TEMPLATE = """\
 #SBATCH --array=1-8
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
-#SBATCH --gpus-per-task=1
+#SBATCH --gpus-per-task={ranks}
 #SBATCH --cpus-per-task=8
 #SBATCH --time=12:00:00
 #SBATCH --requeue
@@ -94,7 +94,12 @@ def sbatch_script(words: Sequence[str]) -> str:
 
 
 def worker_script(
-    name: str, create: Sequence[str], words: Sequence[str], *, variable: str | None = None
+    name: str,
+    create: Sequence[str],
+    words: Sequence[str],
+    *,
+    ranks: int = 1,
+    variable: str | None = None,
 ) -> str:
     """Returns an array script whose jobs are workers of a study, requeued until it is done.
 
@@ -105,12 +110,14 @@ def worker_script(
         name: The study.
         create: The words behind ``nasbench-at`` that create it.
         words: The words behind ``nasbench-at study worker NAME``.
+        ranks: Processes of a trial, each with a GPU.
         variable: Environment variable without which the script refuses to run: it holds what must
             not stand here.
     """
     storage = f': "${{{variable}:?must hold the URL of the storage}}"\n' if variable else ""
     return _WORKER_TEMPLATE.format(
         name=re.sub(r"[^A-Za-z0-9._-]", "-", name),
+        ranks=ranks,
         storage=storage,
         create=shlex.join(create),
         worker=shlex.join([name, *words]),

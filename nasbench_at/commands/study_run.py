@@ -170,6 +170,8 @@ def _make_study(recipe: Callable[..., Any], arguments: Any, seeds: tuple[int, ..
     }
     if "seeds" in parameters and seeds:
         options["seeds"] = seeds
+    elif arguments.seeds:
+        raise ValueError(f"this recipe takes one seed (--seed), got seeds {arguments.seeds}")
     config = recipe(arguments.config(), **options)
     changes = {
         name: value
@@ -197,14 +199,15 @@ def _array_script(name: str, arguments: StudyRunArguments, words: Sequence[str])
         worker += ["--storage", url]
     needs_variable = is_secret or (url is None and bool(os.environ.get(STORAGE_VARIABLE)))
     variable = STORAGE_VARIABLE if needs_variable else None
-    return worker_script(name, ["study", "run", *create], worker, variable=variable)
+    create = ["study", "run", *create]
+    return worker_script(name, create, worker, ranks=arguments.ranks, variable=variable)
 
 
 def _show_cost(config: Any, arguments: StudyRunArguments) -> int:
     from nasbench_at.commands.study_progress import show_cost
     from studies.costs import estimate_study
 
-    with bad_input():
+    with bad_input(), one_line_warnings():
         cost = estimate_study(config, data_root=arguments.data_root, device=arguments.device)
     show_cost(config, cost, max(arguments.workers, 1))
     return 0
@@ -212,15 +215,17 @@ def _show_cost(config: Any, arguments: StudyRunArguments) -> int:
 
 def _run(config: Any, arguments: StudyRunArguments) -> int:
     from nasbench_at.commands.study_progress import StudyReporter, show_results
+    from studies.storage import StorageError
     from studies.supervisor import StudyInterruptedError, create_study, work_through
     from studies.trial_run import WorkerSettings
 
     with one_line_warnings():
         with bad_input():
             warn_of_password(arguments.storage)
-            settings = WorkerSettings(
-                arguments.runs_dir, arguments.data_root, arguments.device, arguments.ranks
-            )
+            if arguments.workers:  # those of other machines have devices of their own
+                settings = WorkerSettings(
+                    arguments.runs_dir, arguments.data_root, arguments.device, arguments.ranks
+                )
             opened = create_study(
                 config,
                 runs_dir=arguments.runs_dir,
@@ -240,7 +245,7 @@ def _run(config: Any, arguments: StudyRunArguments) -> int:
                 any_code=arguments.any_code,
                 on_status=reporter.update,
             )
-        except StudyInterruptedError as stopped:
+        except (StudyInterruptedError, StorageError) as stopped:
             sys.stderr.write(f"nasbench-at: {stopped}; the same command goes on\n")
             return EXIT_INTERRUPTED
         finally:

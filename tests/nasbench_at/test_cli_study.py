@@ -11,7 +11,7 @@ from nasbench_at.cli import main
 from studies.config import StudyConfig, study_folder
 from studies.queue import claim_trial
 from studies.recipes import RECIPES
-from studies.storage import storage_url
+from studies.storage import StorageError, storage_url
 from studies.study import open_study
 from studies.suggestion import suggest_run
 
@@ -94,6 +94,7 @@ def test_help_of_a_recipe_shows_its_own_flags_and_those_of_training(capsys):
             "device 'cuda:99' is not available",
         ),
         (["run", "block-space", "--ranks", "0"], "ranks must be"),
+        (["run", "search", "--seeds", "1", "2"], "takes one seed (--seed), got seeds (1, 2)"),
         (["status"], "there is no study in 'runs/studies'"),
         (["export", "--out", "a.doc"], "--out must end in .csv, .parquet, .tex, got 'a.doc'"),
     ],
@@ -115,6 +116,20 @@ def test_digits_get_a_network_of_their_size_unless_flags_say_otherwise():
     )
     assert (wide.base.num_modules, wide.base.init_channels, wide.base.widen_factor) == (3, 8, 2)
     assert (own.base.num_modules, own.base.init_channels, own.base.widen_factor) == (3, 4, 1)
+
+
+def test_study_for_workers_elsewhere_may_name_a_device_that_is_not_here():
+    create("--device", "cuda:99", "--ranks", "64")
+
+
+def test_storage_that_stays_away_interrupts_a_study(monkeypatch, capsys):
+    def away(*words: object, **options: object) -> None:
+        raise StorageError("the storage was away for 600 s: gone")
+
+    monkeypatch.setattr("studies.supervisor.work_through", away)
+    assert main(["study", "run", "block-space", *FLAGS]) == 75
+    error = capsys.readouterr().err
+    assert error == "nasbench-at: the storage was away for 600 s: gone; the same command goes on\n"
 
 
 def test_another_study_of_the_same_name_is_bad_input(capsys):
@@ -272,8 +287,9 @@ def print_script(capsys, *flags: str) -> str:
 
 
 def test_print_sbatch_is_an_array_of_workers(capsys):
-    script = print_script(capsys, "--name", "big")
+    script = print_script(capsys, "--name", "big", "--ranks", "2")
     assert "#SBATCH --array=1-8" in script
+    assert "#SBATCH --gpus-per-task=2" in script
     assert "#SBATCH --job-name=big" in script
     assert "srun nasbench-at study worker big --runs-dir runs --device auto" in script
     assert "exec nasbench-at study run block-space --blocks residual mbconv" in script
