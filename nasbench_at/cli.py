@@ -71,14 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _complain(f"{stopped}; the same command goes on", EXIT_INTERRUPTED)
     except KeyboardInterrupt:
         code = _complain("interrupted; the same command goes on", EXIT_INTERRUPTED)
-    except FloatingPointError as error:
-        code = _complain(error, EXIT_FAILED)
-    except OSError as error:
-        # Whatever writes a file names it.
-        is_output = error.errno == errno.ENOSPC and error.filename is None
-        code = _complain(f"{error}: standard output" if is_output else error, EXIT_FAILED)
     except Exception as error:  # noqa: BLE001 - the traceback is kept
-        code = _complain(describe_fault(error), EXIT_FAILED)
+        code = _complain(_describe_failure(error), EXIT_FAILED)
     return code
 
 
@@ -93,6 +87,14 @@ def _dispatch(words: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise BadInputError(f"unknown command {name!r}; {suggest(name, COMMANDS)}")
     return COMMANDS[name](rest)
+
+
+def _describe_failure(error: Exception) -> str:
+    """A line about what went wrong after the checks, with a log unless it says all there is."""
+    is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if isinstance(error, FloatingPointError) or (isinstance(error, OSError) and error.filename):
+        return str(error)  # training diverged, or a file is named that cannot be used
+    return f"{error}: standard output" if is_full else describe_fault(error)
 
 
 def _complain(message: object, code: int) -> int:

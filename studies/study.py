@@ -115,6 +115,8 @@ def create_or_open_study(
 
 def _check_fit(config: StudyConfig, data: DataSet) -> None:
     """Raises a ValueError if the data are too few for a batch, or of too few classes."""
+    attacks = standard_attacks(config.attacks, eps=1.0)  # the radius does not matter here
+    check_attacks(attacks.values(), data.num_classes, data.image_shape)
     num_images = len(data.train)
     for run in [cell.config for cell in config.cells] or [config.base]:
         if run.batch_size is not None and run.batch_size > num_images:
@@ -122,8 +124,6 @@ def _check_fit(config: StudyConfig, data: DataSet) -> None:
                 f"batch_size must be at most the number of training images, {num_images}, got "
                 f"{run.batch_size}"
             )
-    attacks = standard_attacks(config.attacks, eps=1.0)  # the radius does not matter here
-    check_attacks(attacks.values(), data.num_classes, data.image_shape)
 
 
 def _make(folder: Path) -> None:
