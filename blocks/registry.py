@@ -178,8 +178,8 @@ def create_block(name: str, channels: int, **options: Any) -> nn.Module:
     return info.build(channels, **options)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: object, known: Iterable[str]) -> str:
     """Returns which known names come near a wrong one, and all of them, for a message."""
-    near = difflib.get_close_matches(name, list(known), n=3)
+    near = difflib.get_close_matches(str(name), list(known), n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return f"{hint}known: {', '.join(known) or 'none'}"

@@ -238,8 +238,8 @@ class RunConfig:
         if self.model == "ds_net":
             if self.model_options:
                 raise ValueError(
-                    "model_options go with a network by name, got them with model 'ds_net'; "
-                    "its options are fields of their own"
+                    f"model_options go with a network by name, got {dict(self.model_options)} with "
+                    "model 'ds_net', whose options are fields of their own"
                 )
             # What holds of the network holds of every input shape, so it is checked at once.
             self.architecture(input_shape=(1, 8, 8), num_classes=2)

@@ -243,7 +243,7 @@ def _prepare_file(path: Path, run_id: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot write to {str(path.parent)!r}: {error.strerror}") from None
+        raise ValueError(f"cannot write {str(path)!r}: {error.strerror}") from None
     if path.is_dir():
         raise ValueError(f"out must be a file to write the record to, got the folder {str(path)!r}")
     if path.exists() and (other := read_record(path).run_id) != run_id:

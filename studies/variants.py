@@ -11,13 +11,14 @@ from typing import Any
 from blocks import load_entry_points, load_plugin
 from nasbench_at.config import DS_NET_FIELDS, RunConfig
 from nasbench_at.devices import select_device
-from nasbench_at.jobs import load_config_data
+from nasbench_at.jobs import fit_batch_size, load_config_data
 from nasbench_at.networks.graph import count_parameters, match_parameters
 from nasbench_at.presets import resolve
 from studies.config import Cell, Label
 from studies.suggestion import ImageSpec
 
 __all__ = [
+    "fit_batch",
     "fit_width",
     "image_spec",
     "load_blocks",
@@ -43,6 +44,20 @@ def image_spec(config: RunConfig, data_root: str | Path | None = None) -> ImageS
         ValueError: If the data set is unknown or not usable.
     """
     return _image_spec(config.data, None if data_root is None else Path(data_root))
+
+
+def fit_batch(config: RunConfig, data_root: str | Path | None = None) -> RunConfig:
+    """Returns a run whose data are enough for its batch, if that is left to the recipe.
+
+    Raises:
+        ValueError: If the data set is unknown or not usable.
+    """
+    if config.batch_size is not None:
+        return config
+    resolved = resolve(config)
+    data = load_config_data(resolved, select_device("cpu"), data_root)
+    fitting = fit_batch_size(resolved, len(data.train)).batch_size
+    return config if fitting == resolved.batch_size else replace(config, batch_size=fitting)
 
 
 def load_blocks(config: RunConfig) -> None:

@@ -26,7 +26,7 @@ import pytest
 
 import blocks
 from nasbench_at import Architecture, Benchmark, RunConfig, create_model, evaluate_run, train
-from nasbench_at.attacks import FGSM, AutoAttack, L2PGD, LinfPGD, MarginPGD
+from nasbench_at.attacks import FGSM, L2PGD, AutoAttack, LinfPGD, MarginPGD
 from nasbench_at.cli import main
 from nasbench_at.evaluation_options import EvaluationOptions
 from nasbench_at.networks.architecture import AttentionSpec
@@ -46,6 +46,7 @@ COUNT = (*TEXT, *NOT_FINITE, "0", "-1", "1.5", HUGE)
 COUNT_OR_0 = (*TEXT, *NOT_FINITE, "-1", "1.5", HUGE)
 CHOICE = ("", "nope", "0", "x y")
 NO_FILE = ("", "nope", "/dev/null", "/nope/nope", "\x01")
+UNKNOWN_FLAGS = ("--nope", "--epoch")
 TINY = {
     "--data": "digits",
     "--blocks": "residual dense",
@@ -99,7 +100,7 @@ TRAIN_FLAGS = {
     "--attention-parameters": ("scale", "scale=-1", "scale=inf", "std=nan", "nope=1"),
     "--attention-keep": ("5 5 5", "x 0 0", "0", "0 0 0 0", "-1 0 0"),
     "--plugins": NO_FILE,
-    "--runs-dir": ("", "/dev/null", "/proc/nope"),
+    "--runs-dir": ("", "/dev/null", "/dev/null/runs"),
     "--data-root": ("/dev/null",),
     "--config": NO_FILE,
     "--nope": ("1",),
@@ -135,9 +136,9 @@ COMMANDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Sequence[str]]]] = 
             "--num-trials": COUNT,
             "--pool": ("", "residul", "nope"),
             "--per": CHOICE,
-            "--depths": ("3", "6 3", "x 3", "0 3", f"3 {HUGE}"),
-            "--widths": ("4", "8 4", "0 4", "x 4"),
-            "--weight-decays": ("0.1", "1 0.1", "nan 1", "-1 1", "1e-4 inf"),
+            "--depths": ("6 3", "x 3", "0 3", f"3 {HUGE}"),
+            "--widths": ("8 4", "0 4", "x 4"),
+            "--weight-decays": ("1 0.1", "nan 1", "-1 1", "1e-4 inf"),
             "--objectives": CHOICE,
             "--sampler": CHOICE,
             "--pruner": CHOICE,
@@ -170,7 +171,7 @@ COMMANDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Sequence[str]]]] = 
         {
             "--weights": ("", "nope.pt", "/dev/null", "{folder}/nonsense.pt"),
             "--data": ("", "digts", "nope.npz"),
-            "--out": ("", "/dev/null/x.json", "/proc/nope/x.json"),
+            "--out": ("", "/dev/null/x.json"),
         },
     ),
     "graph": (
@@ -351,7 +352,8 @@ class CommandLine(NamedTuple):
             words += [] if name == flag else [name, *setting.split()]
         position = len(command.split()) if not flag else len(words)
         words[position:position] = [*filter(None, [flag]), *value.split(" ")]
-        return cls(tuple(words), value)
+        is_known = flag not in UNKNOWN_FLAGS
+        return cls(tuple(words), value if is_known else flag)
 
 
 class Call(NamedTuple):
@@ -429,7 +431,7 @@ def run_command(words: Sequence[str], folder: Path, seconds: int) -> tuple[int, 
         code = 70
         try:
             code = main(words)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - what this test looks for
             traceback.print_exc()
         sys.stderr.flush()
         os._exit(code)
@@ -454,7 +456,7 @@ def complaint_about(line: CommandLine, folder: Path) -> str:
 
 def names(message: str, value: object) -> bool:
     """Whether a message names a value, or of several words or entries at least one."""
-    texts = {repr(value), str(value) or "''"}
+    texts = {repr(value)[:50], str(value)[:50] or "''"}
     if isinstance(value, str):
         texts |= set(value.split()) | set(re.split("[=,. ]", value)) - {""}
         with contextlib.suppress(ValueError):
@@ -498,7 +500,7 @@ def test_spoiled_calls_are_refused_in_one_line_that_names_the_value() -> None:
         except ValueError as error:
             if "\n" in str(error) or not names(str(error), call.value):
                 wrong.append(f"{what} does not name the value in one line: {error}")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what this test looks for
             wrong.append(f"{what} raises {type(error).__name__}: {error}")
         else:
             wrong.append(f"{what} is accepted")

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .guard import attack_mode
-from .inputs import check_inputs
+from .inputs import check_inputs, check_number
 from .norms import NORMS
 from .protocol import JsonValue
 
@@ -108,11 +108,13 @@ class AutoAttack:
         ):
             if value not in allowed:
                 raise ValueError(f"{field} must be one of {', '.join(allowed)}, got {value!r}")
+        check_number("eps", self.eps)
         NORMS[self.norm].check_eps(self.eps)
         for field, count in (
             ("batch_size", self.batch_size),
             ("square_queries", self.square_queries),
         ):
+            check_number(field, count, whole=True)
             if count < 1:
                 raise ValueError(f"{field} must be at least 1, got {count!r}")
         for attack in self.attacks:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from .folding import folded_norms
 from .guard import Mode, attack_mode
-from .inputs import check_inputs
+from .inputs import check_inputs, check_number
 from .norms import Norm, gaussian_like
 from .objectives import Objective, cross_entropy_objective, describe, restrict
 from .protocol import JsonValue
@@ -108,6 +108,10 @@ class GradientAttack:
 
     def __post_init__(self) -> None:
         """Refuse what would make an attack that silently does nothing."""
+        for name in ("eps", "step_size", "noise"):
+            check_number(name, getattr(self, name))
+        for name in ("steps", "restarts"):
+            check_number(name, getattr(self, name), whole=True)
         self.norm.check_eps(self.eps)
         if not (self.step_size > 0 or self.eps == 0) or not math.isfinite(self.step_size):
             raise ValueError(f"step_size must be positive and finite, got {self.step_size!r}")

@@ -55,3 +55,9 @@ def _check_labels(y: Tensor, num_classes: int | None) -> None:
     if low < 0 or (num_classes is not None and high >= num_classes):
         allowed = "at least 0" if num_classes is None else f"in 0..{num_classes - 1}"
         raise ValueError(f"labels must be {allowed}, got labels from {low} to {high}")
+
+
+def check_number(name: str, value: object, *, whole: bool = False) -> None:
+    """Raise ValueError unless a setting of an attack is a number, or a whole one; not its range."""
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise ValueError(f"{name} must be a {'whole ' * whole}number, got {value!r}")

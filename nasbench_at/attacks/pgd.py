@@ -6,12 +6,14 @@ from functools import partial
 
 from .gradient import GradientAttack, Start, Verdict
 from .guard import Mode
+from .inputs import check_number
 from .norms import L2, LINF
 from .objectives import Objective, cross_entropy_objective, margin_objective
 
 
 def _quarter(eps: float, step_size: float | None) -> float:
     """Return the step size, by default a quarter of the budget: 4 steps cross it."""
+    check_number("eps", eps)
     return eps / 4 if step_size is None else step_size
 
 

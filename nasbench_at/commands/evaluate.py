@@ -53,7 +53,8 @@ class EvaluateArguments(EvaluationOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.run is None) == (self.model is None):
-            given = "neither" if self.run is None else "both"
+            both = f"both {str(self.run)!r} and {self.model!r}"
+            given = "neither" if self.run is None else both
             raise ValueError(f"evaluate needs a run's folder or --model, got {given}")
         if self.model is not None and self.data is None:
             raise ValueError("--model needs --data, got none")
@@ -62,7 +63,9 @@ class EvaluateArguments(EvaluationOptions):
             if self.run is not None and value is not None:
                 raise ValueError(f"--{name} goes with --model, got {str(value)!r} with a run")
         if self.figure is not None and len(self.eps) < 2:
-            raise ValueError(f"--figure goes with several --eps, got {len(self.eps)}")
+            raise ValueError(
+                f"--figure goes with several --eps, got {str(self.figure)!r} with {len(self.eps)}"
+            )
 
     def options(self) -> EvaluationOptions:
         """Returns attacks and settings alone."""

@@ -78,6 +78,7 @@ def run_figure(words: Sequence[str]) -> int:
     from analysis.gallery import FigureRequest, find_figure
     from analysis.style import write_figure
     from nasbench_at.console import PointProgress, stdout
+    from nasbench_at.devices import select_device
 
     out = arguments.out or Path(f"{name}.pdf")
     with one_line_warnings(), PointProgress(name) as progress:
@@ -86,6 +87,7 @@ def run_figure(words: Sequence[str]) -> int:
             kind = find_figure(name)
             request = FigureRequest(**values, on_progress=progress.update)
             request.check()
+            select_device(arguments.device)
             check_folder_of(out)
         with bad_input(UnsuitableRunsError):
             figure = kind.draw(request)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from nasbench_at.allowed_values import Name, NewFile, Range
+from nasbench_at.allowed_values import Name, NewFile
 from nasbench_at.catalogue import check_network_names
 from nasbench_at.commands.input_errors import bad_input
 from nasbench_at.config import DS_NET_FIELDS, ModelOptions
@@ -19,6 +19,7 @@ from nasbench_at.networks.architecture import (
     InputShape,
     NumClasses,
     NumModules,
+    NumParameters,
     WidenFactor,
 )
 from nasbench_at.suggestions import near_names
@@ -64,7 +65,7 @@ class GraphArguments:
     block_copies: BlockCopies = field(default_factory=dict)
     num_classes: NumClasses = 10
     input_shape: InputShape = (3, 32, 32)
-    match_parameters: Annotated[int, Range("[1, 1000000000000]")] | None = None
+    match_parameters: NumParameters | None = None
     remove: tuple[Name, ...] = ()
     plugins: tuple[Name, ...] = ()
     out: Annotated[Path, NewFile(GRAPH_SUFFIXES)] | None = None

@@ -61,6 +61,10 @@ def run_report(words: Sequence[str]) -> int:
 
     with bad_input(), one_line_warnings():
         entries = collect_entries(arguments.paths)
+        if arguments.landscapes or arguments.theory:
+            from nasbench_at.devices import select_device  # needs torch, as what is measured does
+
+            select_device(arguments.device)
     with (
         bad_input(UnsuitableRunsError),
         one_line_warnings(),

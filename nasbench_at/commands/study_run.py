@@ -93,7 +93,7 @@ def run_study_run(words: Sequence[str]) -> int:
             sys.stdout.write(_describe_recipes(RECIPES))
             return 0
         raise BadInputError(f"study run needs a recipe: {', '.join(RECIPES)}")
-    with bad_input():
+    with bad_input(), one_line_warnings():
         recipe = find_recipe(words[0])
         arguments = _parse(recipe, words[0], words[1:])
         config = _make_study(recipe, arguments, _given_seeds(arguments, words))
@@ -144,7 +144,7 @@ def _parse(recipe: Callable[..., Any], name: str, words: Sequence[str]) -> Any:
 
 
 def _flags_of(recipe: Callable[..., Any]) -> type:
-    hints = get_type_hints(recipe)
+    hints = get_type_hints(recipe, include_extras=True)
     inherited = {"base", "seeds", "data_root"}
     options: list[tuple[str, Any, Any]] = [
         (name, hints[name], field(default=parameter.default))
@@ -172,7 +172,9 @@ def _make_study(recipe: Callable[..., Any], arguments: Any, seeds: tuple[int, ..
         options["seeds"] = seeds
     elif arguments.seeds:
         raise ValueError(f"this recipe takes one seed (--seed), got seeds {arguments.seeds}")
-    config = recipe(arguments.config(), **options)
+    from studies.variants import fit_batch
+
+    config = recipe(fit_batch(arguments.config(), arguments.data_root), **options)
     changes = {
         name: value
         for name in ("name", "attacks", "aa_samples")

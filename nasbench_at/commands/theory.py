@@ -47,10 +47,12 @@ def run_theory(words: Sequence[str]) -> int:
     from analysis.errors import UnsuitableRunsError
     from analysis.theory import compute_run_theory
     from nasbench_at.console import stdout
+    from nasbench_at.devices import select_device
     from nasbench_at.runs import open_run_folder
 
     with bad_input():
         open_run_folder(arguments.run)
+        select_device(arguments.device)
     with bad_input(UnsuitableRunsError), one_line_warnings():
         theory = compute_run_theory(
             arguments.run,

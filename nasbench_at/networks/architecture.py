@@ -25,6 +25,7 @@ __all__ = [
     "Keep",
     "NumClasses",
     "NumModules",
+    "NumParameters",
     "Parameters",
     "Recipe",
     "Weights",
@@ -45,6 +46,7 @@ Keep: TypeAlias = tuple[tuple[Annotated[int, Range("[0, inf)")], ...], ...] | No
 NumModules = Annotated[int, Range("[3, 1000]")]
 InitChannels = Annotated[int, Range("[1, 100000]")]
 WidenFactor = Annotated[int, Range("[1, 100]")]
+NumParameters = Annotated[int, Range("[1, 1000000000000]")]
 NumClasses = Annotated[int, Range("[2, 1000000]")]
 _Size = Annotated[int, Range("[1, 100000]")]
 InputShape = tuple[_Size, _Size, _Size]
@@ -209,7 +211,8 @@ class Architecture:
             )
         if not isinstance(self.blocks[0], str) and len(self.blocks) != self.num_modules:
             raise ValueError(
-                f"blocks lists {len(self.blocks)} sets but num_modules is {self.num_modules}"
+                f"blocks must be a set for each of {self.num_modules} modules, got "
+                f"{len(self.blocks)}: {self.blocks}"
             )
         for i, row in enumerate(self.module_blocks):
             if not row:
@@ -234,7 +237,7 @@ class Architecture:
             if rows is not None and len(rows) != self.num_modules:
                 raise ValueError(
                     f"attention {what} must have a row for each of {self.num_modules} modules, got "
-                    f"{len(rows)}"
+                    f"{len(rows)}: {rows}"
                 )
         self._fit_weights()
         self._check_kept()

@@ -18,12 +18,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import networkx as nx
 
-from nasbench_at.allowed_values import Range, check_value
-from nasbench_at.networks.architecture import Architecture
+from nasbench_at.allowed_values import check_value
+from nasbench_at.networks.architecture import Architecture, NumParameters
 
 __all__ = [
     "NODE_KINDS",
@@ -351,7 +351,7 @@ def match_parameters(architecture: Architecture, target: int) -> Architecture:
     Reference:
         Sec. 4.5 of the paper keeps the parameters level this way, without saying which widths.
     """
-    target = check_value("target", Annotated[int, Range("[1, inf)")], target)
+    target = check_value("target", NumParameters, target)
 
     @cache
     def count(width: int) -> int:

@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 from nasbench_at.config import RunConfig
+from nasbench_at.networks.architecture import NumParameters
 from nasbench_at.presets import resolve
 from studies.config import StudyConfig
 from studies.variants import (
@@ -27,8 +28,8 @@ def block_space(
     *,
     seeds: Sequence[int] = (0,),
     sizes: tuple[int, ...] = (),
-    match_parameters: int | None = None,
-    max_parameters: int | None = None,
+    match_parameters: NumParameters | None = None,
+    max_parameters: NumParameters | None = None,
     data_root: Path | None = None,
 ) -> StudyConfig:
     """Trains every subset of a block set, at equal numbers of parameters.

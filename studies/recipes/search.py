@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from blocks import list_blocks
+from nasbench_at.allowed_values import Count, Range, Seed
 from nasbench_at.config import RunConfig
-from nasbench_at.networks.architecture import AttentionInit
+from nasbench_at.networks.architecture import AttentionInit, NumParameters
 from nasbench_at.presets import resolve
 from studies.config import Objective, PrunerName, SamplerName, StudyConfig
 from studies.space import Granularity, Screening, SearchSpace
@@ -18,7 +20,7 @@ __all__ = ["search"]
 def search(
     base: RunConfig,
     *,
-    num_trials: int = 40,
+    num_trials: Count = 40,
     pool: tuple[str, ...] = (),
     per: Granularity = "network",
     depths: tuple[int, int] | None = None,
@@ -26,16 +28,16 @@ def search(
     widen_factors: tuple[int, ...] | None = None,
     inits: tuple[AttentionInit, ...] | None = None,
     weight_decays: tuple[float, float] | None = None,
-    match_parameters: int | None = None,
-    max_parameters: int | None = None,
-    max_seconds_per_step: float | None = None,
+    match_parameters: NumParameters | None = None,
+    max_parameters: NumParameters | None = None,
+    max_seconds_per_step: Annotated[float, Range("(0, inf)")] | None = None,
     objectives: tuple[Objective, ...] = ("robust",),
     sampler: SamplerName = "tpe",
-    sampler_seed: int = 0,
+    sampler_seed: Seed = 0,
     pruner: PrunerName | None = None,
-    screening_epochs: int = 0,
-    screening_attack_steps: int = 1,
-    screening_keep: float = 0.5,
+    screening_epochs: Annotated[int, Range("[0, 100000]")] = 0,
+    screening_attack_steps: Annotated[int, Range("[1, 10000]")] = 1,
+    screening_keep: Annotated[float, Range("(0, 1)")] = 0.5,
     data_root: Path | None = None,
 ) -> StudyConfig:
     """Searches block sets, depth, width, initial weights and weight decay under a budget.

@@ -150,7 +150,7 @@ def test_ends_of_the_ranges_are_allowed(name, value):
     [
         ({"blocks": ()}, "blocks must name at least one block, got an empty set"),
         ({"blocks": (("residual",), (), ("dense",)), "num_modules": 3}, "module 1 has an empty"),
-        ({"blocks": (("residual",),) * 2}, "blocks lists 2 sets but num_modules is 15"),
+        ({"blocks": (("residual",),) * 2}, "blocks must be a set for each of 15 modules, got 2"),
         ({"attention_init": "given"}, "weights go with init 'given', and only with it"),
         (
             {"attention_parameters": {"scale": -1}},

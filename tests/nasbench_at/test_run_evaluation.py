@@ -124,7 +124,7 @@ def test_main_rows_of_a_curve_without_the_run_s_radius_are_of_the_largest(run, t
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--figure", "x.pdf"], "--figure goes with several --eps, got 0"),
+        (["--figure", "x.pdf"], "--figure goes with several --eps, got 'x.pdf' with 0"),
         (
             ["--eps", "0.1", "0.2", "--figure", "x.doc"],
             "figure must be a file ending in",
@@ -136,7 +136,7 @@ def test_main_rows_of_a_curve_without_the_run_s_radius_are_of_the_largest(run, t
         (["--eps", "-0.1"], "eps must be a list of numbers of at least 0, each once, got (-0.1,)"),
         (["--weights", "x.pt"], "weights must be an existing file, got 'x.pt'"),
         (["--out", "x.json"], "--out goes with --model, got 'x.json' with a run"),
-        (["--model", "a:b"], "needs a run's folder or --model, got both"),
+        (["--model", "a:b"], "needs a run's folder or --model, got both '"),
         (["--aa-samples", "0%"], "aa_samples must lie in 0%..100%"),
         (["--restarts", "0"], "restarts must be a whole number from 1 to 10000, got 0"),
         (["--norm", "L2", "--eps", "1", "--attacks", "cw"], "under L2, got 'cw'"),

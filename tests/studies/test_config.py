@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from nasbench_at import RunConfig
 from nasbench_at.presets import resolve
 from studies.config import Cell, StudyConfig
 from studies.recipes import block_space, methods, search
-from studies.variants import with_model
+from studies.variants import fit_batch, with_model
 from tests.conftest import forget_plugins
 from tests.studies.conftest import tiny_run
 
@@ -101,3 +102,15 @@ def test_runs_must_differ_and_have_the_same_labels():
     other = (Cell({"a": 1}, config), Cell({"b": 1}, replace(config, seed=1)))
     with pytest.raises(ValueError, match="must have the same labels"):
         StudyConfig("s", "r", config, other)
+
+
+def test_batch_of_the_recipe_fits_the_data_of_a_study(tmp_path):
+    images = np.zeros((90, 1, 8, 8), dtype=np.uint8)
+    labels = np.arange(90) % 10
+    path = tmp_path / "few.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    base = tiny_run(str(path), batch_size=None)
+    with pytest.warns(UserWarning, match=r"batch_size is 64 instead of the recipe's 128: there"):
+        assert fit_batch(base).batch_size == 64
+    asked = tiny_run(str(path), batch_size=128)
+    assert fit_batch(asked) is asked

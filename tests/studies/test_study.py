@@ -11,8 +11,8 @@ from studies.study import create_or_open_study
 def test_attack_that_needs_more_classes_is_refused_when_the_study_is_created(
     base, tiny_study, tmp_path
 ):
-    images = np.random.default_rng(0).integers(0, 256, (64, 1, 8, 8), dtype=np.uint8)
-    labels = np.arange(64) % 2
+    images = np.random.default_rng(0).integers(0, 256, (100, 1, 8, 8), dtype=np.uint8)
+    labels = np.arange(100) % 2
     np.savez(tmp_path / "two.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     two_classes = replace(
         tiny_study, base=replace(base, data=str(tmp_path / "two.npz")), attacks=("pgd", "aa")

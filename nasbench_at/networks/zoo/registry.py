@@ -17,6 +17,8 @@ from typing import Any, TypeAlias, TypeVar
 from torch import nn
 
 from blocks.registry import check_options, options_after
+from nasbench_at.allowed_values import check_value
+from nasbench_at.networks.architecture import InputShape, NumClasses
 from nasbench_at.suggestions import suggest
 
 __all__ = [
@@ -31,7 +33,6 @@ __all__ = [
     "register_model_pattern",
 ]
 
-InputShape: TypeAlias = tuple[int, int, int]
 ModelBuilder: TypeAlias = Callable[..., nn.Module]
 BuilderT = TypeVar("BuilderT", bound=ModelBuilder)
 
@@ -187,9 +188,9 @@ def create_model(
             too small.
     """
     info = model_info(name)
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    if len(input_shape) != 3 or input_shape[0] < 1 or min(input_shape[1:]) < 8:
+    num_classes = check_value("num_classes", NumClasses, num_classes)
+    input_shape = check_value("input_shape", InputShape, input_shape)
+    if min(input_shape[1:]) < 8:
         raise ValueError(
             f"input_shape must be channels, height and width with at least 8x8 pixels, got "
             f"{input_shape}"

@@ -159,7 +159,7 @@ def test_architecture_is_frozen_and_hashable(per_module):
         ),
         (
             {"blocks": (("residual",), ("dense",)), "num_modules": 3},
-            "blocks lists 2 sets but num_modules is 3",
+            "blocks must be a set for each of 3 modules, got 2",
         ),
         (
             {"blocks": (("residual",), (), ("dense",)), "num_modules": 3},

@@ -119,7 +119,7 @@ def test_match_starts_at_the_narrowest_width_that_can_be_built():
 
 @pytest.mark.parametrize("target", [float("nan"), 0, -5, 1.5, "many"])
 def test_match_refuses_what_is_no_number_of_parameters(tiny_architecture, target):
-    message = f"target must be a whole number of at least 1, got {target!r}"
+    message = f"target must be a whole number from 1 to 1000000000000, got {target!r}"
     with pytest.raises(ValueError, match=message):
         match_parameters(tiny_architecture, target)
 

@@ -186,15 +186,15 @@ def test_patterns_builder_is_checked_too():
 @pytest.mark.parametrize("num_classes", [1, 0, -1])
 def test_network_has_at_least_two_classes(num_classes):
     register("lin")
-    with pytest.raises(ValueError, match=f"num_classes must be at least 2, got {num_classes}"):
+    with pytest.raises(
+        ValueError, match=f"num_classes must be a whole number from 2 to 1000000, got {num_classes}"
+    ):
         create_model("lin", num_classes)
 
 
 @pytest.mark.parametrize("shape", [(3, 32), (0, 8, 8), (3, 7, 8), (3, 8, 7), (1, 3, 8, 8)])
 def test_images_have_channels_and_eight_by_eight_pixels(shape):
     register("lin")
-    message = (
-        f"input_shape must be channels, height and width with at least 8x8 pixels, got {shape}"
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+    message = f"^input_shape must be .*, got {re.escape(str(shape))}$"
+    with pytest.raises(ValueError, match=message):
         create_model("lin", input_shape=shape)
