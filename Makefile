@@ -13,6 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 -
 demo: $(READY)
 	$(BIN)/nasbench-at study run block-ensemble --config demo.yaml --ways at --seeds 0 1 \
 	  --name demo --workers 2
+	$(BIN)/nasbench-at query runs/studies/demo --summary
 	$(BIN)/nasbench-at report runs/studies/demo --title "A DS-Net, its weights and its blocks"
 
 test: $(READY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias, get_args
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from nasbench_at.attacks import attack_mode
 from nasbench_at.config import RunConfig
+from nasbench_at.suggestions import near_names
 from nasbench_at.training.methods import (
     AdversarialTraining,
     Method,
@@ -79,8 +79,8 @@ def _parameters_below(model: nn.Module, prefix: str) -> list[str]:
 
 def _suggest(model: nn.Module, layer: str) -> str:
     modules = [name for name, _ in model.named_modules() if name]
-    near = difflib.get_close_matches(layer, modules, n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    near = near_names(layer, modules)
+    hint = f"did you mean {near}? " if near else ""
     children = ", ".join(name for name, _ in model.named_children())
     return f"{hint}it must be last, all, or lie below {children or 'the model itself'}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +14,7 @@ from nasbench_at.commands.study_results import (
     run_status,
 )
 from nasbench_at.commands.study_run import run_study_run, run_study_worker
+from nasbench_at.suggestions import suggest
 
 __all__ = ["run_study_command"]
 
@@ -36,11 +36,7 @@ def run_study_command(words: Sequence[str]) -> int:
         return 0 if words else 2
     name, *rest = words
     if name not in SUBCOMMANDS:
-        near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise BadInputError(
-            f"unknown study command {name!r}; {hint}known: {', '.join(SUBCOMMANDS)}"
-        )
+        raise BadInputError(f"unknown study command {name!r}; {suggest(name, SUBCOMMANDS)}")
     return SUBCOMMANDS[name](rest)
 
 

@@ -6,9 +6,9 @@ flags of ``nasbench-at study run RECIPE``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 
+from nasbench_at.suggestions import suggest
 from studies.config import StudyConfig
 from studies.recipes.block_ensemble import block_ensemble
 from studies.recipes.block_space import block_space
@@ -52,7 +52,5 @@ def find_recipe(name: str) -> Callable[..., StudyConfig]:
     """
     key = name.replace("_", "-")
     if key not in RECIPES:
-        near = difflib.get_close_matches(key, RECIPES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown recipe {name!r}; {hint}known: {', '.join(RECIPES)}")
+        raise ValueError(f"unknown recipe {name!r}; {suggest(key, RECIPES)}")
     return RECIPES[key]

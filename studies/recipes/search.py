@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 from blocks import list_blocks
-from nasbench_at.allowed_values import Count, Range, Seed
+from nasbench_at.allowed_values import Count, Name, Range, Seed
 from nasbench_at.config import RunConfig
-from nasbench_at.networks.architecture import AttentionInit, NumParameters
+from nasbench_at.networks.architecture import (
+    AttentionInit,
+    InitChannels,
+    NumModules,
+    NumParameters,
+    WidenFactor,
+)
 from nasbench_at.presets import resolve
 from studies.config import Objective, PrunerName, SamplerName, StudyConfig
 from studies.space import Granularity, Screening, SearchSpace
@@ -21,11 +27,11 @@ def search(
     base: RunConfig,
     *,
     num_trials: Count = 40,
-    pool: tuple[str, ...] = (),
+    pool: tuple[Name, ...] = (),
     per: Granularity = "network",
-    depths: tuple[int, int] | None = None,
-    widths: tuple[int, int] | None = None,
-    widen_factors: tuple[int, ...] | None = None,
+    depths: tuple[NumModules, NumModules] | None = None,
+    widths: tuple[InitChannels, InitChannels] | None = None,
+    widen_factors: tuple[WidenFactor, ...] | None = None,
     inits: tuple[AttentionInit, ...] | None = None,
     weight_decays: tuple[float, float] | None = None,
     match_parameters: NumParameters | None = None,
