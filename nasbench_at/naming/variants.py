@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from nasbench_at.config import DS_NET_FIELDS
@@ -42,6 +44,7 @@ def name_variants(configs: Sequence[Config], *, seeds: bool = False) -> list[str
     names = [", ".join(found.values()) for found in facets]
     names = _extend(names, configs, lambda group: [_size(c).get("channels", "") for c in group])
     names = _extend(names, configs, _flags)
+    names = _extend(names, configs, _files)
     names = _extend(names, configs, _versions)
     if seeds:
         names = _extend(names, configs, lambda group: [f"seed {c.get('seed')}" for c in group])
@@ -143,8 +146,18 @@ def _flags(configs: Sequence[Config]) -> list[str]:
     if any(config.get("model") != "ds_net" for config in configs):
         said |= DS_NET_FIELDS
     keys = [k for k in dict.fromkeys(k for config in configs for k in config) if k not in said]
-    varied = [key for key in keys if any(c.get(key) != configs[0].get(key) for c in configs)]
+    varied = [key for key in keys if any(_differ(c.get(key), configs[0].get(key)) for c in configs)]
     return [", ".join(_flag(key, config.get(key)) for key in varied) for config in configs]
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether values differ by more than a list does from a tuple."""
+    return bool(one != other) and _canonical(one) != _canonical(other)
+
+
+def _canonical(value: Any) -> str:
+    """One text for equal values, whether they come from a record, a YAML file or a dataclass."""
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _flag(key: str, value: Any) -> str:
@@ -172,8 +185,25 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", each
 
 
+def _files(configs: Sequence[Config]) -> list[str]:
+    """Numbers the contents of each file that was edited between runs."""
+    found: dict[str, list[str]] = {}
+    for config in configs:
+        for path, digest in (config.get("contents") or {}).items():
+            if digest not in found.setdefault(path, []):
+                found[path].append(digest)
+    return [
+        ", ".join(
+            f"version {found[path].index(digest) + 1} of {PurePath(path).name}"
+            for path, digest in sorted((config.get("contents") or {}).items())
+            if len(found[path]) > 1
+        )
+        for config in configs
+    ]
+
+
 def _versions(configs: Sequence[Config]) -> list[str]:
-    """Numbers what differs in no words: files of other contents, weights of other numbers."""
-    texts = [repr({k: v for k, v in config.items() if k != "seed"}) for config in configs]
+    """Numbers what differs in no words, such as given weights."""
+    texts = [_canonical({k: v for k, v in config.items() if k != "seed"}) for config in configs]
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts), start=1)}
     return [f"version {numbers[text]}" for text in texts]

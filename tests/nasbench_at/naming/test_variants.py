@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -80,6 +81,23 @@ def test_weights_that_no_words_tell_apart_are_numbered():
     rows = [((share, 1 - share, 0.0, 0.0),) * 3 for share in (0.3, 0.6)]
     names = names_of(*({**given, "attention_weights": row} for row in rows))
     assert names == ["version 1", "version 2"]
+
+
+def test_equal_configurations_have_one_name_wherever_they_were_read():
+    config = resolve(RunConfig(**BASE)).to_dict()
+    stored = dict(reversed(json.loads(json.dumps(config)).items()))  # another order, and lists
+    assert len(set(name_variants([config, stored]))) == 1
+    other = resolve(RunConfig(**{**BASE, "epochs": 3})).to_dict()
+    names = name_variants([config | {"milestones": (1, 2)}, other | {"milestones": [1, 2]}])
+    assert names == ["--epochs 20", "--epochs 3"]
+
+
+def test_files_of_other_contents_are_named():
+    config = resolve(RunConfig(**BASE, plugins=("/lab/my_blocks.py",))).to_dict()
+    first, second = (config | {"contents": {"/lab/my_blocks.py": digit * 16}} for digit in "ab")
+    assert name_variants([first, second, second | {"seed": 1}]) == [
+        *("version 1 of my_blocks.py", *["version 2 of my_blocks.py"] * 2)
+    ]
 
 
 def test_no_name_is_a_hash():
