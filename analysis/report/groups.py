@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from analysis.report.entries import RunEntry
-from analysis.selection import TECHNICAL_KEYS, identity_without
+from analysis.selection import identity_without
 from nasbench_at.naming.labels import data_label, metric_label
 from nasbench_at.records import (
     AttackResult,
     Conditions,
+    Record,
     conditions_of,
     describe_conditions,
     mean_interval,
@@ -31,7 +33,7 @@ __all__ = [
 ORDER = ("natural", "fgsm", "pgd", "cw", "aa", "worst_case")
 """Attacks as the paper's tables have them."""
 _JUDGES = ("pgd", "aa", "cw", "fgsm", "worst_case", "natural")
-"""By which attack networks are ranked: the first that a run was evaluated by."""
+"""By which attack networks are ranked: of those that most of its runs share, the first."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class SeedGroup:
 
     Attributes:
         name: What tells the network and its training from the others.
+        identity: The same for all groups of one network and training.
         entries: Its runs.
         judge: The attack by which it is ranked.
         conditions: Under which conditions.
@@ -65,6 +68,7 @@ class SeedGroup:
     """
 
     name: str
+    identity: str
     entries: tuple[RunEntry, ...]
     judge: str
     conditions: Conditions
@@ -80,30 +84,53 @@ def attack_names(entries: Iterable[RunEntry]) -> list[str]:
 def group_seeds(entries: Sequence[RunEntry], names: Mapping[str, str]) -> list[SeedGroup]:
     """Groups evaluated runs by everything but their seeds, the most robust of a condition first.
 
+    The runs of a network are a group for each condition that they were judged under.
+
     Args:
         entries: The runs.
         names: By run, what tells its network from the others.
     """
-    found: dict[tuple[Conditions, str], list[RunEntry]] = {}
+    networks: dict[str, list[RunEntry]] = {}
     for entry in entries:
-        if entry.record is None or not entry.results:
-            continue
-        judge = next((name for name in _JUDGES if name in entry.results), next(iter(entry.results)))
-        identity = identity_without(entry.record, TECHNICAL_KEYS)
-        key = (conditions_of(entry.results[judge]), identity)
-        found.setdefault(key, []).append(entry)
+        if entry.record is not None and entry.results:
+            networks.setdefault(_identity(entry, entry.record), []).append(entry)
     groups = [
         SeedGroup(
             name=names[members[0].run_id],
+            identity=identity,
             entries=tuple(sorted(members, key=_seed_order)),
             judge=conditions.attack,
             conditions=conditions,
             accuracies=_average(members),
         )
-        for (conditions, _), members in found.items()
+        for identity, runs in networks.items()
+        for conditions, members in _by_conditions(runs).items()
     ]
     order = list(dict.fromkeys(group.conditions for group in groups))
     return sorted(groups, key=lambda g: (order.index(g.conditions), -g.accuracies[g.judge].mean))
+
+
+def _identity(entry: RunEntry, record: Record) -> str:
+    """Equal for runs of which there is one a seed; networks of users, without seeds, are alone."""
+    return entry.run_id if entry.config.get("seed") is None else identity_without(record, ["seed"])
+
+
+def _by_conditions(runs: Sequence[RunEntry]) -> dict[Conditions, list[RunEntry]]:
+    """One network's runs by the conditions of its judge; with most of them those it did not see."""
+    judge = _find_judge(runs)
+    found: dict[Conditions, list[RunEntry]] = {}
+    for run in runs:
+        if judge in run.results:
+            found.setdefault(conditions_of(run.results[judge]), []).append(run)
+    max(found.values(), key=len).extend(run for run in runs if judge not in run.results)
+    return found
+
+
+def _find_judge(runs: Sequence[RunEntry]) -> str:
+    """The attack that most of a network's runs share, natural accuracy only for want of one."""
+    counts = Counter(name for run in runs for name in run.results)
+    known = [name for name in _JUDGES if name in counts] or list(counts)
+    return max([name for name in known if name != "natural"] or known, key=counts.__getitem__)
 
 
 def _seed_order(entry: RunEntry) -> str:
@@ -160,7 +187,7 @@ def find_headlines(groups: Iterable[SeedGroup]) -> list[Headline]:
                 data=data_label(str(best.entries[0].config.get("data"))),
                 conditions=f"{metric_label(best.judge)}, {describe_conditions(result)}",
                 num_groups=len(members),
-                num_runs=sum(len(group.entries) for group in members),
+                num_runs=sum(len(group.accuracies[group.judge].results) for group in members),
             )
         )
     return sorted(found, key=lambda headline: -headline.num_runs)

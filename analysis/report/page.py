@@ -132,7 +132,7 @@ def _collect(
         "num_runs": len(entries),
         "shared": describe_shared(configs),
         "conditions": notes.texts(attack_names(entries)),
-        "summary": summarise(entries, len(groups)),
+        "summary": summarise(entries, len({group.identity for group in groups})),
         "headlines": find_headlines(groups),
         "waiting": [entry for entry in entries if entry.status != "evaluated"],
         "data_tables": {table.name: table for table in data_tables},

@@ -192,6 +192,60 @@ def test_means_over_seeds_have_intervals(page):
     assert best[4] == [50.5, *(pytest.approx(50.5 + s * half, abs=0.01) for s in (-1, 1)), ""]
 
 
+def test_one_seed_trained_in_two_ways_is_no_mean(tmp_path):
+    runs = [
+        make_run({"natural": 80.0, "pgd": 50.0 + is_compiled}, compile=is_compiled, **DEPTH)
+        for is_compiled in (False, True)
+    ]
+    page = write_page(tmp_path, runs)
+    rows = page.data("means-table")["rows"]
+    assert sorted(row[0] for row in rows) == ["--compile", "--no-compile"]
+    assert [[seed for seed, _ in row[1]] for row in rows] == [["0"], ["0"]]
+    assert "mean of 2 seeds" not in page.text
+
+
+def test_evaluations_without_a_seed_are_no_mean(tmp_path):
+    run = make_run({"natural": 80.0, "pgd": 50.0}, **DEPTH)
+    config = {"model": "nets:load", "weights": "w.pt", "data": "digits"}
+    runs = [replace(run, run_id=name, config=config) for name in ("load-1", "load-2")]
+    page = write_page(tmp_path, runs)
+    assert [len(row[1]) for row in page.data("means-table")["rows"]] == [1, 1]
+
+
+def test_seeds_of_one_network_are_one_network_whatever_else_some_were_attacked_by(tmp_path):
+    runs = [
+        make_run({"natural": 80.0, "pgd": 50.0, "aa": 45.0}, **DEPTH),
+        make_run({"natural": 82.0, "aa": 47.0}, seed=1, **DEPTH),
+    ]
+    page = write_page(tmp_path, runs)
+    ((_, seeds, natural, pgd, aa, _),) = page.data("means-table")["rows"]
+    assert [seed for seed, _ in seeds] == ["0", "1"]
+    assert (natural[0], pgd[0], aa[0]) == (81.0, 50.0, 46.0)
+    assert pgd[-1] == "1 of 2 seeds"
+    assert page.text.count("best under") == 1
+    assert "Networks 1 evaluated" in page.text
+
+
+def test_seeds_that_miss_the_judging_attack_stand_beside_those_that_have_it(tmp_path):
+    runs = [make_run({"natural": 80.0, "pgd": 50.0 + s}, seed=s, **DEPTH) for s in (0, 1)]
+    runs += [make_run({"natural": 83.0}, seed=2, **DEPTH)]
+    runs += [make_run({"natural": 80.0, "pgd": 40.0}, attention="fixed", **DEPTH)]
+    page = write_page(tmp_path, runs)
+    (row, _) = page.data("means-table")["rows"]
+    assert (row[0], len(row[1]), row[2][0], row[3][0]) == ("learned", 3, 81.0, 50.5)
+    assert "The best of 2 networks (3 runs)" in page.text
+
+
+def test_network_that_was_judged_under_two_conditions_counts_once(tmp_path):
+    runs = [
+        make_run({"natural": 80.0, "pgd": 50.0}, seed=seed, num_samples=count, **DEPTH)
+        for seed, count in enumerate((10_000, 500))
+    ]
+    page = write_page(tmp_path, runs)
+    assert len(page.data("means-table")["rows"]) == 2
+    assert "Networks 1 evaluated" in page.text
+
+
 def test_rows_say_what_differs_and_what_all_share_stands_above(tmp_path):
     accuracies = {"natural": 80.0, "pgd": 50.0}
     runs = [make_run(accuracies, attention=mode, **DEPTH) for mode in ("learned", "fixed")]
