@@ -58,7 +58,7 @@ class BlockSpace:
     Attributes:
         subsets: The sets, small ones first.
         sizes: The sizes in order.
-        natural: By size, the mean over its sets, a value a set.
+        natural: By size, the mean over its sets, a value a set; of one set without an interval.
         robust: The same under the attack.
         attack: Name of the attack.
         setting: How the networks were trained and attacked.

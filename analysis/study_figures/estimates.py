@@ -39,7 +39,8 @@ class Estimate:
     Attributes:
         values: One a run, or, of an average over networks, one a network; in [0, 1].
         interval: Ends of the 95 % interval. Of one run: Wilson's, over its images. Of five values
-            or more: that of their mean, by Student's t distribution. None of two to four.
+            or more: that of their mean, by Student's t distribution. None of two to four, and of
+            an average over one network.
         num_samples: Test images of each run.
         run_ids: The runs' names.
     """
@@ -84,9 +85,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
-    """Returns the mean of several networks' accuracies; the spread is that between networks."""
-    if len(estimates) == 1:
-        return estimates[0]
+    """Returns the mean of networks' accuracies, a value a network; the spread is between these."""
     values = tuple(item.mean for item in estimates)
     return Estimate(
         values=values,

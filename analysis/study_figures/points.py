@@ -76,7 +76,7 @@ def draw_estimate(
         line = zip(*(turn(place, end) for end in item.interval), strict=True)
         axes.plot(*line, color=color, linewidth=1.1, marker="_" if is_vertical else "|")
         return
-    for value in item.values:
+    for value in item.values if len(item.values) > 1 else ():
         at = turn(place + beside, value)
         axes.plot(*at, "o", color=color, markersize=3, fillstyle="none", markeredgewidth=0.8)
 
@@ -88,15 +88,17 @@ def describe_spread(estimates: Sequence[Estimate | None], *, of: str = "seed") -
         estimates: What is drawn.
         of: What the values of an estimate are of.
     """
-    counts = sorted({len(item.values) for item in estimates if item is not None})
+    drawn = [item for item in estimates if item is not None]
+    counts = sorted({len(item.values) for item in drawn})
+    has_bare = any(item.interval is None for item in drawn)
     few = [count for count in counts if 1 < count < MIN_SEEDS]
     many = [count for count in counts if count >= MIN_SEEDS]
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     notes = [f"mean over {span} {of}s"] if few or many else []
     if many:
-        notes.append("bar: 95 % interval" + (f" from {MIN_SEEDS} {of}s on" if few else ""))
+        notes.append("bar: 95 % interval" + (f" from {MIN_SEEDS} {of}s on" if has_bare else ""))
     if few:
         notes.append(f"hollow: each {of}" + (f" of fewer than {MIN_SEEDS}" if many else ""))
-    if 1 in counts:
+    if any(len(item.values) == 1 and item.interval is not None for item in drawn):
         notes.append(f"one {of}: 95 % interval over its images")
     return "; ".join(notes)

@@ -63,7 +63,8 @@ def test_block_space_averages_the_sets_of_a_size():
     half = stats.t.ppf(0.975, 5) * np.std(pairs.values, ddof=1) / math.sqrt(6)
     assert pairs.interval == pytest.approx((pairs.mean - half, pairs.mean + half))
     assert space.robust[2].interval is None  # of four sets there are the four
-    low, high = space.robust[3].interval  # one run has the interval of its images
+    assert space.robust[3].interval is None  # nor is there a spread of one set
+    low, high = space.subsets[-1].robust.interval  # whose one run has the interval of its images
     assert low < 0.60 < high
     assert space.setting == "digits, AT, PGD-20 at ε = 0.1, 10,000 images"
 
@@ -73,6 +74,20 @@ def test_block_space_averages_seeds_before_sets():
     runs.append(net(80, 70, blocks=FOUR[2:]))
     space = compute_block_space(runs)
     assert space.robust[0].mean == pytest.approx((0.5 + 0.7) / 2)
+
+
+def test_seeds_of_a_lone_set_are_no_sets():
+    runs = [net(80, 50 + seed, blocks=FOUR, seed=seed) for seed in range(6)]
+    runs += [net(80, 40 + i, blocks=pair) for i, pair in enumerate(combinations(FOUR, 2))]
+    space = compute_block_space(runs)
+    lone = space.robust[-1]
+    assert (lone.values, lone.interval) == ((pytest.approx(0.525),), None)
+    assert len(lone.run_ids) == 6
+    sizes, _ = draw_block_space(space).axes
+    of_four = [line for line in sizes.lines if len(line.get_xdata()) and line.get_xdata()[0] > 0.5]
+    assert [line.get_xdata().size for line in of_four] == [1, 1]  # robust and natural, no bars
+    title = " ".join(sizes.get_title().split())
+    assert title == "mean over 1 to 6 block sets; bar: 95 % interval from 5 block sets on"
 
 
 def test_block_space_is_drawn_by_size_and_by_set():
