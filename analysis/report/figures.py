@@ -13,7 +13,7 @@ from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.report.attention import AttentionView, find_graph
 from analysis.report.entries import RunEntry
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
-from analysis.selection import NAMED_KEYS, TECHNICAL_KEYS, group_by
+from analysis.selection import NAMED_KEYS, TECHNICAL_KEYS, check_evaluated_alike, group_by
 from analysis.study_figures import (
     LearningCurve,
     compute_block_ensemble,
@@ -170,6 +170,7 @@ def _pareto(records: Sequence[Record]) -> FigureView:
     pareto = compute_pareto(Benchmark(records).to_frame(), "natural", _ATTACK)
     if len(pareto.run_ids) < _MIN_FRONT:
         raise MissingRunsError(f"a front needs {_MIN_FRONT} runs, got {len(pareto.run_ids)}")
+    check_evaluated_alike(records, ("natural", _ATTACK), "a Pareto front")
     configs = {record.run_id: record.config for record in records}
     best = [
         (configs[name], x, y)

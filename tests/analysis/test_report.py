@@ -313,6 +313,19 @@ def test_runs_that_cannot_be_compared_are_named_and_the_rest_is_shown(tmp_path):
     assert "table-3" in page.ids
 
 
+def test_front_of_natural_accuracies_on_other_images_is_refused(tmp_path):
+    records = [make_run({"natural": 80.0, "pgd": 40.0 + s}, seed=s, **DEPTH) for s in range(3)]
+    (evaluation,) = records[0].evaluations
+    rows = tuple(
+        replace(row, num_samples=500, num_correct=490) if row.attack == "natural" else row
+        for row in evaluation.results
+    )
+    records[0] = replace(records[0], evaluations=(replace(evaluation, results=rows),))
+    page = write_page(tmp_path, records)
+    assert not any("The runs on the front." in image["alt"] for image in page.all("img"))
+    assert "a Pareto front compares Natural of runs that were evaluated differently" in page.text
+
+
 def test_page_says_when_numbers_cannot_be_trusted(tmp_path):
     record = make_run({"natural": 80.0, "pgd": 40.0}, recipe="authors")
     check = TrustCheck(name="masking", passed=False, detail="gradients vanish")
