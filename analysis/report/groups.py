@@ -28,6 +28,7 @@ __all__ = [
     "attack_names",
     "find_headlines",
     "group_seeds",
+    "rank_by_robustness",
 ]
 
 ORDER = ("natural", "fgsm", "pgd", "cw", "aa", "worst_case")
@@ -191,6 +192,23 @@ def find_headlines(groups: Iterable[SeedGroup]) -> list[Headline]:
             )
         )
     return sorted(found, key=lambda headline: -headline.num_runs)
+
+
+def rank_by_robustness(entries: Iterable[RunEntry]) -> list[RunEntry]:
+    """Sorts runs by their accuracy under PGD, within the conditions of which there are most runs.
+
+    Runs under rarer conditions follow, and at the end those that PGD did not attack.
+    """
+    entries = list(entries)
+    judged = [entry for entry in entries if "pgd" in entry.results]
+    counts = Counter(conditions_of(entry.results["pgd"]) for entry in judged)
+    order = [conditions for conditions, _ in counts.most_common()]
+
+    def place(entry: RunEntry) -> tuple[int, float]:
+        result = entry.results["pgd"]
+        return order.index(conditions_of(result)), -result.accuracy
+
+    return sorted(judged, key=place) + [entry for entry in entries if "pgd" not in entry.results]
 
 
 class ConditionNotes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.report.entries import RunEntry
+from analysis.report.groups import rank_by_robustness
 from analysis.report.landscapes import LandscapeData
 from nasbench_at.naming.variants import name_run, name_variants
 
@@ -71,24 +72,28 @@ def best_theories(entries: Sequence[RunEntry], count: int, **options: Any) -> li
         ValueError: If a path or an argument is not usable.
     """
     nets = [
-        folder
-        for entry, folder in _most_robust(entries)
+        entry
+        for entry in entries
         if (entry.config.get("model"), entry.config.get("attention")) == ("ds_net", "learned")
     ]
-    if not nets[:count]:
+    chosen = _most_robust(nets)[:count]
+    if not chosen:
         return []
     from analysis.theory import compute_run_theory  # torch
 
-    return [compute_run_theory(folder, **options) for folder in nets[:count]]
+    return [compute_run_theory(folder, **options) for _, folder in chosen]
 
 
 def _most_robust(entries: Iterable[RunEntry]) -> list[tuple[RunEntry, Path]]:
-    """Runs with weights, by their accuracy under PGD."""
-    runs = [
+    """Runs with weights that PGD attacked, those first whose conditions most of them share."""
+    return [
         (entry, entry.folder)
-        for entry in entries
+        for entry in rank_by_robustness(filter(_can_be_measured, entries))
         if entry.folder is not None
-        and (entry.folder / "best.safetensors").exists()
-        and "pgd" in entry.results
     ]
-    return sorted(runs, key=lambda run: run[0].results["pgd"].accuracy, reverse=True)
+
+
+def _can_be_measured(entry: RunEntry) -> bool:
+    folder = entry.folder
+    has_weights = folder is not None and (folder / "best.safetensors").exists()
+    return has_weights and "pgd" in entry.results

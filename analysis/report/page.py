@@ -15,7 +15,13 @@ from analysis.report.attention import attention_views
 from analysis.report.data_tables import curves_table, means_table, runs_table
 from analysis.report.entries import RunEntry, collect_entries, name_anchors
 from analysis.report.figures import graph_figures, learning_curve_figure, study_figures
-from analysis.report.groups import ConditionNotes, attack_names, find_headlines, group_seeds
+from analysis.report.groups import (
+    ConditionNotes,
+    attack_names,
+    find_headlines,
+    group_seeds,
+    rank_by_robustness,
+)
 from analysis.report.landscapes import LandscapeData
 from analysis.report.views import describe_runs, provenance_groups, summarise
 from analysis.tables import TABLE_NUMBERS, Grid, Table, compute_table, lay_out
@@ -121,7 +127,7 @@ def _collect(
     records = [entry.record for entry in entries if entry.record is not None]
     tables, table_conflicts = _tables(records)
     figures, figure_conflicts = study_figures([r for r in records if r.is_evaluated])
-    attention = attention_views(sorted(entries, key=_robustness, reverse=True))
+    attention = attention_views(rank_by_robustness(entries))
     curves = [entry.curve for entry in entries if entry.curve is not None]
     data_tables = [runs_table(entries, networks, anchors, notes)]
     data_tables += [means_table(groups, anchors, notes)] if groups else []
@@ -163,7 +169,3 @@ def _tables(records: Sequence[Record]) -> tuple[list[tuple[Table, Grid]], list[s
             continue
         tables.append((table, lay_out(table)))
     return tables, conflicts
-
-
-def _robustness(entry: RunEntry) -> float:
-    return entry.results["pgd"].accuracy if "pgd" in entry.results else -1.0

@@ -12,13 +12,14 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from analysis.report import LandscapeData, write_report
+from analysis.report import LandscapeData, best_theories, write_report
 from analysis.report.attention import find_graph
 from analysis.report.entries import RunEntry, collect_entries, name_anchors
+from analysis.report.groups import rank_by_robustness
 from nasbench_at import evaluate_run, train
 from nasbench_at.config import RunConfig, dump_config
 from nasbench_at.presets import resolve
-from nasbench_at.records import Benchmark, Record, TrustCheck
+from nasbench_at.records import Benchmark, Record, TrustCheck, read_record
 from nasbench_at.runs import StudyRuns
 from tests.analysis.synthetic import DEPTH, make_metrics, make_run, write_run
 from tests.nasbench_at.conftest import tiny_config
@@ -559,6 +560,40 @@ def test_run_found_twice_counts_once_as_it_is_furthest(tmp_path):
     for order in (("a", "b"), ("b", "a")):
         (entry,) = collect_entries([tmp_path / name for name in order])
         assert entry.status == "evaluated"
+
+
+def test_most_robust_are_ranked_within_the_conditions_that_most_share():
+    runs = [make_run({"natural": 80.0, "pgd": 50.0 + s}, seed=s, **DEPTH) for s in range(2)]
+    easy = [make_run({"natural": 80.0, "pgd": 90.0}, eps=0.01, seed=2, **DEPTH)]
+    easy += [make_run({"natural": 80.0}, seed=3, **DEPTH)]
+    records = [*easy, *runs]
+    entries = [RunEntry(record.run_id, record.config, record) for record in records]
+    ranked = [entry.config["seed"] for entry in rank_by_robustness(entries)]
+    assert ranked == [1, 0, 2, 3]  # another radius, then what PGD did not attack
+
+
+def test_two_conditions_are_never_interleaved():
+    records = [
+        make_run({"pgd": 50.0 + 10 * i + number}, eps=eps, seed=10 * number + i, **DEPTH)
+        for number, eps in enumerate((0.1, 0.2))
+        for i in range(2)
+    ]
+    entries = [RunEntry(record.run_id, record.config, record) for record in records]
+    radii = [entry.results["pgd"].eps for entry in rank_by_robustness(entries)]
+    assert radii == [0.1, 0.1, 0.2, 0.2]
+
+
+def test_what_is_measured_anew_is_of_the_runs_that_compare(tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        "analysis.theory.compute_run_theory", lambda folder, **_: measured.append(folder)
+    )
+    runs = [make_run({"natural": 80.0, "pgd": 50.0 - s}, seed=s, **DEPTH) for s in range(2)]
+    runs += [make_run({"natural": 80.0, "pgd": 90.0}, eps=0.01, seed=2, **DEPTH)]
+    for run in runs:
+        (write_run(tmp_path, run) / "best.safetensors").touch()
+    best_theories(collect_entries([tmp_path]), 1)
+    assert [read_record(folder / "record.json").config["seed"] for folder in measured] == [0]
 
 
 def test_anchors_are_of_their_own():
