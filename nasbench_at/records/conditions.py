@@ -26,8 +26,10 @@ __all__ = [
 
 _STANDARD_PARTS = 4
 """Attacks of AutoAttack's standard version."""
-_NOT_SETTINGS = frozenset({"name", "norm", "eps", "seed"})
-"""Settings that the row itself names, or that leave an accuracy comparable."""
+_NO_CONDITIONS = frozenset({"name", "seed"})
+"""Settings that leave an accuracy comparable."""
+_OF_THE_ROW = frozenset({"norm", "eps"})
+"""Settings that the row itself names; those of a worst case's attacks it does not."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
         if isinstance(value, Mapping):
             inner = "" if key == "attacks" else f"{prefix}{key}."
             yield from _flatten(value, inner)
-        elif key not in _NOT_SETTINGS:
+        elif key not in _NO_CONDITIONS and (prefix or key not in _OF_THE_ROW):
             yield f"{prefix}{key}", _freeze(value)
 
 

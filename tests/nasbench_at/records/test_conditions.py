@@ -58,6 +58,24 @@ def test_seed_of_an_attack_is_no_condition_and_a_worst_case_has_those_of_its_att
     assert differences(first, conditions_of(worst(10, 0))) == ["pgd.steps (20 and 10)"]
 
 
+@pytest.mark.parametrize(("key", "values"), [("eps", (0.1, 0.3)), ("norm", ("Linf", "L2"))])
+def test_radii_and_norms_of_the_attacks_of_a_worst_case_are_conditions(key, values):
+    own = {"name": "PGD", "seed": 0, "steps": 20}
+    one, other = (
+        conditions_of(
+            make_result(
+                "worst_case",
+                0.5,
+                norm=None,
+                eps=None,
+                settings={"attacks": {"pgd": {**own, key: value}}},
+            )
+        )
+        for value in values
+    )
+    assert differences(one, other) == [f"pgd.{key} ({values[0]!r} and {values[1]!r})"]
+
+
 @pytest.mark.parametrize(
     ("name", "norm", "text"),
     [
