@@ -190,7 +190,7 @@ class Benchmark(Sequence[Record]):
 
         Raises:
             ValueError: If a group has several runs of a seed, no seed is common, or the images or
-                the attack's settings differ within a pair.
+                the attack's settings differ between any two of these runs.
         """
         groups = [
             self.query(**group) if isinstance(group, Mapping) else group
