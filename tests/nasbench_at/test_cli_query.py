@@ -158,6 +158,12 @@ def test_file_has_all_columns_unless_told(capsys):
     )
 
 
+def test_column_that_no_row_of_the_cut_has_is_empty_in_the_file(capsys):
+    words = ["query", "--sort", "run_id", "--columns", "run_id", "pgd", "--top", "1"]
+    assert main([*words, "--out", "top.csv"]) == 0  # c was not evaluated
+    assert Path("top.csv").read_text().splitlines() == ["run_id,pgd", "c,"]
+
+
 @pytest.mark.parametrize("name", ["at.jsonl", "at.parquet"])
 def test_records_behind_the_rows_are_written_and_read_again(name, capsys):
     assert main(["query", "--where", "method=at", "--columns", "run_id", "--out", name]) == 0
