@@ -45,16 +45,12 @@ class QueryTable:
 
     @classmethod
     def of(cls, records: Benchmark, *, is_summary: bool, is_brief: bool) -> QueryTable:
-        """Returns the table of records, or of the means over their seeds.
-
-        Raises:
-            ValueError: If seeds of a configuration were evaluated under different conditions.
-        """
+        """Returns the table of records, or of the means over their seeds."""
         groups = group_seeds(records) if is_summary else [[record] for record in records]
         rows = summary_rows(records) if is_summary else record_rows(records)
         names = name_variants([group[0].config for group in groups])
         named = [
-            {"network": name, **row, **_conditions_of_all(group)}
+            {"network": name, **row, **_conditions_of_all(group, row)}
             for name, row, group in zip(names, rows, groups, strict=True)
         ]
         if not is_summary:  # the run comes first
@@ -133,9 +129,10 @@ class QueryTable:
 
     def _marks(self, attack: str) -> Mapping[str, str]:
         """A letter for each of an attack's conditions; none for the most common ones."""
-        counts = Counter(row[f"{attack}_conditions"] for row in self.rows if attack in row)
-        common, *others = [text for text, _ in counts.most_common()]
-        return {common: "", **{text: _letter(i) for i, text in enumerate(others)}}
+        key = f"{attack}_conditions"
+        counts = Counter(row[key] for row in self.rows if key in row)
+        texts = [text for text, _ in counts.most_common()]
+        return {text: _letter(i - 1) for i, text in enumerate(texts)}  # the first has none
 
     def notes(self) -> list[str]:
         """Returns what must be said below: conditions, each once, and what has no numbers."""
@@ -154,12 +151,12 @@ class QueryTable:
         return notes
 
 
-def _conditions_of_all(group: Sequence[Record]) -> Row:
-    """The conditions of the attacks that are shown, in words; in a group they are the same."""
+def _conditions_of_all(group: Sequence[Record], row: Row) -> Row:
+    """The conditions of the attacks that are shown, in words; of a number they are the same."""
     found: dict[str, AttackResult] = {}
     for record in group:
         for name in _SHOWN_ATTACKS:
-            if name in record.results:
+            if name in record.results and not _is_unknown(row[name]):
                 found.setdefault(name, record.results[name])
     return {f"{name}_conditions": _describe(result) for name, result in found.items()}
 

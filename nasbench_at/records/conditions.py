@@ -20,6 +20,7 @@ __all__ = [
     "describe_attack",
     "describe_conditions",
     "differences",
+    "find_obstacle",
     "meets",
     "require_equal_conditions",
 ]
@@ -110,16 +111,23 @@ def _format_pair(*values: Any) -> Sequence[str]:
 
 def require_equal_conditions(rows: Iterable[tuple[Record, AttackResult]]) -> None:
     """Raises a ValueError, which says what differs, unless rows of records may be compared."""
+    if obstacle := find_obstacle(rows):
+        raise ValueError(obstacle)
+
+
+def find_obstacle(rows: Iterable[tuple[Record, AttackResult]]) -> str:
+    """Says which two rows of records cannot be compared, and why; empty if all can be."""
     first: tuple[Record, Conditions] | None = None
     for record, row in rows:
         conditions = conditions_of(row)
         if first is None:
             first = record, conditions
         elif different := differences(first[1], conditions):
-            raise ValueError(
+            return (
                 f"{first[0].run_id!r} and {record.run_id!r} cannot be compared by {row.attack!r}; "
                 f"they differ in {', '.join(different)}"
             )
+    return ""
 
 
 def condition_names(result: AttackResult) -> set[str]:

@@ -281,10 +281,21 @@ def test_run_that_was_not_evaluated_says_so(words, terminal, capsys):
     assert "evaluate one first: nasbench-at evaluate RUN" in err
 
 
-def test_summary_over_different_conditions_is_refused(capsys):
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_summary_over_different_conditions_has_an_empty_cell(is_terminal, monkeypatch, capsys):
+    monkeypatch.setattr("nasbench_at.console.is_terminal", lambda: is_terminal)
     for seed, eps in enumerate((0.1, 0.3)):
-        write(Path("seeds"), real_run(f"s{seed}", seed, {"pgd": 0.5}, eps=eps))
-    assert main(["query", "seeds", "--summary"]) == 2
-    assert (
-        "cannot be compared by 'pgd'; they differ in eps (0.1 and 0.3)" in capsys.readouterr().err
+        record = real_run(f"s{seed}", seed, {"natural": 0.5})
+        write(Path("seeds"), record.with_evaluation(make_evaluation({"pgd": 0.5}, eps=eps)))
+    assert main(["query", "seeds", "--summary"]) == 0
+    out, err = capsys.readouterr()
+    assert err == (
+        "nasbench-at: warning: no mean of 'pgd' over seeds: 's0' and 's1' cannot be compared by "
+        "'pgd'; they differ in eps (0.1 and 0.3)\n"
     )
+    if is_terminal:
+        (line,) = (line for line in out.splitlines() if "%" in line and "DS-Net" in line)
+        assert line.split()[-5:] == ["2", "50.00", "±", "0.00%", "-"]
+    else:
+        (row,) = tab_separated(out)
+        assert (row["natural"], row["pgd"]) == ("0.5", "")
