@@ -79,10 +79,15 @@ def _describe_result(record: Record, result: AttackResult) -> dict[str, Any]:
 
 
 def group_seeds(records: Sequence[Record]) -> list[list[Record]]:
-    """Returns the records of each configuration, which differ in nothing but their seeds."""
+    """Returns the records of each configuration, which differ in nothing but their seeds.
+
+    A record without a seed, such as a user's model, is a group of its own.
+    """
     groups: dict[str, list[Record]] = {}
     for record in records:
         identity = {key: value for key, value in record.config.items() if key != "seed"}
+        if record.config.get("seed") is None:
+            identity["run_id"] = record.run_id
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(record)
     return list(groups.values())
 
