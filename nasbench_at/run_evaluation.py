@@ -211,7 +211,8 @@ def prepare_model_evaluation(
         raise ValueError(f"model {spec!r} cannot take images {shape}: {reason}") from None
     contents = hash_contents([spec, data])
     code = contents.get(spec)
-    identity = [spec, code, hash_weights(model), hash_images(images.images, images.labels)]
+    weights_hash = hash_weights(model)
+    identity = [spec, code, weights_hash, hash_images(images.images, images.labels)]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
     run_id = f"{spec.rpartition(':')[2]}-{digest}"
     path = Path(out) if out is not None else Path("evaluations") / run_id / "record.json"
@@ -220,6 +221,7 @@ def prepare_model_evaluation(
         config={
             "model": spec,
             "weights": None if weights is None else str(weights),
+            "weights_hash": weights_hash,
             "data": data,
             "contents": contents,
         },

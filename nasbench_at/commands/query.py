@@ -114,7 +114,8 @@ def _write(
         from nasbench_at.tables import write_frame
 
         frame = pd.DataFrame(list(rows))
-        write_frame(frame[list(columns)] if columns else frame, path)
+        # A column that none of these rows has is empty.
+        write_frame(frame.reindex(columns=list(columns)) if columns else frame, path)
         return
     try:
         records.save(path)

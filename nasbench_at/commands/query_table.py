@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_lowercase
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from nasbench_at.evaluation_options import ATTACK_NAMES, AUTOATTACK_PARTS
 from nasbench_at.naming.variants import name_variants
 from nasbench_at.records import AttackResult, Benchmark, Record, describe_conditions
+from nasbench_at.records.conditions import require_equal_conditions
 from nasbench_at.records.frames import group_seeds, record_rows, summary_rows
 from nasbench_at.suggestions import near_names
 
@@ -22,8 +23,9 @@ Row = dict[str, Any]
 
 _SHOWN_ATTACKS = ("natural", "pgd", "aa")
 _ATTACKS = frozenset({"natural", "worst_case", *ATTACK_NAMES, *AUTOATTACK_PARTS})
-_OF_ATTACK = ("", "_std", "_low", "_high", "_norm", "_eps", "_num_samples", "_conditions")
-"""Endings of an attack's columns; those of the first four hold shares."""
+_OF_SHARES = ("_std", "_low", "_high", "")
+"""Endings of an attack's columns that hold shares."""
+_OF_ATTACK = (*_OF_SHARES, "_norm", "_eps", "_num_samples", "_conditions")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class QueryTable:
 
     Attributes:
         rows: What is known of each, by column.
+        groups: The records behind each row.
         columns: The columns to show; none for the default ones.
         is_summary: Whether a row is a configuration.
         is_brief: Whether it is for a reader's eyes: accuracies in percent, conditions below; else
@@ -39,44 +42,55 @@ class QueryTable:
     """
 
     rows: Sequence[Row]
+    groups: Sequence[Sequence[Record]]
     columns: tuple[str, ...] = ()
     is_summary: bool = False
     is_brief: bool = True
 
     @classmethod
     def of(cls, records: Benchmark, *, is_summary: bool, is_brief: bool) -> QueryTable:
-        """Returns the table of records, or of the means over their seeds.
-
-        Raises:
-            ValueError: If seeds of a configuration were evaluated under different conditions.
-        """
+        """Returns the table of records, or of the means over their seeds."""
         groups = group_seeds(records) if is_summary else [[record] for record in records]
         rows = summary_rows(records) if is_summary else record_rows(records)
         names = name_variants([group[0].config for group in groups])
         named = [
-            {"network": name, **row, **_conditions_of_all(group)}
+            {"network": name, **row, **_conditions_of_all(group, row)}
             for name, row, group in zip(names, rows, groups, strict=True)
         ]
         if not is_summary:  # the run comes first
             named = [{"run_id": row["run_id"], **row} for row in named]
-        return cls(named, is_summary=is_summary, is_brief=is_brief)
+        return cls(named, groups, is_summary=is_summary, is_brief=is_brief)
 
     def arrange(self, columns: Sequence[str], sort: str | None, top: int | None) -> QueryTable:
         """Returns the table with these columns, sorted by one, the highest first, and cut.
 
         Raises:
-            ValueError: If there is no such column.
+            ValueError: If there is no such column, or accuracies of different conditions would be
+                ranked; the message names what differs.
         """
         known = dict.fromkeys(name for row in self.rows for name in row)
         for name in (*columns, *([] if sort is None else [sort])):
             if name not in known:
                 raise ValueError(_explain_missing(name, list(known), len(self.rows)))
-        rows = list(self.rows)
+        order = list(range(len(self.rows)))
         if sort is not None:
-            have = [row for row in rows if not _is_unknown(row.get(sort))]
-            rest = [row for row in rows if _is_unknown(row.get(sort))]
-            rows = _sorted_by(have, sort) + rest
-        return replace(self, rows=rows[:top], columns=tuple(columns))
+            known_values = {i: row[sort] for i, row in enumerate(self.rows) if _has(row, sort)}
+            self._require_one_ranking(sort, known_values)
+            order = [*_sorted_by_value(known_values), *(i for i in order if i not in known_values)]
+        return replace(
+            self,
+            rows=[self.rows[i] for i in order[:top]],
+            groups=[self.groups[i] for i in order[:top]],
+            columns=tuple(columns),
+        )
+
+    def _require_one_ranking(self, sort: str, ranked: Iterable[int]) -> None:
+        attack = _attack_of(sort)
+        if attack is not None:
+            records = (record for i in ranked for record in self.groups[i])
+            require_equal_conditions(
+                (record, record.results[attack]) for record in records if attack in record.results
+            )
 
     @property
     def shown(self) -> list[str]:
@@ -111,10 +125,11 @@ class QueryTable:
 
     def _write_column(self, name: str) -> list[str]:
         texts = [self._write_cell(row, name) for row in self.rows]
-        if self.columns or name not in self._attacks:
+        attack = _attack_of(name)
+        if attack is None:
             return texts
-        marks = self._marks(name)
-        found = [marks.get(row.get(f"{name}_conditions", ""), "") for row in self.rows]
+        marks = self._marks(attack)
+        found = [marks.get(row.get(f"{attack}_conditions", ""), "") for row in self.rows]
         pad = max(map(len, found), default=0)
         if not pad:
             return texts
@@ -124,7 +139,7 @@ class QueryTable:
         value: Any = row.get(name)
         if _is_unknown(value):
             return "-"
-        if not _is_share(name):
+        if _attack_of(name) is None:
             return _write_text(value)
         low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
         if self.columns or low is None or high is None or math.isnan(low):
@@ -133,19 +148,19 @@ class QueryTable:
 
     def _marks(self, attack: str) -> Mapping[str, str]:
         """A letter for each of an attack's conditions; none for the most common ones."""
-        counts = Counter(row[f"{attack}_conditions"] for row in self.rows if attack in row)
-        common, *others = [text for text, _ in counts.most_common()]
-        return {common: "", **{text: _letter(i) for i, text in enumerate(others)}}
+        key = f"{attack}_conditions"
+        counts = Counter(row[key] for row in self.rows if key in row)
+        texts = [text for text, _ in counts.most_common()]
+        return {text: _letter(i - 1) for i, text in enumerate(texts)}  # the first has none
 
     def notes(self) -> list[str]:
         """Returns what must be said below: conditions, each once, and what has no numbers."""
         notes = []
-        if not self.columns:
-            for name in self._attacks:
-                for text, mark in self._marks(name).items():
-                    notes.append(f"{name}{f' {mark}' if mark else ''}: {text}")
-            if self.is_summary and self._attacks:
-                notes.append("±: 95 % interval of the mean over seeds, by Student's t")
+        for name in dict.fromkeys(filter(None, map(_attack_of, self.shown))):
+            for text, mark in self._marks(name).items():
+                notes.append(f"{name}{f' {mark}' if mark else ''}: {text}")
+        if self.is_summary and notes and not self.columns:
+            notes.append("±: 95 % interval of the mean over seeds, by Student's t")
         waiting = sum(not any(name in row for name in _ATTACKS) for row in self.rows)
         if waiting:
             count = "no run" if waiting == len(self.rows) else f"{waiting} of {len(self.rows)} runs"
@@ -154,13 +169,13 @@ class QueryTable:
         return notes
 
 
-def _conditions_of_all(group: Sequence[Record]) -> Row:
-    """The conditions of the attacks that are shown, in words; in a group they are the same."""
+def _conditions_of_all(group: Sequence[Record], row: Row) -> Row:
+    """The conditions of each attack's number, in words."""
     found: dict[str, AttackResult] = {}
     for record in group:
-        for name in _SHOWN_ATTACKS:
-            if name in record.results:
-                found.setdefault(name, record.results[name])
+        for name, result in record.results.items():
+            if _has(row, name):
+                found.setdefault(name, result)
     return {f"{name}_conditions": _describe(result) for name, result in found.items()}
 
 
@@ -190,20 +205,29 @@ def _explain_missing(name: str, known: Sequence[str], num_rows: int) -> str:
     return f"no column {name!r}; {hint}"
 
 
-def _is_share(name: str) -> bool:
-    whole = name.partition("/")[0]
-    return any(whole == f"{attack}{end}" for attack in _ATTACKS for end in _OF_ATTACK[:4])
+def _attack_of(column: str) -> str | None:
+    """The attack whose shares a column holds: an accuracy, or what belongs to its mean."""
+    for end in _OF_SHARES:  # the empty one last
+        attack = column.removesuffix(end)
+        if column.endswith(end) and attack.partition("/")[0] in _ATTACKS:
+            return attack
+    return None
+
+
+def _has(row: Row, column: str) -> bool:
+    return not _is_unknown(row.get(column))
 
 
 def _is_unknown(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _sorted_by(rows: Sequence[Row], column: str) -> list[Row]:
+def _sorted_by_value(values: Mapping[int, Any]) -> list[int]:
+    """Returns the keys, that of the highest value first."""
     try:
-        return sorted(rows, key=lambda row: row[column], reverse=True)
+        return sorted(values, key=lambda key: values[key], reverse=True)
     except TypeError:  # values of several types
-        return sorted(rows, key=lambda row: str(row[column]), reverse=True)
+        return sorted(values, key=lambda key: str(values[key]), reverse=True)
 
 
 def _write_text(value: Any) -> str:

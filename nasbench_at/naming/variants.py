@@ -142,7 +142,7 @@ def _size(config: Config) -> Facets:
 
 def _flags(configs: Sequence[Config]) -> list[str]:
     """What differs and is in no facet, as flags of the command line."""
-    said = _IN_FACETS | {"contents", "init_channels"}
+    said = _IN_FACETS | {"contents", "init_channels", "weights_hash"}
     if any(config.get("model") != "ds_net" for config in configs):
         said |= DS_NET_FIELDS
     keys = [k for k in dict.fromkeys(k for config in configs for k in config) if k not in said]

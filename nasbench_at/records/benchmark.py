@@ -190,7 +190,7 @@ class Benchmark(Sequence[Record]):
 
         Raises:
             ValueError: If a group has several runs of a seed, no seed is common, or the images or
-                the attack's settings differ within a pair.
+                the attack's settings differ between any two of these runs.
         """
         groups = [
             self.query(**group) if isinstance(group, Mapping) else group
@@ -207,8 +207,8 @@ class Benchmark(Sequence[Record]):
         mean over seeds, by Student's t distribution). These three are NaN for one seed. Beside them
         stand ``<attack>_norm``, ``<attack>_eps`` and ``<attack>_num_samples``.
 
-        Raises:
-            ValueError: If seeds of a configuration were evaluated under different conditions.
+        Where seeds of a configuration were evaluated under different conditions, all of an
+        attack's columns are NaN; a warning names the attack and what differs.
         """
         return frame_of(summary_rows(self))
 

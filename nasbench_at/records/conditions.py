@@ -20,14 +20,17 @@ __all__ = [
     "describe_attack",
     "describe_conditions",
     "differences",
+    "find_obstacle",
     "meets",
     "require_equal_conditions",
 ]
 
 _STANDARD_PARTS = 4
 """Attacks of AutoAttack's standard version."""
-_NOT_SETTINGS = frozenset({"name", "norm", "eps", "seed"})
-"""Settings that the row itself names, or that leave an accuracy comparable."""
+_NO_CONDITIONS = frozenset({"name", "seed"})
+"""Settings that leave an accuracy comparable."""
+_OF_THE_ROW = frozenset({"norm", "eps"})
+"""Settings that the row itself names; those of a worst case's attacks it does not."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +111,23 @@ def _format_pair(*values: Any) -> Sequence[str]:
 
 def require_equal_conditions(rows: Iterable[tuple[Record, AttackResult]]) -> None:
     """Raises a ValueError, which says what differs, unless rows of records may be compared."""
+    if obstacle := find_obstacle(rows):
+        raise ValueError(obstacle)
+
+
+def find_obstacle(rows: Iterable[tuple[Record, AttackResult]]) -> str:
+    """Says which two rows of records cannot be compared, and why; empty if all can be."""
     first: tuple[Record, Conditions] | None = None
     for record, row in rows:
         conditions = conditions_of(row)
         if first is None:
             first = record, conditions
         elif different := differences(first[1], conditions):
-            raise ValueError(
+            return (
                 f"{first[0].run_id!r} and {record.run_id!r} cannot be compared by {row.attack!r}; "
                 f"they differ in {', '.join(different)}"
             )
+    return ""
 
 
 def condition_names(result: AttackResult) -> set[str]:
@@ -194,7 +204,7 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
         if isinstance(value, Mapping):
             inner = "" if key == "attacks" else f"{prefix}{key}."
             yield from _flatten(value, inner)
-        elif key not in _NOT_SETTINGS:
+        elif key not in _NO_CONDITIONS and (prefix or key not in _OF_THE_ROW):
             yield f"{prefix}{key}", _freeze(value)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from nasbench_at.records.conditions import describe_conditions, require_equal_conditions
+from nasbench_at.records.conditions import describe_conditions, find_obstacle
 from nasbench_at.records.evaluation import AttackResult
 from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import Record
@@ -78,16 +79,24 @@ def _describe_result(record: Record, result: AttackResult) -> dict[str, Any]:
 
 
 def group_seeds(records: Sequence[Record]) -> list[list[Record]]:
-    """Returns the records of each configuration, which differ in nothing but their seeds."""
+    """Returns the records of each configuration, which differ in nothing but their seeds.
+
+    A record without a seed, such as a user's model, is a group of its own.
+    """
     groups: dict[str, list[Record]] = {}
     for record in records:
         identity = {key: value for key, value in record.config.items() if key != "seed"}
+        if record.config.get("seed") is None:
+            identity["run_id"] = record.run_id
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(record)
     return list(groups.values())
 
 
 def summary_rows(records: Sequence[Record]) -> list[Row]:
-    """Returns a row a configuration, as :meth:`nasbench_at.Benchmark.summary` describes it."""
+    """Returns a row a configuration, as :meth:`nasbench_at.Benchmark.summary` describes it.
+
+    A mean over different conditions is NaN, without columns of conditions; a warning says why.
+    """
     groups = group_seeds(records)
     varying = _varying_keys([group[0].config for group in groups])
     rows = []
@@ -96,7 +105,10 @@ def summary_rows(records: Sequence[Record]) -> list[Row]:
         row |= {"num_params": group[0].num_params, "seeds": len(group)}
         for attack in dict.fromkeys(name for record in group for name in record.results):
             measured = [(r, r.results[attack]) for r in group if r.was_evaluated_by(attack)]
-            require_equal_conditions(measured)
+            if obstacle := find_obstacle(measured):
+                warnings.warn(f"no mean of {attack!r} over seeds: {obstacle}", stacklevel=3)
+                row[attack] = math.nan
+                continue
             row |= _describe(attack, [result.accuracy for _, result in measured])
             row |= _conditions_columns(measured[0][1])
         rows.append(row)

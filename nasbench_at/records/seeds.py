@@ -87,7 +87,7 @@ def compare_seeds(
 
     Raises:
         ValueError: If a group has several runs of a seed, no seed is common, or the images or the
-            attack's settings differ within a pair.
+            attack's settings differ between any two of these runs.
     """
     one, other = _by_seed("first", first, attack), _by_seed("second", second, attack)
     common = sorted(one.keys() & other.keys())
@@ -96,8 +96,8 @@ def compare_seeds(
             f"no seed was evaluated by {attack!r} in both groups, got seeds "
             f"{sorted(one)} and {sorted(other)}"
         )
-    for seed in common:
-        require_equal_conditions((r, r.result(attack)) for r in (one[seed], other[seed]))
+    pairs = [(one[seed], other[seed]) for seed in common]
+    require_equal_conditions((each, each.result(attack)) for pair in pairs for each in pair)
     return SeedComparison(
         attack=attack,
         seeds=tuple(common),

@@ -142,6 +142,44 @@ def test_rows_without_the_sorted_value_come_last(capsys):
     assert capsys.readouterr().out.split() == ["run_id", "b", "a", "c"]
 
 
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        ("pgd", ["--sort", "pgd"]),
+        ("pgd", ["--sort", "pgd_low", "--summary"]),
+        ("aa/apgd-ce", ["--sort", "aa/apgd-ce_std", "--summary"]),
+    ],
+)
+def test_numbers_of_different_conditions_are_not_ranked(attack, words, capsys):
+    for seed, (method, eps) in enumerate((("at", 0.1), ("at", 0.1), ("mart", 0.3), ("mart", 0.3))):
+        record = real_run(f"r{seed}", seed, {"natural": 0.5, attack: 0.4}, eps=eps)
+        write(Path("many"), replace(record, config={**record.config, "method": method}))
+    assert main(["query", "many", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert (
+        f"'r0' and 'r2' cannot be compared by '{attack}'; they differ in eps (0.1 and 0.3)" in err
+    )
+    assert main(["query", "many", "--sort", f"{attack}_eps"]) == 0
+    assert main(["query", "many", "--sort", attack, "--where", "method=mart"]) == 0
+
+
+def test_chosen_accuracies_have_their_conditions_below(terminal, capsys):
+    for name, eps in (("a", 0.1), ("b", 0.1), ("c", 0.3)):
+        write(Path("many"), real_run(name, 0, {"cw": 0.5}, eps=eps))
+    assert main(["query", "many", "--columns", "run_id", "cw"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    cells = {line.split()[0]: line.split()[1:] for line in lines if "%" in line}
+    assert cells == {"a": ["50.00%"], "b": ["50.00%"], "c": ["50.00%", "a"]}
+    assert [" ".join(line.split()[:5]) for line in lines if line.startswith("cw")] == [
+        "cw: stripes/test, L∞ eps 0.1,",
+        "cw a: stripes/test, L∞ eps",
+    ]
+    assert main(["query", "many", "--columns", "run_id", "eps"]) == 0
+    assert "stripes" not in capsys.readouterr().out
+
+
 def test_chosen_columns_hold_conditions(capsys):
     assert main(["query", "--columns", "run_id", "pgd", "pgd_eps", "blocks"]) == 0
     rows = tab_separated(capsys.readouterr().out)
@@ -156,6 +194,12 @@ def test_file_has_all_columns_unless_told(capsys):
     assert {"run_id", "network", "method", "eps", "pgd", "pgd_eps", "pgd_norm"} <= set(
         frame.columns
     )
+
+
+def test_column_that_no_row_of_the_cut_has_is_empty_in_the_file(capsys):
+    words = ["query", "--sort", "run_id", "--columns", "run_id", "pgd", "--top", "1"]
+    assert main([*words, "--out", "top.csv"]) == 0  # c was not evaluated
+    assert Path("top.csv").read_text().splitlines() == ["run_id,pgd", "c,"]
 
 
 @pytest.mark.parametrize("name", ["at.jsonl", "at.parquet"])
@@ -275,10 +319,21 @@ def test_run_that_was_not_evaluated_says_so(words, terminal, capsys):
     assert "evaluate one first: nasbench-at evaluate RUN" in err
 
 
-def test_summary_over_different_conditions_is_refused(capsys):
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_summary_over_different_conditions_has_an_empty_cell(is_terminal, monkeypatch, capsys):
+    monkeypatch.setattr("nasbench_at.console.is_terminal", lambda: is_terminal)
     for seed, eps in enumerate((0.1, 0.3)):
-        write(Path("seeds"), real_run(f"s{seed}", seed, {"pgd": 0.5}, eps=eps))
-    assert main(["query", "seeds", "--summary"]) == 2
-    assert (
-        "cannot be compared by 'pgd'; they differ in eps (0.1 and 0.3)" in capsys.readouterr().err
+        record = real_run(f"s{seed}", seed, {"natural": 0.5})
+        write(Path("seeds"), record.with_evaluation(make_evaluation({"pgd": 0.5}, eps=eps)))
+    assert main(["query", "seeds", "--summary"]) == 0
+    out, err = capsys.readouterr()
+    assert err == (
+        "nasbench-at: warning: no mean of 'pgd' over seeds: 's0' and 's1' cannot be compared by "
+        "'pgd'; they differ in eps (0.1 and 0.3)\n"
     )
+    if is_terminal:
+        (line,) = (line for line in out.splitlines() if "%" in line and "DS-Net" in line)
+        assert line.split()[-5:] == ["2", "50.00", "±", "0.00%", "-"]
+    else:
+        (row,) = tab_separated(out)
+        assert (row["natural"], row["pgd"]) == ("0.5", "")

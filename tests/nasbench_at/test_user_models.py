@@ -161,6 +161,7 @@ def test_model_of_the_user_is_evaluated_to_a_record(module, state, tmp_path, cap
     assert record.num_params == 64 * 4 + 4
     spec = f"{module}:bright_rows"
     expected = {"model": spec, "weights": str(weights), "data": "stripes"}
+    expected |= {"weights_hash": record.config["weights_hash"]}
     assert record.config == {**expected, "contents": hash_contents([spec])}
     assert record.evaluations[-1].data == "stripes/test"
     result = record.results["fgsm"]
@@ -174,6 +175,9 @@ def test_other_weights_land_in_another_folder(module, state, tmp_path):
         weights = save(scaled, tmp_path / "w.pt")
         assert main(words(module, "bright_rows", "--weights", str(weights))) == 0
     assert len(list(Path("evaluations").iterdir())) == 2
+    records = Benchmark.load("evaluations")
+    assert len({record.config["weights_hash"] for record in records}) == 2
+    assert records.summary()["seeds"].tolist() == [1, 1]
 
 
 def test_record_is_written_where_it_was_asked_for(module, state, tmp_path, capsys):

@@ -58,6 +58,24 @@ def test_seed_of_an_attack_is_no_condition_and_a_worst_case_has_those_of_its_att
     assert differences(first, conditions_of(worst(10, 0))) == ["pgd.steps (20 and 10)"]
 
 
+@pytest.mark.parametrize(("key", "values"), [("eps", (0.1, 0.3)), ("norm", ("Linf", "L2"))])
+def test_radii_and_norms_of_the_attacks_of_a_worst_case_are_conditions(key, values):
+    own = {"name": "PGD", "seed": 0, "steps": 20}
+    one, other = (
+        conditions_of(
+            make_result(
+                "worst_case",
+                0.5,
+                norm=None,
+                eps=None,
+                settings={"attacks": {"pgd": {**own, key: value}}},
+            )
+        )
+        for value in values
+    )
+    assert differences(one, other) == [f"pgd.{key} ({values[0]!r} and {values[1]!r})"]
+
+
 @pytest.mark.parametrize(
     ("name", "norm", "text"),
     [
@@ -173,13 +191,28 @@ def test_frame_has_the_conditions_beside_each_accuracy():
     assert "natural_eps" not in frame.columns
 
 
-def test_summary_does_not_average_over_conditions():
+def test_summary_leaves_out_a_mean_over_conditions_and_keeps_the_rest():
     runs = [
-        replace(under(name, make_result("pgd", 0.5, eps=eps)), config={"eps": 0.1, "seed": seed})
-        for seed, (name, eps) in enumerate((("a", 0.1), ("b", 0.3)))
+        replace(
+            under(name, make_result("natural", 0.8), make_result("pgd", 0.5, eps=eps)),
+            config={"method": method, "eps": 0.1, "seed": seed},
+        )
+        for name, method, seed, eps in (
+            ("a", "at", 0, 0.1),
+            ("b", "at", 1, 0.3),
+            ("c", "trades", 0, 0.1),
+        )
     ]
-    with pytest.raises(ValueError, match=r"'a' and 'b' cannot be compared .* eps \(0.1 and 0.3\)"):
-        Benchmark(runs).summary()
+    with pytest.warns(UserWarning, match="no mean of 'pgd' over seeds") as caught:
+        frame = Benchmark(runs).summary()
+    assert [str(warning.message) for warning in caught] == [
+        "no mean of 'pgd' over seeds: 'a' and 'b' cannot be compared by 'pgd'; they differ in "
+        "eps (0.1 and 0.3)"
+    ]
+    assert frame["natural"].tolist() == [0.8, 0.8]
+    assert math.isnan(frame["pgd"][0])
+    assert math.isnan(frame["pgd_eps"][0])
+    assert frame["pgd"][1] == 0.5
 
 
 def test_results_frame_has_a_row_a_result_with_all_conditions():

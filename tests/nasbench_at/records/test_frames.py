@@ -29,6 +29,12 @@ def test_summary_has_the_interval_of_the_mean_over_seeds():
     assert math.isnan(frame["pgd_high"][1])
 
 
+def test_records_without_a_seed_are_no_seeds_of_each_other():
+    config = {"model": "mine:net", "weights": "w.pt", "data": "stripes"}
+    models = [replace(make_record(name, pgd=0.5), config=config) for name in ("a", "b")]
+    assert Benchmark(models).summary()["seeds"].tolist() == [1, 1]
+
+
 def test_costs_are_seconds_of_training_and_of_whole_attacks():
     seconds = {"natural": 1.0, "aa": 30.0, "aa/apgd-ce": 20.0}
     rows = [make_result(name, 0.5, seconds=value) for name, value in seconds.items()]

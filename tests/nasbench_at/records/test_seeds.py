@@ -92,6 +92,18 @@ def test_other_images_and_other_attacks_are_refused(benchmark, changes, message)
     assert "'at-1' and 'trades-1' cannot be compared by 'pgd'" in one_line(error)
 
 
+def test_conditions_that_differ_between_seeds_alone_are_refused(benchmark):
+    """Each pair agrees, but its mean would be over two radii."""
+    groups = [
+        make_runs(method, {1: 0.5}) + make_runs(method, {2: 0.5}, eps=0.2)
+        for method in ("at", "trades")
+    ]
+    message = r"'at-1' and 'at-2' cannot be compared by 'pgd'; they differ in eps \(0.1 and 0.2\)"
+    with pytest.raises(ValueError, match=message) as error:
+        benchmark.compare(*groups)
+    one_line(error)
+
+
 def test_runs_without_a_seed_are_refused(benchmark):
     config = {"model": "mine:net"}
     records = [replace(record, config=config) for record in benchmark]
