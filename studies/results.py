@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -162,14 +163,20 @@ class StudyResult:
 
     @classmethod
     def of(cls, opened: OpenStudy, runs_dir: Path) -> StudyResult:
-        """Reads a study's trials and the records of their runs."""
+        """Reads a study's trials and the records of their runs.
+
+        A record that cannot be read is left out, with a warning that names it.
+        """
         trials = tuple(latest_trials(opened.study.get_trials(deepcopy=False)))
         found: dict[str, Record] = {}
         for trial in trials:
             run_id = trial.user_attrs.get("run_id")
             path = runs_dir / str(run_id) / "record.json"
             if trial.state == TrialState.COMPLETE and run_id not in found and path.exists():
-                found[str(run_id)] = read_record(path)
+                try:
+                    found[str(run_id)] = read_record(path)
+                except ValueError as error:
+                    warnings.warn(str(error), stacklevel=2)
         return cls(opened.config, opened.study, trials, Benchmark(list(found.values())))
 
     def frame(self) -> pd.DataFrame:

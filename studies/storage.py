@@ -75,7 +75,8 @@ def storage_url(given: str | None, folder: Path) -> str:
 
 def folder_storage(folder: Path) -> str:
     """Returns the URL of the database in a study's folder."""
-    return f"sqlite:///{(folder / SQLITE_FILE).resolve()}"
+    database = str((folder / SQLITE_FILE).resolve())
+    return URL.create("sqlite", database=database).render_as_string()  # which quotes ? and @
 
 
 def open_storage(url: str, *, create: bool = False) -> RDBStorage:
@@ -102,7 +103,7 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
             raise StorageError(f"storage {shown!r} holds no studies")
         with without_experimental_warnings():
             return RDBStorage(
-                url,
+                url.replace("{", "{{").replace("}", "}}"),  # which Optuna takes for a template
                 engine_kwargs=options,
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
@@ -119,7 +120,9 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
 
 
 def _parse_url(url: str) -> URL:
-    if url.partition("?")[0].count("@") > 1:  # else a part of the password would be the host
+    is_server = url.startswith("postgresql")
+    # A part of the password would be the host.
+    if is_server and url.partition("?")[0].count("@") > 1:
         raise StorageError(
             f"an '@' in a storage's password must be written %40, got {hide_passwords(url)!r}"
         )

@@ -112,7 +112,7 @@ class TrialProcess:
         if alive:
             wait([rank.process.sentinel for rank in alive], timeout=seconds)
         for rank in self._ranks:
-            rank.receive()
+            rank.look()
         if any(rank.has_failed for rank in self._ranks):
             # The others wait for it in vain, but may still say what has happened.
             self._deadline = min(self._deadline, time.monotonic() + GRACE_SECONDS)
@@ -139,13 +139,13 @@ class TrialProcess:
     def outcome(self) -> Outcome:
         """How the trial ended: the worst that came to one of its ranks, and of equals the first."""
         self._join()
-        ends = [rank.end for rank in self._ranks if not rank.is_killed]
-        outcomes = [outcome for _, outcome in sorted(ends, key=lambda end: end[0])]
-        worst = max(outcomes, key=lambda o: _KINDS.index(o.kind), default=Outcome("interrupted"))
+        ends = sorted((rank.end for rank in self._ranks), key=lambda end: end[0])
+        outcomes = [outcome for _, outcome in ends]
+        worst = max(outcomes, key=lambda outcome: _KINDS.index(outcome.kind))
         if self._is_stopped and worst.kind in ("interrupted", "failed", "out_of_memory"):
             # What is not in training does not answer the signal, and ranks miss each other.
-            interrupted = [outcome for outcome in outcomes if outcome.kind == "interrupted"]
-            return interrupted[0] if interrupted else Outcome("interrupted", "it was stopped")
+            stopped = Outcome("interrupted", "it was stopped")
+            return next((outcome for outcome in outcomes if outcome.kind == "interrupted"), stopped)
         return worst
 
     def _join(self) -> None:
@@ -163,11 +163,8 @@ class _RankProcess:
         self.process.start()
         sender.close()
         self.received: dict[str, Any] = {}
+        self.is_alive = True
         self.is_killed = False
-
-    @property
-    def is_alive(self) -> bool:
-        return self.process.is_alive()
 
     @property
     def has_failed(self) -> bool:
@@ -175,10 +172,15 @@ class _RankProcess:
 
     @property
     def end(self) -> tuple[float, Outcome]:
-        """When and how it ended; one that could not say it was the first."""
+        """When and how it ended; one that could not say it was the first.
+
+        One that was killed here waited for others, or did not hear: it was the last.
+        """
         if "end" in self.received:
             end: tuple[float, Outcome] = self.received["end"]
             return end
+        if self.is_killed:
+            return math.inf, Outcome("interrupted", "it did not end in time and was killed")
         code = self.process.exitcode
         if code is None or code >= 0:
             return 0.0, Outcome("failed", f"its process ended with code {code}")
@@ -187,7 +189,9 @@ class _RankProcess:
         kind: OutcomeKind = "out_of_memory" if name == "SIGKILL" else "failed"
         return 0.0, Outcome(kind, f"its process was ended by {name}")
 
-    def receive(self) -> None:
+    def look(self) -> None:
+        """Takes note of whether it lives and of what it has said: of one that ended, all of it."""
+        self.is_alive = self.process.is_alive()  # first, or its last words might be missed
         try:
             while self._messages.poll():
                 name, value = self._messages.recv()
@@ -200,6 +204,7 @@ class _RankProcess:
             self.is_killed = True
             self.process.kill()
             self.process.join()
+            self.look()
 
 
 def is_evaluated(record: Record, attacks: Sequence[str]) -> bool:

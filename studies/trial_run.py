@@ -122,7 +122,7 @@ class TrialRun:
             return True
         screened = screening_config(config, screening.epochs, screening.attack_steps)
         cheap = replace(resolve(screened), contents=config.contents)
-        record = self._finish_run(cheap, attacks=(), report=False)
+        record = self._finish_run(cheap, attacks=(), is_screening=True)
         if record is None:
             return False
         score = float(record.training["selected"]["validation_robust"])
@@ -131,14 +131,14 @@ class TrialRun:
             for other in self.opened.study.get_trials(deepcopy=False)
             if "screened" in other.user_attrs and other.number != self.trial.number
         ]
-        self._note(screened=score, screening_epochs=record.training["epochs"])
+        self._note(screened=score)
         if sum(other > score for other in others) < screening.keep * (len(others) + 1):
             return True
         self._tell(state=TrialState.PRUNED)
         return False
 
     def _run_config(self, config: RunConfig) -> None:
-        record = self._finish_run(config, self.opened.config.attacks, report=True)
+        record = self._finish_run(config, self.opened.config.attacks, is_screening=False)
         if record is None:
             return
         space = self.opened.config.space
@@ -151,18 +151,30 @@ class TrialRun:
         self._tell(values=values)
 
     def _finish_run(
-        self, config: RunConfig, attacks: tuple[str, ...], *, report: bool
+        self, config: RunConfig, attacks: tuple[str, ...], *, is_screening: bool
     ) -> Record | None:
         """Returns the run's record, from its folder or by running it; None if the trial ended."""
         job = self._job(config, attacks)
-        record = _find_record(job)
+        try:
+            record = _find_record(job)
+        except ValueError as error:  # a damaged file, which no other trial need suffer from
+            self._fail(" ".join(str(error).split()))
+            return None
         if record is not None:
-            self._note(from_records=True)
+            if not is_screening:  # else the full run may still have to be trained
+                self._note(from_records=True)
             return record
+        record = self._train(job, reports=not is_screening)
+        if record is not None and is_screening:
+            self._note(screening_epochs=record.training["epochs"])
+        return record
+
+    def _train(self, job: TrialJob, *, reports: bool) -> Record | None:
+        """Returns the record of a run that was trained to its end; None if the trial ended."""
         process = TrialProcess(job)
         watch = _MetricsWatch(job.folder / "metrics.jsonl")
         prunes = (
-            report
+            reports
             and self.opened.config.pruner != "none"
             and len(self.opened.config.objectives) == 1
         )

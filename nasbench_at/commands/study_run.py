@@ -174,7 +174,10 @@ def _make_study(recipe: Callable[..., Any], arguments: Any, seeds: tuple[int, ..
         raise ValueError(f"this recipe takes one seed (--seed), got seeds {arguments.seeds}")
     from studies.variants import fit_batch
 
-    config = recipe(fit_batch(arguments.config(), arguments.data_root), **options)
+    base = arguments.config()
+    if not arguments.print_sbatch:  # the script's own study run has the data
+        base = fit_batch(base, arguments.data_root)
+    config = recipe(base, **options)
     changes = {
         name: value
         for name in ("name", "attacks", "aa_samples")

@@ -298,6 +298,15 @@ def test_print_sbatch_is_an_array_of_workers(capsys):
     assert not list(Path().iterdir())
 
 
+def test_print_sbatch_needs_no_data(capsys, monkeypatch):
+    def load(*words: object) -> None:
+        raise ValueError("there are no data here")
+
+    monkeypatch.setattr("studies.variants.load_config_data", load)
+    script = print_script(capsys)
+    assert "exec nasbench-at study run block-space" in script
+
+
 PAYLOADS = ("\ntouch ran\n", "$(touch ran)", "'; touch ran; '", "`touch ran`")
 
 

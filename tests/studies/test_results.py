@@ -98,6 +98,18 @@ def test_best_run_whose_record_is_missing_is_named(tiny_study, tmp_path):
     assert list(result.pareto()["run_id"]) == [run_id]
 
 
+def test_damaged_record_is_named_and_left_out(tiny_study, tmp_path):
+    opened = open_filled(tiny_study, tmp_path)
+    tell(opened, 0.25)
+    path = tmp_path / tiny_study.cells[0].config.run_id / "record.json"
+    path.parent.mkdir()
+    path.write_text('{"schema_version": ')
+    with pytest.warns(UserWarning, match=f"cannot read record '{path}': "):
+        result = StudyResult.of(opened, tmp_path)
+    assert len(result.records) == 0
+    assert list(result.frame()["validation_robust"].head(1)) == [0.25]
+
+
 def test_seeded_samplers_choose_by_slot_and_not_by_worker(base, tmp_path):
     config = search(base, num_trials=6, pool=("residual", "mbconv", "dense"), sampler="random")
     chosen = []

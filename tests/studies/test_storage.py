@@ -11,6 +11,8 @@ import pytest
 from studies.storage import (
     STORAGE_VARIABLE,
     StorageError,
+    exclusively,
+    folder_storage,
     heartbeat,
     open_storage,
     patiently,
@@ -92,6 +94,24 @@ def test_storage_that_is_looked_at_is_not_made(tmp_path):
     assert (tmp_path / "s.db").stat().st_size == 0
     open_storage(url, create=True)
     open_storage(url)
+
+
+@pytest.mark.parametrize("name", ["a@b@c", "why?", "a{b}", "50%41", "plain"])
+def test_folder_of_any_name_may_hold_a_study(name, tmp_path):
+    folder = tmp_path / name
+    folder.mkdir()
+    url = folder_storage(folder)
+    optuna.create_study(storage=open_storage(url, create=True), study_name="s")
+    assert [path.name for path in folder.iterdir()] == ["study.db"]
+    storage = open_storage(url)
+    assert optuna.get_all_study_names(storage) == ["s"]
+    with exclusively(storage):
+        assert (folder / "study.db.lock").exists()
+
+
+def test_at_signs_in_a_file_of_sqlite_are_no_password(tmp_path):
+    open_storage(f"sqlite:///{tmp_path}/a@b@{{c}}.db", create=True)
+    assert (tmp_path / "a@b@{c}.db").is_file()
 
 
 def test_reason_of_an_outage_holds_no_password(monkeypatch):

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nasbench_at import RunConfig
 from nasbench_at.presets import resolve
+from studies import trial_process
 from studies.trial_process import Outcome, TrialJob, TrialProcess
 from tests.studies.conftest import tiny_run
-
-pytestmark = pytest.mark.slow
 
 
 def start(config: RunConfig, tmp_path: Path, ranks: int = 1) -> TrialProcess:
@@ -40,6 +44,7 @@ def wait_for_epochs(process: TrialProcess, runs: Path, count: int) -> None:
         assert not process.wait(0.05), process.outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_trial_that_is_stopped_outside_of_training_is_interrupted_and_not_failed(
     ranks, base, tmp_path
@@ -49,12 +54,14 @@ def test_trial_that_is_stopped_outside_of_training_is_interrupted_and_not_failed
     assert process.outcome.kind == "interrupted"
 
 
+@pytest.mark.slow
 def test_trial_that_others_end_has_failed(base, tmp_path):
     process = start(resolve(base), tmp_path)
     os.kill(pids(process)[0], signal.SIGTERM)
     assert process.outcome == Outcome("failed", "its process was ended by SIGTERM")
 
 
+@pytest.mark.slow
 def test_ranks_that_are_told_to_stop_by_others_are_interrupted(stripes, tmp_path):
     process = start(resolve(tiny_run(stripes, epochs=100)), tmp_path, ranks=2)
     wait_for_epochs(process, tmp_path, 1)
@@ -64,6 +71,7 @@ def test_ranks_that_are_told_to_stop_by_others_are_interrupted(stripes, tmp_path
     assert "SIGTERM" in process.outcome.message
 
 
+@pytest.mark.slow
 def test_rank_that_the_kernel_kills_takes_the_others_with_it(stripes, tmp_path):
     process = start(resolve(tiny_run(stripes, epochs=100)), tmp_path, ranks=2)
     wait_for_epochs(process, tmp_path, 1)
@@ -72,12 +80,14 @@ def test_rank_that_the_kernel_kills_takes_the_others_with_it(stripes, tmp_path):
     assert process.wait(0)
 
 
+@pytest.mark.slow
 def test_ranks_name_the_error_that_stopped_them(stripes, tmp_path):
     process = start(resolve(tiny_run(stripes, lr=1e30)), tmp_path, ranks=2)
     assert process.outcome.kind == "failed"
     assert process.outcome.message.startswith("FloatingPointError: ")
 
 
+@pytest.mark.slow
 def test_trial_whose_file_changed_has_failed_and_says_which(base, tmp_path):
     plugin = tmp_path / "my_blocks.py"
     plugin.write_text("first = 1")
@@ -87,3 +97,55 @@ def test_trial_whose_file_changed_has_failed_and_says_which(base, tmp_path):
     assert process.outcome.kind == "failed"
     assert "my_blocks.py' has changed since the run was made" in process.outcome.message
     assert not list(tmp_path.glob("*/last.pt"))
+
+
+class ScriptedRank:
+    """A rank that says it is done, and ends, when somebody has looked at it so many times."""
+
+    exitcode = 0
+
+    def __init__(self, looks: float, messages: Connection) -> None:
+        self.looks = looks
+        self.messages = Connection(os.dup(messages.fileno()), readable=False)
+        self.sentinel, self.writer = os.pipe()
+        os.write(self.writer, b"!")
+        self.is_over = False
+
+    def start(self) -> None:
+        pass
+
+    terminate = join = start
+
+    def kill(self) -> None:
+        self.is_over = True
+        self.exitcode = -signal.SIGKILL
+
+    def is_alive(self) -> bool:
+        self.looks -= 1
+        if self.looks < 0 and not self.is_over:
+            self.messages.send(("end", (time.monotonic(), Outcome("done"))))
+            self.is_over = True
+        return not self.is_over
+
+
+def scripted(monkeypatch, base: RunConfig, tmp_path: Path, *looks: float) -> TrialProcess:
+    def process(target: object, args: tuple[Any, ...]) -> ScriptedRank:
+        return ScriptedRank(looks[args[1]], args[3])
+
+    context = SimpleNamespace(Pipe=get_context().Pipe, Process=process)
+    monkeypatch.setattr(trial_process, "trial_context", lambda: context)
+    return start(resolve(base), tmp_path, ranks=len(looks))
+
+
+@pytest.mark.parametrize("looks", range(6))
+def test_rank_that_ends_between_two_looks_is_done(looks, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_process, "GRACE_SECONDS", 0.0)
+    process = scripted(monkeypatch, base, tmp_path, 20, looks)
+    assert process.outcome == Outcome("done")
+
+
+def test_trial_with_a_rank_that_had_to_be_killed_is_not_done(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_process, "STOP_SECONDS", 0.0)
+    process = scripted(monkeypatch, base, tmp_path, float("inf"), 0)
+    process.stop()
+    assert process.outcome == Outcome("interrupted", "it did not end in time and was killed")

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from optuna.trial import FrozenTrial
+
+from studies import trial_run
+from studies.config import StudyConfig
+from studies.queue import claim_trial, fill_queue
+from studies.recipes import search
+from studies.results import StudyResult
+from studies.study import OpenStudy, create_or_open_study
+from studies.trial_process import Outcome, TrialJob
+from studies.trial_run import TrialRun, WorkerSettings
+
+
+class DoneProcess:
+    """A trial's process that has nothing to do."""
+
+    resumed_from = None
+    outcome = Outcome("done")
+
+    def __init__(self, job: TrialJob) -> None:
+        pass
+
+    def wait(self, seconds: float) -> bool:
+        return True
+
+
+def record(epochs: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        training={"epochs": epochs, "selected": {"validation_robust": 0.5}}, num_params=9
+    )
+
+
+@pytest.fixture
+def screened(base, tmp_path) -> OpenStudy:
+    config = search(
+        replace(base, epochs=3),
+        num_trials=1,
+        pool=("residual", "mbconv"),
+        pruner="none",
+        screening_epochs=1,
+    )
+    return open_filled(config, tmp_path)
+
+
+def open_filled(config: StudyConfig, runs: Path) -> OpenStudy:
+    opened = create_or_open_study(config, f"sqlite:///{runs}/s.db", runs_dir=runs)
+    fill_queue(opened)
+    return opened
+
+
+def run(opened: OpenStudy, runs: Path) -> FrozenTrial:
+    trial = claim_trial(opened, "w")
+    assert trial is not None
+    TrialRun(opened, trial, WorkerSettings(runs, device="cpu"), lambda: False, lambda _: None).run()
+    return opened.study.get_trials()[0]
+
+
+@pytest.mark.parametrize("is_found", [False, True])
+def test_screening_that_was_there_hides_nothing_of_what_the_full_run_costs(
+    is_found, screened, tmp_path, monkeypatch
+):
+    def find(job: TrialJob) -> SimpleNamespace | None:
+        return record(1) if is_found and job.config.epochs == 1 else None
+
+    monkeypatch.setattr(trial_run, "TrialProcess", DoneProcess)
+    monkeypatch.setattr(trial_run, "_find_record", find)
+    monkeypatch.setattr(trial_run, "read_record", lambda path: record(1))
+    trial = run(screened, tmp_path)
+    assert trial.state.name == "COMPLETE"
+    assert trial.user_attrs["screened"] == 0.5
+    assert "from_records" not in trial.user_attrs
+    assert ("screening_epochs" in trial.user_attrs) is not is_found
+    assert StudyResult.of(screened, tmp_path).compute().seconds > 0
+
+
+def test_trial_found_in_the_records_costs_nothing(screened, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_run, "_find_record", lambda job: record(job.config.epochs))
+    assert run(screened, tmp_path).user_attrs["from_records"]
+    cost = StudyResult.of(screened, tmp_path).compute()
+    assert (cost.seconds, cost.epochs) == (0, 0)
+
+
+def test_damaged_record_costs_its_own_trial(tiny_study, tmp_path):
+    folder = tmp_path / tiny_study.cells[0].config.run_id
+    folder.mkdir()
+    (folder / "record.json").write_text('{"schema_version": ')
+    trial = run(open_filled(tiny_study, tmp_path), tmp_path)
+    assert trial.state.name == "FAIL"
+    assert trial.user_attrs["error"].startswith(f"cannot read record '{folder}/record.json': ")
+    assert "\n" not in trial.user_attrs["error"]
