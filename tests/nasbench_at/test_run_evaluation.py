@@ -201,6 +201,19 @@ def test_progress_is_kept_when_the_evaluation_is_cut_short(run, monkeypatch):
     assert list(folder.glob(f"{run.name}/apgd-ce-*.safetensors"))
 
 
+def test_another_evaluation_leaves_the_progress_of_one_cut_short(run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("nasbench_at.run_evaluation.write_atomically", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluate_run(run, ("apgd-ce",), device="cpu", aa_samples=4)
+    (kept,) = run.glob("record.progress/*/*")
+    evaluate_run(run, ("fgsm",), device="cpu")
+    evaluate_run(run, ("apgd-ce",), eps=0.2, device="cpu", aa_samples=4)
+    assert list(run.glob("record.progress/*/*")) == [kept]
+    evaluate_run(run, ("apgd-ce",), device="cpu", aa_samples=4)
+    assert not list(run.glob("*.progress"))
+
+
 KILLED = """
 import sys
 from nasbench_at.attacks import autoattack
