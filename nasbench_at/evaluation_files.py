@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,9 +110,27 @@ def _bytes_of(tensor: Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
-def remove_progress(directory: Path) -> None:
-    """Removes the files of an evaluation whose results are written."""
-    shutil.rmtree(directory, ignore_errors=True)
+def remove_progress(directory: Path, attacks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Removes the files of attacks whose results are written, of all ranks, and no other's.
+
+    The directory goes too if nothing is left in it, and then the one it lies in.
+
+    Args:
+        directory: Where the files lie; it need not be there.
+        attacks: Settings of each AutoAttack, by the name of its row.
+    """
+    for name, settings in attacks.items():
+        for path in directory.glob(f"{_file_stem(name, settings)}-rank*.safetensors"):
+            path.unlink(missing_ok=True)
+    for folder in (directory, directory.parent):
+        if not folder.is_dir() or any(folder.iterdir()):
+            return
+        folder.rmdir()
+
+
+def _file_stem(name: str, settings: Mapping[str, Any]) -> str:
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{name}-{key}"
 
 
 @dataclass(frozen=True)
@@ -147,9 +164,9 @@ class ProgressFile:
 
         Each of several ranks has a file of its own, which holds for that number of ranks.
         """
-        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        stem = _file_stem(name, settings)
         return cls(
-            directory / f"{name}-{key}-rank{shard[0]}of{shard[1]}.safetensors",
+            directory / f"{stem}-rank{shard[0]}of{shard[1]}.safetensors",
             {
                 "settings": settings,
                 "weights": hash_weights(model),

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from torch import Tensor, nn
 
 from nasbench_at.allowed_values import ExistingFile, check_value
-from nasbench_at.attacks import Attack, Verdict
+from nasbench_at.attacks import Attack, AutoAttack, Verdict
 from nasbench_at.contents import hash_contents
 from nasbench_at.data import DataSet, LabelledImages, load_data
 from nasbench_at.devices import select_device
@@ -308,7 +308,7 @@ class PreparedEvaluation:
         """Attacks, then writes the per-sample outcomes and the record.
 
         AutoAttack's verdicts are kept in a folder beside the record until that is written: killed
-        and started again, the evaluation goes on with them.
+        and started again, the evaluation goes on with them, also if others ended in between.
 
         Args:
             on_result: Called with each row as soon as it is known.
@@ -318,7 +318,8 @@ class PreparedEvaluation:
             FolderInUseError: If another process works in the run's folder.
         """
         ranks = distribution or Distribution()
-        progress_dir = self.path.with_suffix(".progress")
+        # A model of the user's with another forward may be written to this record.
+        progress_dir = self.path.with_suffix(".progress") / self.record.run_id
         with self.lock() if ranks.is_main else nullcontext():
             reports = {
                 eps: evaluate(
@@ -328,8 +329,7 @@ class PreparedEvaluation:
                     seed=self.options.seed,
                     aa_samples=self.options.aa_samples,
                     data_name=self.data,
-                    # A model of the user's with another forward may be written to this record.
-                    progress_dir=progress_dir / self.record.run_id,
+                    progress_dir=progress_dir,
                     on_result=on_result if ranks.is_main else None,
                     distribution=ranks,
                 )
@@ -343,7 +343,9 @@ class PreparedEvaluation:
                 return record
             write_outcomes(self.path, record, _collect_outcomes(list(reports.values())))
             write_atomically(self.path, record.to_json().encode())
-            remove_progress(progress_dir)
+            for attacks in self.attacks.values():
+                used = {name: a for name, a in attacks.items() if isinstance(a, AutoAttack)}
+                remove_progress(progress_dir, {name: a.settings() for name, a in used.items()})
         return record
 
     def _describe(self, reports: Sequence[RobustnessReport], ranks: Distribution) -> Evaluation:

@@ -62,6 +62,10 @@ class EvaluateArguments(EvaluationOptions):
             value = getattr(self, name)
             if self.run is not None and value is not None:
                 raise ValueError(f"--{name} goes with --model, got {str(value)!r} with a run")
+        if len(self.eps) > 1 and not self.attack_names:
+            raise ValueError(
+                f"several --eps need one of --attacks at least, got none with {self.eps}"
+            )
         if self.figure is not None and len(self.eps) < 2:
             raise ValueError(
                 f"--figure goes with several --eps, got {str(self.figure)!r} with {len(self.eps)}"
@@ -106,7 +110,9 @@ def run_evaluate(words: Sequence[str]) -> int:
         from analysis.style import write_figure
 
         figure = arguments.figure or evaluation.path.with_name("robustness_curve.pdf")
-        write_figure(draw_robustness_curve(compute_robustness_curve(record)), figure)
+        # Earlier evaluations may have longer curves, of other settings.
+        latest = replace(record, evaluations=record.evaluations[-1:])
+        write_figure(draw_robustness_curve(compute_robustness_curve(latest)), figure)
         stdout.print(f"curve drawn to {figure}", highlight=False, soft_wrap=True)
     # The last line is what scripts go on with: the run's folder, or a model's record.
     stdout.print(str(arguments.run or evaluation.path), highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -138,9 +139,15 @@ def _parse(recipe: Callable[..., Any], name: str, words: Sequence[str]) -> Any:
         from nasbench_at.runs import open_run_folder
 
         return parse(open_run_folder(arguments.parents[0]).config)
-    if arguments.data in DATA_NETWORKS:
+    if arguments.data in DATA_NETWORKS and not _is_network_named(words):
         return parse(replace(default, **DATA_NETWORKS[arguments.data]))
     return arguments
+
+
+def _is_network_named(words: Sequence[str]) -> bool:
+    """Whether flags name a network; a DS-Net by name is spelled out, which leaves no name."""
+    split = [part for word in words for part in word.split("=", 1)]
+    return any(flag == "--model" and name != "ds_net" for flag, name in pairwise(split))
 
 
 def _flags_of(recipe: Callable[..., Any]) -> type:

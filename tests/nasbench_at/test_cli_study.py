@@ -118,6 +118,12 @@ def test_digits_get_a_network_of_their_size_unless_flags_say_otherwise():
     assert (own.base.num_modules, own.base.init_channels, own.base.widen_factor) == (3, 4, 1)
 
 
+@pytest.mark.parametrize("model", ["tiny_wrn", "tiny_ds_net"])
+def test_network_by_name_is_left_as_it_is_on_digits(model):
+    words = ["weight-decay", "--model", model, "--data", "digits", "--seeds", "0"]
+    assert main(["study", "run", *words, "--workers", "0"]) == 0
+
+
 def test_study_for_workers_elsewhere_may_name_a_device_that_is_not_here():
     create("--device", "cuda:99", "--ranks", "64")
 

@@ -155,7 +155,14 @@ def test_hashes_see_values_names_and_order(model, data):
     assert len({hash_images(images, labels), flipped, hash_images(images, labels.flip(0))}) == 3
 
 
-def test_progress_is_removed_whole_or_was_not_there(saved, tmp_path):
-    remove_progress(saved.path.parent)
-    assert not saved.path.parent.exists()
-    remove_progress(tmp_path / "none")
+def test_progress_of_the_attacks_that_ended_is_removed_and_no_other_s(model, data, tmp_path):
+    folder = tmp_path / "record.progress" / "run"
+    other = AutoAttack(0.1, attacks=("square",), square_queries=20)
+    for attack in (ATTACK, other):
+        evaluate(model, data, {"aa": attack}, progress_dir=folder)
+    kept = progress_of(folder, model, data, other).path
+    remove_progress(folder, {"aa": ATTACK.settings(), "square": other.settings()})
+    assert list(folder.iterdir()) == [kept]
+    remove_progress(folder, {"aa": other.settings()})
+    assert not list(tmp_path.iterdir())
+    remove_progress(folder, {"aa": other.settings()})

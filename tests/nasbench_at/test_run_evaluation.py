@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from analysis import robustness_curve
 from nasbench_at import evaluate_run
 from nasbench_at.attacks import AutoAttack
 from nasbench_at.cli import main
@@ -121,6 +122,23 @@ def test_main_rows_of_a_curve_without_the_run_s_radius_are_of_the_largest(run, t
     assert "<svg" in figure.read_text()
 
 
+def test_curve_drawn_is_that_of_this_evaluation(run, monkeypatch):
+    drawn = []
+    compute = robustness_curve.compute_robustness_curve
+    monkeypatch.setattr(
+        robustness_curve,
+        "compute_robustness_curve",
+        lambda record: drawn.append(compute(record)) or compute(record),
+    )
+    words = ["evaluate", str(run), "--attacks", "pgd", "--device", "cpu", "--eps"]
+    assert main([*words, "0.1", "0.2", "0.3"]) == 0
+    assert main([*words, "0.1", "0.2", "--norm", "L2"]) == 0
+    assert [(curve.norm, list(curve.lines[0].eps)) for curve in drawn] == [
+        ("Linf", [0, 0.1, 0.2, 0.3]),
+        ("L2", [0, 0.1, 0.2]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -132,6 +150,10 @@ def test_main_rows_of_a_curve_without_the_run_s_radius_are_of_the_largest(run, t
         (
             ["--eps", "0.1", "0.1"],
             "eps must be a list of numbers of at least 0, each once",
+        ),
+        (
+            ["--eps", "0.1", "0.2", "--attacks"],
+            "several --eps need one of --attacks at least, got none with (0.1, 0.2)",
         ),
         (["--eps", "-0.1"], "eps must be a list of numbers of at least 0, each once, got (-0.1,)"),
         (["--weights", "x.pt"], "weights must be an existing file, got 'x.pt'"),
@@ -199,6 +221,19 @@ def test_progress_is_kept_when_the_evaluation_is_cut_short(run, monkeypatch):
     (folder,) = run.glob("*.progress")
     assert folder.name == "record.progress"
     assert list(folder.glob(f"{run.name}/apgd-ce-*.safetensors"))
+
+
+def test_another_evaluation_leaves_the_progress_of_one_cut_short(run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("nasbench_at.run_evaluation.write_atomically", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluate_run(run, ("apgd-ce",), device="cpu", aa_samples=4)
+    (kept,) = run.glob("record.progress/*/*")
+    evaluate_run(run, ("fgsm",), device="cpu")
+    evaluate_run(run, ("apgd-ce",), eps=0.2, device="cpu", aa_samples=4)
+    assert list(run.glob("record.progress/*/*")) == [kept]
+    evaluate_run(run, ("apgd-ce",), device="cpu", aa_samples=4)
+    assert not list(run.glob("*.progress"))
 
 
 KILLED = """
