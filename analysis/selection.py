@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from nasbench_at.config import DS_NET_FIELDS
+from nasbench_at.contents import replace_paths
 from nasbench_at.naming.ds_nets import read_ds_net
 from nasbench_at.naming.labels import metric_label
 from nasbench_at.naming.variants import weights_label
@@ -93,8 +94,12 @@ def group_by(records: Iterable[Record], key: Callable[[Record], KeyT]) -> dict[K
 
 
 def identity_without(record: Record, ignored: Iterable[str]) -> str:
-    """Returns a text that is equal for runs whose configurations differ in these keys only."""
-    rest = {key: value for key, value in record.config.items() if key not in frozenset(ignored)}
+    """Returns a text that is equal for runs whose configurations differ in these keys only.
+
+    Files of equal contents are the same, wherever they lie.
+    """
+    config = replace_paths(record.config)
+    rest = {key: value for key, value in config.items() if key not in frozenset(ignored)}
     return json.dumps(rest, sort_keys=True, default=str)
 
 

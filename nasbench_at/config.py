@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from nasbench_at.allowed_values import InOrder, Name, Range, Seed, check_fields
+from nasbench_at.contents import replace_paths
 from nasbench_at.networks.architecture import (
     NAMED_DS_NETS,
     Architecture,
@@ -335,13 +336,7 @@ class RunConfig:
 
         So a run is another one when a file has changed, and the same when a file was moved.
         """
-        plain = self.to_dict()
-        contents = plain.pop("contents")
-        plain["plugins"] = [contents.get(path, path) for path in self.plugins]
-        if self.data in contents:
-            function = "" if self.data.endswith(".npz") else self.data.partition(":")[2]
-            plain["data"] = [contents[self.data], function]
-        return plain
+        return replace_paths(self.to_dict())
 
     @property
     def run_id(self) -> str:

@@ -19,7 +19,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["changed_contents", "check_contents", "hash_contents", "import_function"]
+__all__ = [
+    "changed_contents",
+    "check_contents",
+    "hash_contents",
+    "import_function",
+    "replace_paths",
+]
 
 _LARGE = 2**20
 """Bytes from which a file is read again only if its time or size has changed."""
@@ -60,6 +66,22 @@ def check_contents(contents: Mapping[str, str]) -> None:
             f"{contents[name]}, now with {hash_contents([name])[name]}; put the old file back, or "
             "train anew"
         )
+
+
+def replace_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration as plain data, its files' contents in place of their paths.
+
+    It is the same wherever the files lie. Of ``module:function`` the function stays.
+    """
+    plain = dict(config)
+    contents = plain.pop("contents", {})
+    if "plugins" in plain:
+        plain["plugins"] = [contents.get(path, path) for path in plain["plugins"]]
+    for key in ("data", "model"):
+        if (name := plain.get(key, "")) in contents:
+            function = "" if name.endswith(".npz") else name.partition(":")[2]
+            plain[key] = [contents[name], function]
+    return plain
 
 
 def import_function(spec: str) -> Callable[[], Any]:

@@ -12,7 +12,14 @@ from typing import Any
 
 from nasbench_at.evaluation_options import ATTACK_NAMES, AUTOATTACK_PARTS
 from nasbench_at.naming.variants import name_variants
-from nasbench_at.records import AttackResult, Benchmark, Record, describe_conditions
+from nasbench_at.records import (
+    AttackResult,
+    Benchmark,
+    Conditions,
+    Record,
+    conditions_of,
+    describe_conditions,
+)
 from nasbench_at.records.conditions import require_equal_conditions
 from nasbench_at.records.frames import group_seeds, record_rows, summary_rows
 from nasbench_at.suggestions import near_names
@@ -53,8 +60,9 @@ class QueryTable:
         groups = group_seeds(records) if is_summary else [[record] for record in records]
         rows = summary_rows(records) if is_summary else record_rows(records)
         names = name_variants([group[0].config for group in groups])
+        texts: dict[Conditions, str] = {}
         named = [
-            {"network": name, **row, **_conditions_of_all(group, row)}
+            {"network": name, **row, **_conditions_of_all(group, row, texts)}
             for name, row, group in zip(names, rows, groups, strict=True)
         ]
         if not is_summary:  # the run comes first
@@ -169,14 +177,19 @@ class QueryTable:
         return notes
 
 
-def _conditions_of_all(group: Sequence[Record], row: Row) -> Row:
-    """The conditions of each attack's number, in words."""
+def _conditions_of_all(
+    group: Sequence[Record], row: Row, texts: dict[Conditions, str]
+) -> dict[str, str]:
+    """The conditions of each attack's number, in words, which equal ones share."""
     found: dict[str, AttackResult] = {}
     for record in group:
         for name, result in record.results.items():
             if _has(row, name):
                 found.setdefault(name, result)
-    return {f"{name}_conditions": _describe(result) for name, result in found.items()}
+    return {
+        f"{name}_conditions": texts.setdefault(conditions_of(result), _describe(result))
+        for name, result in found.items()
+    }
 
 
 def _describe(result: AttackResult) -> str:

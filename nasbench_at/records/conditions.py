@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from nasbench_at.records.evaluation import AttackResult
@@ -42,7 +42,9 @@ class Conditions:
 
     Attributes:
         attack: Name of the row.
-        data: Name of the images.
+        data: Name of the images. Two names of one fingerprint and split are the same images, so
+            it is not compared.
+        split: Which images of the data; their whole name without a fingerprint.
         data_fingerprint: Hash of the images.
         num_samples: How many of them.
         subset: Hash of which; None for all.
@@ -53,7 +55,8 @@ class Conditions:
     """
 
     attack: str
-    data: str
+    data: str = field(compare=False, repr=False)
+    split: str
     data_fingerprint: str
     num_samples: int
     subset: str | None
@@ -67,6 +70,7 @@ def conditions_of(result: AttackResult) -> Conditions:
     return Conditions(
         attack=result.attack,
         data=result.data,
+        split=result.split,
         data_fingerprint=result.data_fingerprint,
         num_samples=result.num_samples,
         subset=result.subset,
@@ -96,6 +100,8 @@ def differences(first: Conditions, second: Conditions) -> list[str]:
     Empty if they may be compared.
     """
     one, other = _as_mapping(first), _as_mapping(second)
+    if (first.split, first.data_fingerprint) == (second.split, second.data_fingerprint):
+        one["data"] = other["data"]  # two names of the same images
     return [
         f"{key} ({' and '.join(_format_pair(one.get(key), other.get(key)))})"
         for key in one | other
@@ -195,7 +201,9 @@ def _format(value: Any) -> str:
 
 
 def _as_mapping(conditions: Conditions) -> dict[str, Any]:
+    """By name; the split, of which the name of the images says more, is left out."""
     own = {item.name: getattr(conditions, item.name) for item in fields(conditions)}
+    del own["split"]
     return own | dict(own.pop("settings"))
 
 

@@ -91,13 +91,21 @@ class AttackResult:
         return wilson_interval(self.num_correct, self.num_samples)
 
     @property
+    def split(self) -> str:
+        """Which images of the data, such as ``test``; their whole name without a fingerprint.
+
+        A fingerprint tells the data, whatever path or name they were loaded by.
+        """
+        return self.data.rpartition("/")[2] if self.data_fingerprint else self.data
+
+    @property
     def key(self) -> str:
         """What tells this row from others of a record, such as ``pgd-1f0c93ab``.
 
         The row of per-sample outcomes has this name. A row replaces another of the same key.
         """
         identity = [
-            *(self.data, self.data_fingerprint, self.num_samples, self.subset),
+            *(self.split, self.data_fingerprint, self.num_samples, self.subset),
             *(self.norm, self.eps, self.settings, self.seed),
         ]
         text = json.dumps(identity, sort_keys=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from nasbench_at.contents import replace_paths
 from nasbench_at.records.conditions import describe_conditions, find_obstacle
 from nasbench_at.records.evaluation import AttackResult
 from nasbench_at.records.metrics import read_metrics
@@ -81,11 +82,12 @@ def _describe_result(record: Record, result: AttackResult) -> dict[str, Any]:
 def group_seeds(records: Sequence[Record]) -> list[list[Record]]:
     """Returns the records of each configuration, which differ in nothing but their seeds.
 
-    A record without a seed, such as a user's model, is a group of its own.
+    Files of equal contents are the same, wherever they lie. A record without a seed, such as a
+    user's model, is a group of its own.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
-        identity = {key: value for key, value in record.config.items() if key != "seed"}
+        identity = replace_paths({k: v for k, v in record.config.items() if k != "seed"})
         if record.config.get("seed") is None:
             identity["run_id"] = record.run_id
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(record)

@@ -45,6 +45,8 @@ class _Config(TypedDict, total=False):
     eps: NonNegative | None
     beta: NonNegative | None
     epochs: Count | None
+    plugins: list[Text]
+    contents: dict[str, Text]
 
 
 class _Provenance(TypedDict, total=False):

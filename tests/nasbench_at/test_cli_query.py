@@ -180,6 +180,14 @@ def test_chosen_accuracies_have_their_conditions_below(terminal, capsys):
     assert "stripes" not in capsys.readouterr().out
 
 
+def test_images_of_another_path_are_no_other_conditions(terminal, capsys):
+    for name, data in (("a", "here.npz/test"), ("b", "there.npz/test")):
+        write(Path("many"), real_run(name, 0, {"pgd": 0.5}, data=data))
+    assert main(["query", "many", "--sort", "pgd"]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pgd")]
+    assert [" ".join(note.split()[:2]) for note in notes] == ["pgd: here.npz/test,"]
+
+
 def test_chosen_columns_hold_conditions(capsys):
     assert main(["query", "--columns", "run_id", "pgd", "pgd_eps", "blocks"]) == 0
     rows = tab_separated(capsys.readouterr().out)

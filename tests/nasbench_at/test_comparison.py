@@ -93,7 +93,10 @@ def test_runs_are_compared_by_a_row_of_theirs(tmp_path):
 
 
 CHANGES = {
-    "data": ({"data": "digits/test"}, r"data \('stripes/test' and 'digits/test'\)"),
+    "data": (
+        {"data": "stripes/validation"},
+        r"data \('stripes/test' and 'stripes/validation'\)",
+    ),
     "images": ({"data_fingerprint": "abd"}, r"data_fingerprint \('abc' and 'abd'\)"),
     "seed": ({"seed": 3}, r"seed \(0 and 3\)"),
 }

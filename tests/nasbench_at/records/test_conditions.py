@@ -28,7 +28,12 @@ CHANGES = [
     ({"norm": "L2"}, ["norm ('Linf' and 'L2')"]),
     ({"num_samples": 500, "num_correct": 250}, ["num_samples (10000 and 500)"]),
     ({"subset": None}, ["subset ('s1' and None)"]),
-    ({"data": "digits/test"}, ["data ('stripes/test' and 'digits/test')"]),
+    ({"data": "elsewhere/stripes.npz/test"}, []),
+    ({"data": "stripes/validation"}, ["data ('stripes/test' and 'stripes/validation')"]),
+    (
+        {"data": "digits/test", "data_fingerprint": "d2"},
+        ["data ('stripes/test' and 'digits/test')", "data_fingerprint ('d1' and 'd2')"],
+    ),
     ({"data_fingerprint": "d2"}, ["data_fingerprint ('d1' and 'd2')"]),
     ({"attack": "cw"}, ["attack ('pgd' and 'cw')"]),
     ({"settings": {"steps": 10, "start": "uniform"}}, ["steps (20 and 10)"]),
@@ -41,10 +46,29 @@ CHANGES = [
 
 @pytest.mark.parametrize(("changes", "expected"), CHANGES)
 def test_what_keeps_two_rows_from_being_compared_is_named(changes, expected):
-    found = differences(conditions_of(ROW), conditions_of(replace(ROW, **changes)))
+    own, other = conditions_of(ROW), conditions_of(replace(ROW, **changes))
+    found = differences(own, other)
+    assert (own == other) == (not expected)
     assert len(found) == len(expected)
     for text, start in zip(found, expected, strict=True):
         assert text.startswith(start)
+
+
+def test_name_tells_the_images_that_have_no_fingerprint():
+    one, other = (
+        conditions_of(replace(ROW, data=data, data_fingerprint="")) for data in ("a/test", "b/test")
+    )
+    assert differences(one, other) == ["data ('a/test' and 'b/test')"]
+    assert one != other
+
+
+def test_row_of_the_same_images_by_another_path_replaces():
+    record = under("a", ROW).with_evaluation(
+        Evaluation(results=(replace(ROW, data="elsewhere/test", num_correct=1),))
+    )
+    assert [row.num_correct for row in record.all_results] == [1]
+    record = record.with_evaluation(Evaluation(results=(replace(ROW, data="stripes/validation"),)))
+    assert len(record.all_results) == 2
 
 
 def test_seed_of_an_attack_is_no_condition_and_a_worst_case_has_those_of_its_attacks():

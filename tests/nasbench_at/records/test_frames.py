@@ -29,6 +29,17 @@ def test_summary_has_the_interval_of_the_mean_over_seeds():
     assert math.isnan(frame["pgd_high"][1])
 
 
+def test_files_of_equal_contents_are_one_configuration_wherever_they_lie():
+    def moved(folder: str, seed: int, digest: str = "d1"):
+        data, plugin = f"{folder}/mine.npz", f"{folder}/plugin.py"
+        config = {"data": data, "plugins": [plugin], "contents": {data: digest, plugin: "p1"}}
+        record = make_record(f"r{seed}", pgd=0.5 + seed / 10)
+        return replace(record, config={**record.config, **config, "seed": seed})
+
+    runs = [moved("here", 0), moved("there", 1), moved("here", 2, digest="d2")]
+    assert Benchmark(runs).summary()["seeds"].tolist() == [2, 1]
+
+
 def test_records_without_a_seed_are_no_seeds_of_each_other():
     config = {"model": "mine:net", "weights": "w.pt", "data": "stripes"}
     models = [replace(make_record(name, pgd=0.5), config=config) for name in ("a", "b")]
