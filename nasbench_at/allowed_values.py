@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from urllib.parse import unquote
 
 from nasbench_at.suggestions import near_names
 
@@ -45,8 +46,11 @@ __all__ = [
     "split_annotation",
 ]
 
-# Up to the last @ of the word, or in the query: a password may hold any sign.
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|(\b\w*password=)[^\s&'\"]*", re.IGNORECASE)
+# Up to the last @ of the line, or in the query: a password may hold any sign.
+_IN_TEXT = re.compile(r"(://[^\s:/@]*:).*(?=@)|(\b\w*password=)[^\s&'\"]*", re.IGNORECASE)
+_URL = re.compile(r"\s*\w[\w+.-]*://")
+_USER_PASSWORD = re.compile(r"(://[^:/@]*:).*(?=@)", re.DOTALL)
+_QUERY_ITEM = re.compile(r"([?&]([^=&]*)=)[^&]*")
 
 
 class Requirement(ABC):
@@ -229,7 +233,11 @@ CheckpointMinutes = Annotated[float, Range("[0, inf)")]
 Seed = Annotated[int, Range("[0, 4294967295]")]
 DataRoot = Annotated[Path, Folder()] | None
 StorageUrl = Annotated[
-    str, Matches(r"(sqlite|postgresql)(\+\w+)?://.*", "a URL of sqlite or postgresql")
+    str,
+    Matches(
+        r"sqlite(\+\w+)?://.*|postgresql(\+\w+)?://[^\s'\"]*",
+        "a URL of sqlite or postgresql, blanks and quotes in it as %20, %22 and %27",
+    ),
 ]
 Device = Annotated[str, Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")]
 
@@ -287,8 +295,14 @@ def split_annotation(annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]
 
 
 def hide_passwords(text: str) -> str:
-    """Returns a text, such as a message, without the passwords of the URLs in it."""
-    return _PASSWORD.sub(r"\1\2***", text)
+    """Returns a URL, or a text such as a message, without the passwords of the URLs in it."""
+    if not _URL.match(text):
+        return _IN_TEXT.sub(r"\1\2***", text)
+
+    def hide(item: re.Match[str]) -> str:
+        return f"{item[1]}***" if unquote(item[2]).lower().endswith("password") else item[0]
+
+    return _QUERY_ITEM.sub(hide, _USER_PASSWORD.sub(r"\1***", text))
 
 
 class _MisfitError(Exception):
@@ -452,7 +466,7 @@ def _choices(annotation: Any) -> Iterator[str]:
 def _show(value: Any) -> str:
     """A value in a line that a screen can hold."""
     try:
-        text = repr(str(value) if isinstance(value, Path) else value)
+        text = repr(hide_passwords(str(value)) if isinstance(value, str | Path) else value)
     except ValueError:  # a whole number of more digits than Python writes
         return "a number of thousands of digits"
     text = hide_passwords(text)

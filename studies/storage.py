@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ __all__ = [
     "StorageError",
     "exclusively",
     "folder_storage",
+    "has_password",
     "heartbeat",
     "open_storage",
     "patiently",
@@ -79,6 +81,14 @@ def folder_storage(folder: Path) -> str:
     return URL.create("sqlite", database=database).render_as_string()  # which quotes ? and @
 
 
+def has_password(url: str) -> bool:
+    """Whether a storage's URL holds a password, before its host or in its query."""
+    try:
+        return bool(_passwords(make_url(url)))
+    except (ArgumentError, ValueError):
+        return hide_passwords(url) != url
+
+
 def open_storage(url: str, *, create: bool = False) -> RDBStorage:
     """Opens a storage.
 
@@ -91,8 +101,9 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
             there is nothing to open.
     """
     shown = hide_passwords(url)
+    parsed = _parse_url(url)
+    secrets = _passwords(parsed)
     try:
-        parsed = _parse_url(url)
         is_file = parsed.get_backend_name() == "sqlite"
         # Another worker may write for a while; a server's dead connections are renewed.
         options = {
@@ -114,13 +125,19 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
             f"storage {shown!r} needs a driver: {error}; pip install 'nasbench-at[postgres]'"
         ) from None
     except OUTAGES as error:
-        raise StorageError(f"storage {shown!r} cannot be reached: {_reason(error)}") from None
+        raise StorageError(
+            f"storage {shown!r} cannot be reached: {_reason(error, secrets)}"
+        ) from None
     except RuntimeError as error:  # Optuna's word on tables of another version
-        raise StorageError(f"storage {shown!r} cannot be used: {_reason(error)}") from None
+        raise StorageError(f"storage {shown!r} cannot be used: {_reason(error, secrets)}") from None
 
 
 def _parse_url(url: str) -> URL:
     is_server = url.startswith("postgresql")
+    if is_server and re.search(r"[\s'\"]", url):
+        raise StorageError(
+            "a blank or a quote in a storage's URL must be written as %20, %22 or %27"
+        )
     # A part of the password would be the host.
     if is_server and url.partition("?")[0].count("@") > 1:
         raise StorageError(
@@ -234,6 +251,17 @@ def heartbeat(storage: RDBStorage, trial_id: int) -> Iterator[None]:
         thread.join(timeout=30)
 
 
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return hide_passwords(" ".join(str(cause).split("\n[SQL")[0].split()))[:200]
+def _passwords(url: URL) -> list[str]:
+    """The passwords in a URL, decoded, as drivers may write them."""
+    found = [] if url.password is None else [str(url.password)]
+    for name, value in url.query.items():
+        if name.lower().endswith("password"):
+            found += [value] if isinstance(value, str) else value
+    return [password for password in found if password]
+
+
+def _reason(error: BaseException, secrets: Sequence[str] = ()) -> str:
+    text = str(error.__cause__ or error).split("\n[SQL")[0]
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return hide_passwords(" ".join(text.split()))[:200]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from nasbench_at.allowed_values import hide_passwords
 from nasbench_at.suggestions import suggest
 
 __all__ = ["existing_storage", "list_studies", "warn_of_password"]
@@ -43,9 +42,9 @@ def existing_storage(name: str, runs_dir: Path, given: str | None) -> str:
 
 def warn_of_password(given: str | None) -> None:
     """Warns of a storage's password on the command line, which everyone on the machine can read."""
-    from studies.storage import STORAGE_VARIABLE
+    from studies.storage import STORAGE_VARIABLE, has_password
 
-    if given is not None and hide_passwords(given) != given:
+    if given is not None and has_password(given):
         warnings.warn(
             f"the password in --storage can be read in the list of processes; {STORAGE_VARIABLE} "
             "may hold the URL, or ~/.pgpass the password",

@@ -20,7 +20,6 @@ from nasbench_at.allowed_values import (
     Name,
     Range,
     StorageUrl,
-    hide_passwords,
 )
 from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
 from nasbench_at.commands.run_arguments import RunArguments
@@ -195,10 +194,10 @@ def _make_study(recipe: Callable[..., Any], arguments: Any, seeds: tuple[int, ..
 
 def _array_script(name: str, arguments: StudyRunArguments, words: Sequence[str]) -> str:
     from nasbench_at.slurm import words_without, worker_script
-    from studies.storage import STORAGE_VARIABLE
+    from studies.storage import STORAGE_VARIABLE, has_password
 
     url = arguments.storage
-    is_secret = url is not None and hide_passwords(url) != url
+    is_secret = url is not None and has_password(url)
     create = words_without(words, "--print-sbatch", has_value=False)
     create = [*words_without(create, "--workers"), "--workers", "0"]
     worker = ["--runs-dir", str(arguments.runs_dir), "--device", arguments.device]

@@ -82,7 +82,13 @@ def test_equal_values_get_one_form(annotation, value, form):
         (Literal["cat", "dog"], "cot", "one of cat, dog, got 'cot'; did you mean 'cat'?"),
         (Attacks, ("pdg",), "names among fgsm, pgd, got ('pdg',); did you mean 'pgd'?"),
         (Device, "tpu", "it must be auto, cpu, cuda or cuda:N, got 'tpu'"),
-        (StorageUrl, "mysql://me:secret@host", "sqlite or postgresql, got 'mysql://me:***@host'"),
+        (
+            StorageUrl,
+            "mysql://me:secret@host",
+            "sqlite or postgresql, blanks and quotes in it as %20, %22 and %27, got 'mysql://me:***@host'",
+        ),
+        (StorageUrl, "postgresql://me:my secret@host", "it must be a URL of sqlite or postgresql,"),
+        (StorageUrl, "postgresql://h/d?password=a 'b", "got 'postgresql://h/d?password=***'"),
         (Name, "", "it must be a name, got ''"),
         (bool, 1, "it must be true or false, got 1"),
         (int | Name, None, "it must be a whole number or a name, got None"),
@@ -145,5 +151,7 @@ def test_fields_of_a_dataclass_are_checked_and_given_one_form():
 def test_passwords_of_urls_are_hidden():
     text = "cannot reach postgresql+psycopg://me:s3:c/r@t@host:5432/db, and sqlite:///a.db"
     assert hide_passwords(text) == text.replace("s3:c/r@t", "***")
+    blank = "cannot reach postgresql://me:my \"own' word@host/db"
+    assert hide_passwords(blank) == "cannot reach postgresql://me:***@host/db"
     in_query = "postgresql://host/db?password=s3:c/r@t&user=me"
     assert hide_passwords(in_query) == in_query.replace("s3:c/r@t", "***")

@@ -375,6 +375,30 @@ def test_script_takes_a_storage_with_a_password_from_the_environment(given, caps
         assert "hunter2" not in Path("calls").read_text()
 
 
+@pytest.mark.parametrize("query", ["%70assword=hunter2", "sslpassword=hunter2"])
+def test_script_leaves_out_a_storage_with_a_password_in_its_query(query, capsys):
+    script = print_script(capsys, "--storage", f"postgresql+psycopg://me@host/studies?{query}")
+    assert "hunter2" not in script
+    assert "NASBENCH_AT_STORAGE:?must hold" in script
+
+
+@pytest.mark.parametrize("password", ["hunter2 hunter3", "hunter2'hunter3", 'hunter2"hunter3'])
+def test_blanks_and_quotes_in_a_password_are_refused_and_not_shown(password, capsys, monkeypatch):
+    url = f"postgresql+psycopg://me:{password}@host/studies"
+    run = ["run", "block-space", *FLAGS]
+    for words in ([*run, "--print-sbatch"], [*run, "--dry-run"], run, ["status", "s"]):
+        assert main(["study", *words, "--storage", url]) == 2
+        shown = "".join(capsys.readouterr())
+        assert "hunter" not in shown
+        assert "blanks and quotes in it as %20, %22 and %27" in shown
+        assert shown.count("\n") == 1
+    monkeypatch.setenv("NASBENCH_AT_STORAGE", url)
+    assert main(["study", *run]) == 2
+    shown = "".join(capsys.readouterr())
+    assert "a blank or a quote in a storage's URL must be written" in shown
+    assert "hunter" not in shown
+
+
 def test_script_names_a_storage_without_a_password(capsys):
     script = print_script(capsys, "--storage", "postgresql+psycopg://me@host/studies")
     assert script.count("--storage postgresql+psycopg://me@host/studies") == 2

@@ -13,6 +13,7 @@ from studies.storage import (
     StorageError,
     exclusively,
     folder_storage,
+    has_password,
     heartbeat,
     open_storage,
     patiently,
@@ -73,6 +74,10 @@ def test_other_errors_are_not_waited_out():
         ),
         ("postgresql+psycopg://127.0.0.1:9/d?password=secret", r"9/d.password=\*\*\*' cannot"),
         ("postgresql+psycopg://u:secret@h:x/d", r"got 'postgresql.psycopg://u:\*\*\*@h:x/d'"),
+        ("postgresql://u:my secret@h/d", r"^a blank or a quote in a storage's URL must be written"),
+        ("postgresql://u:my'secret@h/d", r"as %20, %22 or %27$"),
+        ("postgresql://h/d?sslpassword=a%20secret&port=x", r"storage 'postgresql://h/d.sslpass"),
+        ("mysql://u:my secret@h/d", r"got 'mysql://u:\*\*\*@h/d'"),
         ("mysql://u:secret@h/d", r"got 'mysql://u:\*\*\*@h/d'"),
     ],
 )
@@ -128,6 +133,34 @@ def test_storage_is_given_or_the_environments_or_sqlite(tmp_path, monkeypatch):
     monkeypatch.setenv(STORAGE_VARIABLE, "postgresql://h/d")
     assert storage_url(None, tmp_path) == "postgresql://h/d"
     assert storage_url("sqlite:///x.db", tmp_path) == "sqlite:///x.db"
+
+
+@pytest.mark.parametrize(
+    ("url", "is_secret"),
+    [
+        ("sqlite:////home/me:x@y/s.db", False),
+        ("postgresql://u@h:5432/d?application_name=me", False),
+        ("postgresql://u:p%20w@h/d", True),
+        ("postgresql://u:my word@h/d", True),
+        ("postgresql://h/d?sslmode=require&sslPassword=word", True),
+        ("postgresql://h/d?%70assword=word", True),
+        ("postgresql://u:word@h:x/d", True),
+    ],
+)
+def test_password_is_found_in_the_parsed_url(url, is_secret):
+    assert has_password(url) is is_secret
+
+
+def test_reason_of_a_driver_holds_no_decoded_password(monkeypatch, tmp_path):
+    def refuse(*words: object, **options: object) -> None:
+        raise OSError("bad dsn: user=u pw=my word")
+
+    monkeypatch.setattr("studies.storage.RDBStorage", refuse)
+    for url in ("postgresql://u:my%20word@h/d", "postgresql://h/d?%70assword=my%20word"):
+        with pytest.raises(StorageError, match=r"bad dsn: user=u pw=\*\*\*$") as error:
+            open_storage(url, create=True)
+        assert "word@" not in str(error.value)
+        assert "20word" not in str(error.value)
 
 
 @pytest.mark.slow
