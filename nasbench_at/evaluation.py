@@ -20,6 +20,7 @@ from nasbench_at.attacks import (
     check_inputs,
     run_checks,
 )
+from nasbench_at.attacks.folding import folding_agrees, never_fold
 from nasbench_at.attacks.gradient import GradientAttack
 from nasbench_at.data import LabelledImages
 from nasbench_at.evaluation_files import ProgressFile, hash_images, hash_subset
@@ -88,6 +89,10 @@ def evaluate(
     Several ranks share the batches. As a batch's randomness depends on nothing but its number, the
     outcomes of every image are those of a single process.
 
+    Attacks see the model with its norms folded, which is faster (see
+    :func:`nasbench_at.attacks.folding.folded_norms`). First the logits of all images are compared
+    with the model's own: if they differ by more than rounding, the model is attacked as it is.
+
     Args:
         model: Images in [0, 1] to logits.
         data: Images and labels on the model's device.
@@ -118,6 +123,8 @@ def evaluate(
     if count is not None and count < len(data):
         evaluation.aa_subset = _draw_subset(len(data), count, seed)
     evaluation.add_natural()
+    if attacks:
+        evaluation.check_folding()
     for name, attack in attacks.items():
         if isinstance(attack, AutoAttack):
             evaluation.add_autoattack(name, attack)
@@ -237,6 +244,19 @@ class _Evaluation:
         start = time.perf_counter()
         correct = self._judge(lambda _, x, y: x)
         self._add("natural", correct, {}, time.perf_counter() - start)
+
+    def check_folding(self) -> None:
+        """Rules out attacks on a function that is not the model's: they would find it robust."""
+        rank, num_ranks = self._ranks.shard
+        with attack_mode(self._model):
+            agrees = all(
+                folding_agrees(self._model, x)
+                for number, (x, _) in enumerate(self._data.batches(self._batch_size))
+                if number % num_ranks == rank
+            )
+        (differs,) = self._ranks.agree(not agrees)
+        if differs:
+            never_fold(self._model)
 
     def add_attack(self, name: str, attack: Attack) -> None:
         def perturb(number: int, x: Tensor, y: Tensor) -> Tensor:

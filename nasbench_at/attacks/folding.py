@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Generator, Tensor, nn
@@ -40,6 +41,9 @@ class _Plan(NamedTuple):
     pairs: Mapping[str, str]
 
 
+_KEEP_ALL = _Plan(frozenset(), {})
+
+
 @contextmanager
 def folded_norms(model: nn.Module, x: Tensor) -> Iterator[None]:
     """Let BatchNorm layers in eval mode be what they compute: one affine map a channel.
@@ -50,7 +54,10 @@ def folded_norms(model: nn.Module, x: Tensor) -> Iterator[None]:
     a `forward` of its own.
 
     Which convolution stands before which norm is seen in a forward pass on two images, tried out,
-    and remembered until the model's structure changes.
+    and remembered until the model's structure changes. As a forward pass may depend on how many
+    images it is given, the logits of the first batch of each size are compared too. One that
+    depends on what is in the images, too, is found by :func:`folding_agrees`, by which
+    :func:`nasbench_at.evaluation.evaluate` compares the logits of all of its images.
 
     Inside, other modules stand in the place of these layers. They are of the same types and shapes
     in every attack, so that code compiled for one serves the next.
@@ -61,19 +68,34 @@ def folded_norms(model: nn.Module, x: Tensor) -> Iterator[None]:
     """
     modules = dict(model.named_modules())
     chosen = {name: module for name, module in modules.items() if _is_exact(module)}
-    if not chosen:
+    if not chosen or model in _UNFOLDED:
         yield
         return
     plan = _remembered_plan(model, modules, x)
     maps = {norm: _coefficients(norm) for name, norm in chosen.items() if name in plan.norms}
-    pairs = {
-        conv: norm
-        for conv_name, norm_name in plan.pairs.items()
-        if _is_plain_convolution(conv := modules[conv_name])
-        and (norm := chosen.get(norm_name)) in maps
-    }
-    with _replaced(model, _stand_ins(maps, pairs)):
+    with _replaced(model, _stand_ins(maps, _planned_pairs(plan, modules, maps))):
         yield
+
+
+def folding_agrees(model: nn.Module, x: Tensor) -> bool:
+    """Return whether :func:`folded_norms` leaves a model's logits for some images what they are.
+
+    Args:
+        model: the model, in the mode in which it will be attacked.
+        x: the images, (N, ...).
+    """
+    with torch.random.fork_rng(devices=cuda_devices(model)):
+        plain = _compute_logits(model, x, {})
+        try:
+            with folded_norms(model, x):
+                return _is_close(_compute_logits(model, x, {}), plain)
+        except Exception:  # noqa: BLE001 - a model that cannot do without its layers
+            return False
+
+
+def never_fold(model: nn.Module) -> None:
+    """Make :func:`folded_norms` leave a model as it is from now on."""
+    _UNFOLDED.add(model)
 
 
 class AffineMap(nn.Module):
@@ -168,16 +190,31 @@ def _replaced(model: nn.Module, stand_ins: StandIns) -> Iterator[None]:
             holder[name] = child
 
 
-_PLANS: WeakKeyDictionary[nn.Module, tuple[Any, _Plan]] = WeakKeyDictionary()
+@dataclass
+class _Known:
+    """What was found out about a model of some structure, and which shapes of batches agree."""
+
+    structure: Any
+    plan: _Plan
+    shapes: set[torch.Size] = field(default_factory=set)
+
+
+_PLANS: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+_UNFOLDED: WeakSet[nn.Module] = WeakSet()
 
 
 def _remembered_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> _Plan:
     structure = [_describe(name, module) for name, module in modules.items()]
     known = _PLANS.get(model)
-    if known is None or known[0] != structure:
-        known = structure, _make_plan(model, modules, x[:_NUM_TRIED].detach())
-        _PLANS[model] = known
-    return known[1]
+    if known is None or known.structure != structure:
+        with _trial(model, x):
+            plan = _make_plan(model, modules, x[:_NUM_TRIED].detach())
+        _PLANS[model] = known = _Known(structure, plan)
+    if x.shape not in known.shapes:
+        with _trial(model, x):
+            known.plan = _confirm_plan(model, modules, x, known.plan)
+        known.shapes.add(x.shape)
+    return known.plan
 
 
 def _describe(name: str, module: nn.Module) -> list[Any]:
@@ -194,30 +231,63 @@ def _describe(name: str, module: nn.Module) -> list[Any]:
 def _make_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> _Plan:
     """Find out what can be replaced, by running the model with and without."""
     names = {module: name for name, module in modules.items()}
-    with (
-        torch.random.fork_rng(devices=cuda_devices(model)),
-        torch.autocast(x.device.type, enabled=False),
-        _uncompiled(),
-        torch.enable_grad(),
-    ):
-        # Drawn, because norms that were not trained yet are nearly the identity, with which every
-        # way of folding agrees.
-        generator = torch.Generator().manual_seed(0)
-        maps = {m: _draw_coefficients(m, generator) for m in modules.values() if _is_exact(m)}
-        convs = [m for m in modules.values() if _is_plain_convolution(m)]
-        try:
+    maps = _draw_maps(m for m in modules.values() if _is_exact(m))
+    convs = [m for m in modules.values() if _is_plain_convolution(m)]
+    try:
+        with torch.enable_grad():
             pairs = find_conv_norm_pairs(model, x.clone().requires_grad_(), convs, maps)
-            expected = _try_out(model, x, _stand_ins(maps, {}))
-        except Exception:  # noqa: BLE001 - a model that cannot do without its layers keeps them
-            return _Plan(frozenset(), {})
-        try:
-            agrees = _agree(_try_out(model, x, _stand_ins(maps, pairs)), expected)
-        except Exception:  # noqa: BLE001
-            agrees = False
+        expected = _try_out(model, x, _stand_ins(maps, {}))
+    except Exception:  # noqa: BLE001 - a model that cannot do without its layers keeps them
+        return _KEEP_ALL
+    try:
+        agrees = _agree(_try_out(model, x, _stand_ins(maps, pairs)), expected)
+    except Exception:  # noqa: BLE001
+        agrees = False
     return _Plan(
         frozenset(names[norm] for norm in maps),
         {names[conv]: names[norm] for conv, norm in pairs.items()} if agrees else {},
     )
+
+
+def _confirm_plan(
+    model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor, plan: _Plan
+) -> _Plan:
+    """Return what of a plan holds for a whole batch, going by its logits."""
+    maps = _draw_maps(m for name, m in modules.items() if name in plan.norms and _is_exact(m))
+    pairs = _planned_pairs(plan, modules, maps)
+    try:
+        expected = _compute_logits(model, x, _stand_ins(maps, {}))
+    except Exception:  # noqa: BLE001
+        return _KEEP_ALL
+    try:
+        agrees = _is_close(_compute_logits(model, x, _stand_ins(maps, pairs)), expected)
+    except Exception:  # noqa: BLE001
+        agrees = False
+    return plan if agrees else plan._replace(pairs={})
+
+
+def _planned_pairs(
+    plan: _Plan, modules: Mapping[str, nn.Module], maps: Mapping[_BatchNorm, Coefficients]
+) -> dict[nn.Conv2d, _BatchNorm]:
+    """Return a plan's modules, as far as both can be folded as they are now."""
+    return {
+        conv: norm
+        for conv_name, norm_name in plan.pairs.items()
+        if _is_plain_convolution(conv := modules[conv_name])
+        and isinstance(norm := modules[norm_name], _BatchNorm)
+        and norm in maps
+    }
+
+
+@contextmanager
+def _trial(model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Let a model run without a trace in the random state, as it was written, in full precision."""
+    with (
+        torch.random.fork_rng(devices=cuda_devices(model)),
+        torch.autocast(x.device.type, enabled=False),
+        _uncompiled(),
+    ):
+        yield
 
 
 def _uncompiled() -> AbstractContextManager[object]:
@@ -226,6 +296,15 @@ def _uncompiled() -> AbstractContextManager[object]:
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+def _draw_maps(norms: Iterable[_BatchNorm]) -> dict[_BatchNorm, Coefficients]:
+    """Return maps of norms whose weights and biases were drawn.
+
+    Norms that were not trained yet are nearly the identity, with which every way of folding agrees.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return {norm: _draw_coefficients(norm, generator) for norm in norms}
 
 
 def _draw_coefficients(norm: _BatchNorm, generator: Generator) -> Coefficients:
@@ -237,6 +316,7 @@ def _draw_coefficients(norm: _BatchNorm, generator: Generator) -> Coefficients:
     return scale, bias - norm.running_mean * scale
 
 
+@torch.enable_grad()
 def _try_out(model: nn.Module, x: Tensor, stand_ins: StandIns) -> tuple[Tensor, Tensor]:
     """Return logits, and the gradient of a mixture of them, with other modules in their places."""
     leaf = x.clone().requires_grad_()
@@ -248,9 +328,22 @@ def _try_out(model: nn.Module, x: Tensor, stand_ins: StandIns) -> tuple[Tensor, 
     return logits.detach(), gradient
 
 
+@torch.no_grad()
+def _compute_logits(model: nn.Module, x: Tensor, stand_ins: StandIns) -> Tensor:
+    torch.manual_seed(0)
+    with _replaced(model, stand_ins):
+        logits: Tensor = model(x)
+    return logits
+
+
 def _agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> bool:
-    tolerances = torch.finfo(expected[0].dtype).eps ** 0.5, _GRADIENT_TOLERANCE
-    return all(
-        bool((a - b).norm() <= tolerance * b.norm())
-        for a, b, tolerance in zip(found, expected, tolerances, strict=True)
+    (logits, gradient), (expected_logits, expected_gradient) = found, expected
+    return _is_close(logits, expected_logits) and _is_close(
+        gradient, expected_gradient, _GRADIENT_TOLERANCE
     )
+
+
+def _is_close(found: Tensor, expected: Tensor, tolerance: float | None = None) -> bool:
+    """Whether tensors differ by rounding, or by a share of their length."""
+    share = torch.finfo(expected.dtype).eps ** 0.5 if tolerance is None else tolerance
+    return bool((found - expected).norm() <= share * expected.norm())

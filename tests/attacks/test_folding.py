@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from blocks import create_block, list_blocks
 from nasbench_at.attacks import LinfPGD, attack_mode, cross_entropy_objective
-from nasbench_at.attacks.folding import AffineMap, folded_norms
+from nasbench_at.attacks.folding import AffineMap, folded_norms, folding_agrees, never_fold
 from nasbench_at.attacks.gradient import input_gradient
 
 
@@ -317,11 +317,45 @@ def test_one_model_is_searched_once(monkeypatch):
     calls = []
     model = with_statistics(Parts(lambda net, x: calls.append(len(x)) or net.norm(net.conv(x))))
     with attack_mode(model), folded_norms(model, images()):
-        assert calls == [2, 2, 2]
+        assert calls == [2, 2, 2, 3, 3]
     with torch.no_grad():
         model.conv.weight.mul_(2.0)
     with attack_mode(model), folded_norms(model, images()):
-        assert calls == [2, 2, 2]
+        assert calls == [2, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("first", [2, 3])
+def test_forward_that_depends_on_the_number_of_images_is_not_folded(first):
+    model = with_statistics(
+        Parts(lambda net, x: net.norm(h := net.conv(x)) + (h if len(x) > 2 else 0))
+    )
+    with attack_mode(model), folded_norms(model, images()[:first]):
+        assert isinstance(model.norm, AffineMap if first > 2 else nn.Identity)
+    with attack_mode(model), folded_norms(model, images()):
+        assert isinstance(model.norm, AffineMap)
+    assert_same_function(model, images())
+
+
+def test_norm_whose_weights_some_numbers_of_images_need_stays():
+    model = with_statistics(
+        Parts(lambda net, x: net.norm(x) * (net.norm.weight.mean() if len(x) > 2 else 1))
+    )
+    with attack_mode(model), folded_norms(model, images()):
+        assert isinstance(model.norm, nn.BatchNorm2d)
+    assert_same_function(model, images())
+
+
+def test_forward_that_depends_on_what_is_in_the_images_is_found_and_folded_no_more():
+    model = with_statistics(
+        Parts(lambda net, x: net.norm(h := net.conv(x)) + (h if x.max() > 2 else 0))
+    )
+    with attack_mode(model):
+        assert folding_agrees(model, images())
+        assert not folding_agrees(model, images() * 5)
+        never_fold(model)
+        assert folding_agrees(model, images() * 5)
+        with folded_norms(model, images()):
+            assert isinstance(model.norm, nn.BatchNorm2d)
 
 
 def test_search_draws_no_random_numbers_from_the_model():

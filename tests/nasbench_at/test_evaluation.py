@@ -9,6 +9,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from nasbench_at.attacks import FGSM, AutoAttack, LinfPGD
+from nasbench_at.attacks.folding import folded_norms
 from nasbench_at.data import LabelledImages, load_data
 from nasbench_at.evaluation import (
     ATTACK_NAMES,
@@ -367,6 +368,30 @@ def test_model_in_training_mode_is_evaluated_in_eval_mode_and_given_back(data, m
     assert all(module.training for module in net.modules())
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
     net.eval()
+
+
+class LooksAtTheImages(nn.Module):
+    """Uses what its norm was given, too, if the first image is black."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4)
+        nn.init.constant_(self.norm.weight, 0.5)
+
+    def forward(self, x):
+        hidden = self.conv(x)
+        return self.norm(hidden).add(hidden if x[0].max() == 0 else 0).flatten(1)
+
+
+@pytest.mark.parametrize(("number", "stays"), [(None, False), (20, True)])
+def test_model_that_is_another_when_folded_is_attacked_as_it_is(number, stays, data):
+    images = data.images.clone()
+    if number is not None:
+        images[number] = 0
+    net = LooksAtTheImages().eval()
+    evaluate(net, LabelledImages(images, data.labels), {"fgsm": FGSM(0.1)}, batch_size=4)
+    with folded_norms(net, torch.rand(4, 1, 8, 8)):
+        assert isinstance(net.norm, nn.BatchNorm2d) == stays
 
 
 def test_outcomes_of_all_rows_can_be_saved_together(model, data):
