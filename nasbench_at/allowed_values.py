@@ -198,7 +198,7 @@ class NewFile(Requirement):
 
     def holds(self, value: Path) -> bool:
         """Whether the suffix is allowed, the folder is there, and no folder has the name."""
-        if self.suffixes and value.suffix.lower() not in self.suffixes:
+        if self.suffixes and value.suffix not in self.suffixes:
             return False
         return value.parent.is_dir() and not value.is_dir()
 

@@ -10,12 +10,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from nasbench_at.allowed_values import Count, DataRoot, Device, Name, Range, Seed
+from nasbench_at.allowed_values import Count, DataRoot, Device, Name, NewFile, Range, Seed
 from nasbench_at.commands.evaluate import FIGURE_SUFFIXES
 from nasbench_at.commands.input_errors import (
     BadInputError,
     bad_input,
-    check_folder_of,
     one_line_warnings,
 )
 
@@ -42,7 +41,7 @@ class FigureArguments:
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
-    out: Path | None = None
+    out: Annotated[Path, NewFile(FIGURE_SUFFIXES)] | None = None
     attack: Name = "pgd"
     num_images: Count | None = None
     adversarial: bool = False
@@ -53,11 +52,6 @@ class FigureArguments:
     seed: Seed = 0
     device: Device = "auto"
     data_root: DataRoot = None
-
-    def __post_init__(self) -> None:
-        if self.out is not None and self.out.suffix not in FIGURE_SUFFIXES:
-            allowed = ", ".join(FIGURE_SUFFIXES)
-            raise ValueError(f"--out must end in {allowed}, got {str(self.out)!r}")
 
 
 def run_figure(words: Sequence[str]) -> int:
@@ -88,7 +82,6 @@ def run_figure(words: Sequence[str]) -> int:
             request = FigureRequest(**values, on_progress=progress.update)
             request.check()
             select_device(arguments.device)
-            check_folder_of(out)
         with bad_input(UnsuitableRunsError):
             figure = kind.draw(request)
         write_figure(figure, out)

@@ -8,14 +8,12 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from nasbench_at.allowed_values import hide_passwords
 
 __all__ = [
     "BadInputError",
     "bad_input",
-    "check_folder_of",
     "describe_fault",
     "one_line_warnings",
 ]
@@ -53,12 +51,6 @@ def bad_input(kind: type[ValueError] = ValueError) -> Iterator[None]:
         yield
     except kind as error:
         raise BadInputError(_one_line(error)) from error
-
-
-def check_folder_of(path: Path) -> None:
-    """Raises a ValueError if there is no folder for a file that is to be written."""
-    if not path.parent.is_dir():
-        raise ValueError(f"cannot write {str(path)!r}: no such folder")
 
 
 def describe_fault(error: BaseException) -> str:

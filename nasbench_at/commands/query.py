@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from nasbench_at.allowed_values import Count, Name
+from nasbench_at.allowed_values import Count, Name, NewFile
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config import ModelOptions
 
@@ -44,12 +44,7 @@ class QueryArguments:
     sort: Name | None = None
     summary: bool = False
     top: Count | None = None
-    out: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.out is not None and self.out.suffix not in OUT_SUFFIXES:
-            allowed = f"{', '.join(OUT_SUFFIXES[:-1])} or {OUT_SUFFIXES[-1]}"
-            raise ValueError(f"--out must end in {allowed}, got {str(self.out)!r}")
+    out: Annotated[Path, NewFile(OUT_SUFFIXES)] | None = None
 
 
 def run_query(words: Sequence[str]) -> int:

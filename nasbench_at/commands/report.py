@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from nasbench_at.allowed_values import Count, DataRoot, Device, Range
-from nasbench_at.commands.input_errors import bad_input, check_folder_of, one_line_warnings
+from nasbench_at.allowed_values import Count, DataRoot, Device, NewFile, Range
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 
 __all__ = ["ReportArguments", "run_report"]
 
@@ -32,7 +32,7 @@ class ReportArguments:
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
-    out: Path = Path("report.html")
+    out: Annotated[Path, NewFile((".html",))] = Path("report.html")
     title: str = "Robustness of networks"
     landscapes: Annotated[int, Range("[0, 1000000]")] = 2
     points: Annotated[int, Range("[3, 10001]")] = 21
@@ -40,11 +40,6 @@ class ReportArguments:
     theory: Annotated[int, Range("[0, 1000000]")] = 1
     device: Device = "auto"
     data_root: DataRoot = None
-
-    def __post_init__(self) -> None:
-        if self.out.suffix != ".html":
-            raise ValueError(f"--out must end in .html, got {str(self.out)!r}")
-        check_folder_of(self.out)
 
 
 def run_report(words: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from nasbench_at.allowed_values import Folder, Name, StorageUrl
+from nasbench_at.allowed_values import Folder, Name, NewFile, StorageUrl
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.commands.study_lookup import existing_storage, list_studies
 
@@ -51,12 +51,7 @@ class ExportArguments(StudyArguments):
         out: File to write: .csv, .parquet or .tex; by default NAME.csv.
     """
 
-    out: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.out is not None and self.out.suffix not in EXPORT_SUFFIXES:
-            allowed = ", ".join(EXPORT_SUFFIXES)
-            raise ValueError(f"--out must end in {allowed}, got {str(self.out)!r}")
+    out: Annotated[Path, NewFile(EXPORT_SUFFIXES)] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from nasbench_at.allowed_values import Range
+from nasbench_at.allowed_values import NewFile, Range
 from nasbench_at.commands.input_errors import (
     BadInputError,
     bad_input,
-    check_folder_of,
     one_line_warnings,
 )
 
@@ -34,12 +33,7 @@ class TableArguments:
 
     number: tyro.conf.Positional[Annotated[int, Range("[1, 6]")]]
     paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
-    out: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.out is not None and self.out.suffix not in TABLE_SUFFIXES:
-            allowed = ", ".join(TABLE_SUFFIXES)
-            raise ValueError(f"--out must end in {allowed}, got {str(self.out)!r}")
+    out: Annotated[Path, NewFile(TABLE_SUFFIXES)] | None = None
 
 
 def run_table(words: Sequence[str]) -> int:
@@ -57,8 +51,6 @@ def run_table(words: Sequence[str]) -> int:
     from nasbench_at.records import Benchmark
 
     with bad_input(), one_line_warnings():
-        if arguments.out is not None:
-            check_folder_of(arguments.out)
         records = Benchmark.load(*arguments.paths)
     with bad_input(UnsuitableRunsError):
         table = compute_table(arguments.number, records)

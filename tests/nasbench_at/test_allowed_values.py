@@ -121,7 +121,7 @@ def here(tmp_path, monkeypatch):
         (DataRoot, [None, "new"], ["", "/dev/null"]),
         (Annotated[Path, ExistingFile()], ["file"], [".", "missing", "x" * 5000]),
         (Annotated[Path, NewFile()], ["new", "file"], [".", "new/file"]),
-        (Annotated[Path, NewFile((".csv",))], ["a.csv", "a.CSV"], ["a.tex", "new/a.csv"]),
+        (Annotated[Path, NewFile((".csv",))], ["a.csv"], ["a.CSV", "a.tex", "new/a.csv"]),
     ],
     ids=["folder", "data root", "existing file", "new file", "new csv"],
 )

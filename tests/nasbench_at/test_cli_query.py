@@ -287,9 +287,9 @@ def test_precision_is_a_word(capsys):
         (["--top", "0"], "top must be a whole number from 1 to 1000000, got 0"),
         (
             ["--out", "table.xls"],
-            "--out must end in .csv, .tex, .jsonl or .parquet, got 'table.xls'",
+            "out must be a file ending in .csv, .tex, .jsonl or .parquet, in an existing folder",
         ),
-        (["--out", "no/such/table.csv"], "cannot write 'no/such/table.csv': No such file"),
+        (["--out", "no/such/table.csv"], "in an existing folder, got 'no/such/table.csv'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -96,7 +96,8 @@ def test_help_of_a_recipe_shows_its_own_flags_and_those_of_training(capsys):
         (["run", "block-space", "--ranks", "0"], "ranks must be"),
         (["run", "search", "--seeds", "1", "2"], "takes one seed (--seed), got seeds (1, 2)"),
         (["status"], "there is no study in 'runs/studies'"),
-        (["export", "--out", "a.doc"], "--out must end in .csv, .parquet, .tex, got 'a.doc'"),
+        (["export", "--out", "a.doc"], "out must be a file ending in .csv, .parquet or .tex, in"),
+        (["export", "--out", "no/a.csv"], "in an existing folder, got 'no/a.csv'"),
     ],
 )
 def test_bad_input_is_a_line(words, message, capsys):
