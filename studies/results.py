@@ -275,10 +275,10 @@ class StudyResult:
             record = records.get(str(run_id))
             full += self.config.base.epochs or 0
             epochs += trial.user_attrs.get("screening_epochs", 0)
-            if record is not None and not trial.user_attrs.get("from_records"):
-                epochs += record.training["epochs"]
-            elif record is None:
+            if trial.state == TrialState.PRUNED:  # its run may be there, from another trial
                 epochs += trial.user_attrs.get("epochs", 0)
+            elif record is not None and not trial.user_attrs.get("from_records"):
+                epochs += record.training["epochs"]
             if trial.duration and not trial.user_attrs.get("from_records"):
                 seconds += trial.duration.total_seconds()
         space = self.config.space
