@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from nasbench_at.files import write_atomically
 from nasbench_at.networks.drawing import PALETTE, render
@@ -73,6 +73,7 @@ def style_axes(axes: Axes, *, x: str, y: str, title: str = "") -> None:
 def show_percent(*axes: Axis) -> None:
     """Writes shares along axes as percent, with the same decimals in every figure and panel."""
     for axis in axes:
+        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # 2.5 needs two decimals
         axis.set_major_formatter(PercentFormatter(1.0, decimals=1))
 
 

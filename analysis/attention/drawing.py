@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from analysis.attention.weights import (
     AttentionHistory,
     AttentionWeights,
-    Band,
     attention_distances,
     attention_entropy,
-    spread,
 )
 from analysis.errors import MissingRunsError
-from analysis.style import INK, MARKERS, PALETTE, create_figure, style_axes
+from analysis.study_figures.estimates import MIN_SEEDS
+from analysis.style import INK, LEGEND_BELOW, MARKERS, PALETTE, create_figure, style_axes
+from nasbench_at.records import mean_interval
 
 __all__ = [
     "draw_attention",
@@ -36,68 +36,61 @@ _WEIGHT = "attention weight"
 _MODULE = "module"
 
 
-def draw_attention(groups: Sequence[AttentionWeights], *, band: Band = "std") -> Figure:
+def draw_attention(groups: Sequence[AttentionWeights]) -> Figure:
     """Draws weights by module, a panel a group, a line a block, as Fig. 8 of the paper.
+
+    Lines are means over seeds. From five seeds on their 95 % interval is shaded; fewer are drawn
+    as hollow points.
 
     Args:
         groups: One or more.
-        band: What is shaded, see :meth:`AttentionWeights.band`; nothing in a group of one run.
 
     Returns:
         A figure of its own canvas, which no global state refers to. Titles tell the seeds.
 
     Raises:
-        ValueError: If there are no groups, or no such band.
+        ValueError: If there are no groups.
     """
     figure, panels = _create_panels(groups)
     names = dict.fromkeys(block for group in groups for block in group.blocks)
     styles = {block: _style(i) for i, block in enumerate(names)}
     for panel, group in zip(panels, groups, strict=True):
         numbers = np.arange(1, len(group.modules) + 1)
-        ends = group.band(band)
         for column, block in enumerate(group.blocks):
-            color, marker = styles[block]
-            if ends is not None:
-                low, high = (end[:, column] for end in ends)
-                panel.fill_between(numbers, low, high, color=color, alpha=0.15, linewidth=0)
-            _plot(panel, numbers, group.mean[:, column], color, marker, block)
-        style_axes(panel, x=_MODULE, y=_WEIGHT, title=fill(_title(group, band), 40))
+            _draw_seeds(panel, numbers, group.weights[:, :, column], *styles[block], block)
+        style_axes(panel, x=_MODULE, y=_WEIGHT, title=fill(_title(group), 40))
         panel.set_ylim(bottom=0)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.legend(frameon=False, fontsize=7)
+    _put_legend_below(figure, panels, columns=4)
     return figure
 
 
-def draw_attention_entropy(groups: Sequence[AttentionWeights], *, band: Band = "std") -> Figure:
+def draw_attention_entropy(groups: Sequence[AttentionWeights]) -> Figure:
     """Draws by module how evenly the blocks are weighed, a line a group.
 
     The entropy of each run is divided by its largest value, log of the number of active blocks,
-    and then averaged; a module of one active block has none.
+    and then averaged; a module of one active block has none. Seeds are drawn as by
+    :func:`draw_attention`.
 
     Args:
         groups: One or more.
-        band: What is shaded, ``std`` or ``range``; nothing around a group of one run.
 
     Returns:
         A figure of its own canvas, which no global state refers to. The legend tells the seeds.
 
     Raises:
-        ValueError: If there are no groups, or no such band.
+        ValueError: If there are no groups.
     """
     _check_any(groups)
     figure = create_figure()
     axes = figure.add_subplot()
     for i, group in enumerate(groups):
-        color, marker = _style(i)
         entropy = attention_entropy(group.weights, normalised=True)
         numbers = np.arange(1, len(group.modules) + 1)
-        ends = spread(entropy, band)
-        if ends is not None:
-            axes.fill_between(numbers, *ends, color=color, alpha=0.15, linewidth=0)
-        _plot(axes, numbers, entropy.mean(axis=0), color, marker, _title(group, band))
+        _draw_seeds(axes, numbers, entropy, *_style(i), _title(group))
     style_axes(axes, x=_MODULE, y="entropy of the weights / log of active blocks")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=7)
+    _put_legend_below(figure, [axes], columns=1)
     return figure
 
 
@@ -166,19 +159,32 @@ def _style(number: int) -> tuple[str, str]:
     return PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
 
 
-def _plot(
+def _draw_seeds(
     axes: Axes,
     x: NDArray[np.int64],
-    y: NDArray[np.float64],
+    values: NDArray[np.float64],
     color: str,
     marker: str,
     label: str,
 ) -> None:
-    axes.plot(x, y, color=color, marker=marker, markersize=3.5, linewidth=1.4, label=label)
+    """Draws a mean over seeds, shape ``(seeds, places)``, with its interval or each of a few."""
+    if len(values) >= MIN_SEEDS:
+        low, high = mean_interval(values)
+        axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+    mean = values.mean(axis=0)
+    axes.plot(x, mean, color=color, marker=marker, markersize=3.5, linewidth=1.4, label=label)
+    for seed in values if 1 < len(values) < MIN_SEEDS else ():
+        axes.plot(x, seed, "o", color=color, markersize=3, markerfacecolor="none")
 
 
-def _title(group: AttentionWeights, band: Band) -> str:
+def _put_legend_below(figure: Figure, panels: Sequence[Axes], *, columns: int) -> None:
+    lines = {str(line.get_label()): line for panel in panels for line in panel.lines}
+    named = {name: line for name, line in lines.items() if not name.startswith("_")}
+    figure.legend(named.values(), named.keys(), **{**LEGEND_BELOW, "ncols": columns})
+
+
+def _title(group: AttentionWeights) -> str:
     if group.num_seeds == 1:
-        return f"{group.name}, 1 seed, no band"
-    what = "mean ± std" if band == "std" else "mean, smallest to largest"
-    return f"{group.name}, {what} of {group.num_seeds} seeds"
+        return f"{group.name}, 1 seed"
+    spread = "band: 95 % interval" if group.num_seeds >= MIN_SEEDS else "hollow: each seed"
+    return f"{group.name}, mean over {group.num_seeds} seeds; {spread}"

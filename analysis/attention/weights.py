@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +15,11 @@ from nasbench_at.naming.variants import name_run
 __all__ = [
     "AttentionHistory",
     "AttentionWeights",
-    "Band",
     "attention_distances",
     "attention_entropy",
     "compute_attention",
     "compute_attention_history",
-    "spread",
 ]
-
-Band: TypeAlias = Literal["std", "range"]
-Ends: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -57,10 +51,6 @@ class AttentionWeights:
         """Mean over the runs, shape ``(modules, blocks)``."""
         mean: NDArray[np.float64] = self.weights.mean(axis=0)
         return mean
-
-    def band(self, kind: Band = "std") -> Ends | None:
-        """Returns the spread of the weights over the runs, see :func:`spread`."""
-        return spread(self.weights, kind)
 
 
 @dataclass(frozen=True)
@@ -132,30 +122,6 @@ def compute_attention_history(run: Run) -> AttentionHistory:
     return AttentionHistory(
         name_run(folder.config.to_dict()), epochs, layout.blocks, layout.modules, weights
     )
-
-
-def spread(values: NDArray[np.float64], kind: Band = "std") -> Ends | None:
-    """Returns lower and upper end of a band over runs.
-
-    Args:
-        values: Shape ``(runs, ...)``.
-        kind: ``std`` is the mean plus and minus the sample standard deviation, ``range`` reaches
-            from the smallest to the largest value.
-
-    Returns:
-        Shapes ``(...)``; None for a single run, which has no spread.
-
-    Raises:
-        ValueError: If there is no such band.
-    """
-    if kind not in get_args(Band):
-        raise ValueError(f"band must be one of {', '.join(get_args(Band))}, got {kind!r}")
-    if len(values) < 2:
-        return None
-    if kind == "range":
-        return values.min(axis=0), values.max(axis=0)
-    mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1)
-    return mean - deviation, mean + deviation
 
 
 def attention_entropy(

@@ -24,6 +24,7 @@ from analysis.attention import (
 from nasbench_at import RunConfig
 from nasbench_at.networks.ds_net import build_network
 from nasbench_at.networks.zoo import create_model
+from nasbench_at.records import mean_interval
 from nasbench_at.runs import RunFolder, create_run_folder
 from nasbench_at.training.checkpoints import save_weights
 
@@ -178,35 +179,35 @@ def test_distance_is_the_largest_difference():
         attention_distances(weights)
 
 
-def test_band_is_that_of_the_runs():
-    found = group([[[0.2, 0.8]], [[0.4, 0.6]], [[0.9, 0.1]]])
-    np.testing.assert_allclose(found.mean, [[0.5, 0.5]])
-    deviation = np.std([0.2, 0.4, 0.9], ddof=1)
-    low, high = found.band()
-    np.testing.assert_allclose(low[0, 0], 0.5 - deviation)
-    np.testing.assert_allclose(high[0, 0], 0.5 + deviation)
-    low, high = found.band("range")
-    np.testing.assert_allclose([low[0], high[0]], [[0.2, 0.1], [0.9, 0.8]])
-    assert group([[[0.2, 0.8]]]).band() is None
-    with pytest.raises(ValueError, match="band must be one of std, range, got 'min'"):
-        found.band("min")
-
-
-def test_figure_has_a_panel_a_group_and_no_band_for_one_seed():
-    many = group([[[0.2, 0.8], [0.3, 0.7]], [[0.4, 0.6], [0.5, 0.5]]], "AT")
+def test_few_seeds_are_drawn_one_by_one_and_many_with_the_interval_of_their_mean():
+    few = group([[[0.2, 0.8], [0.3, 0.7]], [[0.4, 0.6], [0.5, 0.5]]], "AT")
     one = group([[[0.1, 0.9], [0.6, 0.4]]], "TRADES")
-    left, right = draw_attention([many, one], band="range").axes
-    assert left.get_title() == "AT, mean, smallest to largest of 2 seeds"
-    assert right.get_title() == "TRADES, 1 seed, no band"
+    left, right = draw_attention([few, one]).axes
+    assert left.get_title() == "AT, mean over 2 seeds; hollow: each seed"
+    assert right.get_title() == "TRADES, 1 seed"
     np.testing.assert_allclose(left.lines[0].get_ydata(), [0.3, 0.4])
     np.testing.assert_array_equal(left.lines[0].get_xdata(), [1, 2])
-    edges = left.collections[0].get_paths()[0].vertices
-    assert {0.2, 0.3, 0.4, 0.5} <= set(edges[:, 1])
-    assert len(left.collections) == 2
-    assert not right.collections
-    assert draw_attention([many]).axes[0].get_title() == "AT, mean ± std of 2 seeds"
+    np.testing.assert_allclose(
+        [left.lines[i].get_ydata() for i in (1, 2)], [[0.2, 0.3], [0.4, 0.5]]
+    )
+    assert not left.collections
+    assert len(right.lines) == 2
+    firsts = [0.1, 0.2, 0.3, 0.4, 0.5]
+    (many,) = draw_attention([group([[[w, 1 - w]] for w in firsts], "AT")]).axes
+    assert many.get_title().replace("\n", " ") == "AT, mean over 5 seeds; band: 95 % interval"
+    edges = many.collections[0].get_paths()[0].vertices[:, 1]
+    low, high = mean_interval(firsts)
+    np.testing.assert_allclose([edges.min(), edges.max()], [low, high])
+    assert len(many.lines) == 2
     with pytest.raises(ValueError, match="at least one group of runs to draw, got none"):
         draw_attention([])
+
+
+def test_legend_of_weights_lies_below_the_panels():
+    figure = draw_attention([group([[[0.2, 0.8]]]), group([[[0.5, 0.5]]])])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert all(panel.get_legend() is None for panel in figure.axes)
 
 
 def test_a_block_has_one_colour_in_all_panels():
@@ -222,7 +223,7 @@ def test_entropy_figure_averages_the_runs_entropies():
     (axes,) = draw_attention_entropy([runs]).axes
     skew = attention_entropy(np.array([0.9, 0.1])) / math.log(2)
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [(1 + skew) / 2, math.nan])
-    assert axes.lines[0].get_label() == "AT, mean ± std of 2 seeds"
+    assert axes.lines[0].get_label() == "AT, mean over 2 seeds; hollow: each seed"
     with pytest.raises(ValueError, match="at least one group"):
         draw_attention_entropy([])
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.style import create_figure, style_axes, write_figure
+from analysis.style import create_figure, show_percent, style_axes, write_figure
 
 
 def line_figure():
@@ -41,3 +41,12 @@ def test_bad_path_is_named(path, message, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=message):
         write_figure(line_figure(), Path(path))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ends", [(0.972, 0.993), (0.73, 0.83), (0.0, 1.0)])
+def test_percent_ticks_stand_where_they_say(ends):
+    axes = line_figure().axes[0]
+    axes.set_ylim(*ends)
+    show_percent(axes.yaxis)
+    for tick, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+        assert float(label.get_text().removesuffix("%")) == pytest.approx(100 * tick)

@@ -215,7 +215,8 @@ def test_help_loads_no_torch(words):
         (["query", ""], "paths must be a list of paths, got ('',)"),
         (
             ["study", "run", "block_space", "--dry-run", "--storage", "mysql://me:secret@x"],
-            "storage must be a URL of sqlite or postgresql, got 'mysql://me:***@x'",
+            "storage must be a URL of sqlite or postgresql, blanks and quotes in it as %20, %22 "
+            "and %27, got 'mysql://me:***@x'",
         ),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
