@@ -90,7 +90,7 @@ def test_every_table_comes_out_of_its_study(number, study, rows, suffix, runs, t
         ("learning-curves", "weight-decay"),
         ("pareto", "block-space"),
         ("co-occurrence", "block-space"),
-        ("rank-correlation", "block-space"),
+        ("rank-correlation", "block-ensemble"),
         ("gradient-variance", "weight-decay"),
         ("landscape", "weight-decay"),
     ],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, TypeAlias, TypeGuard, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 from .conv_norm_pairs import find_conv_norm_pairs
 from .guard import cuda_devices
 
+T = TypeVar("T")
 Coefficients: TypeAlias = tuple[Tensor, Tensor]
 StandIns: TypeAlias = dict[nn.Module, nn.Module]
 
@@ -86,11 +87,12 @@ def folding_agrees(model: nn.Module, x: Tensor) -> bool:
     """
     with torch.random.fork_rng(devices=cuda_devices(model)):
         plain = _compute_logits(model, x, {})
-        try:
+
+        def compare() -> bool:
             with folded_norms(model, x):
                 return _is_close(_compute_logits(model, x, {}), plain)
-        except Exception:  # noqa: BLE001 - a model that cannot do without its layers
-            return False
+
+        return bool(_attempt(compare))
 
 
 def never_fold(model: nn.Module) -> None:
@@ -233,16 +235,16 @@ def _make_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) ->
     names = {module: name for name, module in modules.items()}
     maps = _draw_maps(m for m in modules.values() if _is_exact(m))
     convs = [m for m in modules.values() if _is_plain_convolution(m)]
-    try:
+
+    def search() -> dict[nn.Conv2d, _BatchNorm]:
         with torch.enable_grad():
-            pairs = find_conv_norm_pairs(model, x.clone().requires_grad_(), convs, maps)
-        expected = _try_out(model, x, _stand_ins(maps, {}))
-    except Exception:  # noqa: BLE001 - a model that cannot do without its layers keeps them
+            return find_conv_norm_pairs(model, x.clone().requires_grad_(), convs, maps)
+
+    pairs = _attempt(search)
+    expected = _attempt(lambda: _try_out(model, x, _stand_ins(maps, {})))
+    if pairs is None or expected is None:
         return _KEEP_ALL
-    try:
-        agrees = _agree(_try_out(model, x, _stand_ins(maps, pairs)), expected)
-    except Exception:  # noqa: BLE001
-        agrees = False
+    agrees = _attempt(lambda: _agree(_try_out(model, x, _stand_ins(maps, pairs)), expected))
     return _Plan(
         frozenset(names[norm] for norm in maps),
         {names[conv]: names[norm] for conv, norm in pairs.items()} if agrees else {},
@@ -255,15 +257,23 @@ def _confirm_plan(
     """Return what of a plan holds for a whole batch, going by its logits."""
     maps = _draw_maps(m for name, m in modules.items() if name in plan.norms and _is_exact(m))
     pairs = _planned_pairs(plan, modules, maps)
-    try:
-        expected = _compute_logits(model, x, _stand_ins(maps, {}))
-    except Exception:  # noqa: BLE001
+    expected = _attempt(lambda: _compute_logits(model, x, _stand_ins(maps, {})))
+    if expected is None:
         return _KEEP_ALL
-    try:
-        agrees = _is_close(_compute_logits(model, x, _stand_ins(maps, pairs)), expected)
-    except Exception:  # noqa: BLE001
-        agrees = False
+    agrees = _attempt(
+        lambda: _is_close(_compute_logits(model, x, _stand_ins(maps, pairs)), expected)
+    )
     return plan if agrees else plan._replace(pairs={})
+
+
+def _attempt(compute: Callable[[], T]) -> T | None:
+    """Return what a model computes; None if it cannot do without its layers."""
+    try:
+        return compute()
+    except (torch.OutOfMemoryError, MemoryError):
+        raise  # says nothing about the model
+    except Exception:  # noqa: BLE001 - whatever a model's code raises
+        return None
 
 
 def _planned_pairs(

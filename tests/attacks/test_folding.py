@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -377,3 +377,16 @@ def test_attack_on_a_model_with_activated_norms_is_that_on_the_model_itself():
     attacked = LinfPGD(0.1, step_size=0.05, steps=1, start="none")(model, x, y)
     gradient = input_gradient(model, x, y, cross_entropy_objective)
     assert torch.equal(attacked, (x + 0.05 * gradient.sign()).clamp(0, 1))
+
+
+def test_memory_that_runs_out_says_nothing_about_the_model() -> None:
+    class Hungry(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = Hungry(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).eval()
+    with (
+        pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"),
+        folded_norms(model, torch.rand(2, 1, 8, 8)),
+    ):
+        pass

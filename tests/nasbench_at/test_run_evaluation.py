@@ -241,9 +241,12 @@ import sys
 from nasbench_at.attacks import autoattack
 from tests.nasbench_at import conftest  # registers the data set
 from nasbench_at.cli import main
-from functools import partial
-import nasbench_at.standard_attacks as standard
-standard.AutoAttack = partial(standard.AutoAttack, batch_size=2)
+from dataclasses import replace
+import nasbench_at.run_evaluation as evaluation
+make_attacks = evaluation.standard_attacks
+evaluation.standard_attacks = lambda *words, **settings: {
+    name: replace(attack, batch_size=2) for name, attack in make_attacks(*words, **settings).items()
+}
 sys.exit(main(["evaluate", sys.argv[1], "--attacks", "apgd-ce", "--device", "cpu"]))
 """
 
