@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from analysis.report.entries import RunEntry, collect_entries
 from analysis.report.landscapes import LandscapeData
-from analysis.report.measuring import best_landscapes, best_theories
+from analysis.report.measuring import best_landscapes, best_theories, can_be_measured
 from analysis.report.page import write_report
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "RunEntry",
     "best_landscapes",
     "best_theories",
+    "can_be_measured",
     "collect_entries",
     "write_report",
 ]

@@ -14,7 +14,7 @@ from nasbench_at.naming.variants import name_run, name_variants
 if TYPE_CHECKING:
     from analysis.theory import RunTheory
 
-__all__ = ["best_landscapes", "best_theories"]
+__all__ = ["best_landscapes", "best_theories", "can_be_measured"]
 
 
 def best_landscapes(
@@ -88,12 +88,13 @@ def _most_robust(entries: Iterable[RunEntry]) -> list[tuple[RunEntry, Path]]:
     """Runs with weights that PGD attacked, those first whose conditions most of them share."""
     return [
         (entry, entry.folder)
-        for entry in rank_by_robustness(filter(_can_be_measured, entries))
+        for entry in rank_by_robustness(filter(can_be_measured, entries))
         if entry.folder is not None
     ]
 
 
-def _can_be_measured(entry: RunEntry) -> bool:
+def can_be_measured(entry: RunEntry) -> bool:
+    """Whether a run has weights and was attacked by PGD."""
     folder = entry.folder
     has_weights = folder is not None and (folder / "best.safetensors").exists()
     return has_weights and "pgd" in entry.results

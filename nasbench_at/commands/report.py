@@ -51,12 +51,18 @@ def run_report(words: Sequence[str]) -> int:
             ReportArguments, words, command="report", description=run_report.__doc__
         )
     from analysis.errors import UnsuitableRunsError
-    from analysis.report import best_landscapes, best_theories, collect_entries, write_report
+    from analysis.report import (
+        best_landscapes,
+        best_theories,
+        can_be_measured,
+        collect_entries,
+        write_report,
+    )
     from nasbench_at.console import PointProgress, stdout
 
     with bad_input(), one_line_warnings():
         entries = collect_entries(arguments.paths)
-        if arguments.landscapes or arguments.theory:
+        if (arguments.landscapes or arguments.theory) and any(map(can_be_measured, entries)):
             from nasbench_at.devices import select_device  # needs torch, as what is measured does
 
             select_device(arguments.device)
