@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,14 +76,16 @@ def write_report(
     places = [paths] if isinstance(paths, str | Path) else list(paths)
     entries = collect_entries(places) if entries is None else entries
     template = _environment().get_template("report.html.j2")
-    page = template.render(
+    page = BytesIO()  # piece by piece: the whole as text would take several times its bytes
+    for piece in template.generate(
         title=title,
         studies=_studies(places),
         theories=list(theories),
         **_collect(entries, out, list(landscapes)),
-    )
+    ):
+        page.write(piece.encode())
     try:
-        write_atomically(out, page.encode())
+        write_atomically(out, page.getvalue())
     except OSError as error:
         raise ValueError(f"cannot write report {str(out)!r}: {error.strerror}") from None
     return out

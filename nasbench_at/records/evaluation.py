@@ -42,7 +42,7 @@ def wilson_interval(num_correct: int, num_samples: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-@dataclass(frozen=True, config=CHECKED)
+@dataclass(frozen=True, slots=True, config=CHECKED)
 class AttackResult:
     """Accuracy on some images under one attack, and everything that decides it but the network.
 
