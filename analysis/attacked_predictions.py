@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasbench_at.attacks import Attack, attack_mode, check_inputs
-from nasbench_at.seeding import make_generator
+from nasbench_at.runtime.seeding import make_generator
 
 __all__ = ["describe_attack", "name_classes", "predict_under_attack"]
 

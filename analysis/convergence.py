@@ -21,7 +21,7 @@ from analysis.curvature import Curvature, compute_curvature
 from analysis.gradient_variance import compute_gradient_variance
 from analysis.loss_gradients import Loss, choose_method
 from analysis.run_inputs import RunInputs, load_run_inputs
-from nasbench_at.jobs import create_network
+from nasbench_at.training.launch import create_network
 from nasbench_at.training.methods import Method
 from nasbench_at.training.schedules import learning_rate
 

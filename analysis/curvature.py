@@ -13,7 +13,7 @@ from analysis.loss_gradients import Loss, choose_method, flatten, gradients_of, 
 from analysis.operator_norms import compute_top_eigenvalue
 from analysis.run_inputs import load_run_inputs
 from nasbench_at.attacks import check_inputs
-from nasbench_at.seeding import make_generator
+from nasbench_at.runtime.seeding import make_generator
 from nasbench_at.training.methods import Method, StandardTraining
 
 __all__ = ["Curvature", "compute_curvature", "compute_run_curvature"]

@@ -50,10 +50,10 @@ from analysis.study_figures import (
     draw_pareto,
     draw_rank_correlation,
 )
-from nasbench_at.naming.variants import name_run, name_variants
-from nasbench_at.records import Benchmark, read_metrics, read_record
-from nasbench_at.runs import find_runs, open_run_folder
-from nasbench_at.suggestions import suggest
+from nasbench_at.config.suggestions import suggest
+from nasbench_at.records import Benchmark, Record, read_metrics
+from nasbench_at.records.naming.variants import name_run, name_variants
+from nasbench_at.records.run_folders import find_runs, open_run_folder
 
 __all__ = ["FIGURES", "FigureKind", "FigureRequest", "LandscapeForm", "find_figure"]
 
@@ -131,6 +131,17 @@ class FigureRequest:
         if len(runs) > 1:
             raise UnsuitableRunsError(f"this figure is about one run, got {len(runs)}")
         return runs[0]
+
+    def only_record(self) -> Record:
+        """Returns the record of the one network that the figure is about, also a user's model's.
+
+        Raises:
+            UnsuitableRunsError: If there are several.
+        """
+        records = list(self.records())
+        if len(records) > 1:
+            raise UnsuitableRunsError(f"this figure is about one run, got {len(records)}")
+        return records[0]
 
     def measuring(self, **more: Any) -> dict[str, Any]:
         """Returns the arguments of what is measured anew on a run's test images."""
@@ -325,8 +336,6 @@ FIGURES: Mapping[str, FigureKind] = {
     ),
     "robustness-curve": FigureKind(
         "accuracy by radius, of a run evaluated at several",
-        lambda request: draw_robustness_curve(
-            compute_robustness_curve(read_record(request.only_run() / "record.json"))
-        ),
+        lambda request: draw_robustness_curve(compute_robustness_curve(request.only_record())),
     ),
 }

@@ -19,8 +19,8 @@ from analysis.loss_gradients import Loss, choose_method, flatten, gradients_of, 
 from analysis.run_inputs import load_run_inputs
 from analysis.style import MARKERS, PALETTE, create_figure, style_axes
 from nasbench_at.attacks import check_inputs
-from nasbench_at.naming.variants import name_run
-from nasbench_at.seeding import make_generator
+from nasbench_at.records.naming.variants import name_run
+from nasbench_at.runtime.seeding import make_generator
 from nasbench_at.training.checkpoints import load_weights
 from nasbench_at.training.methods import Method, StandardTraining
 

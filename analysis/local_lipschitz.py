@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nasbench_at.attacks import LINF
 from nasbench_at.attacks.norms import gaussian_like, unit_l2
-from nasbench_at.seeding import make_generator
+from nasbench_at.runtime.seeding import make_generator
 
 __all__ = ["ascend_local_constants", "compute_local_constants", "record_inputs"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasbench_at.attacks import attack_mode
 from nasbench_at.config import RunConfig
-from nasbench_at.suggestions import near_names
+from nasbench_at.config.suggestions import near_names
 from nasbench_at.training.methods import (
     AdversarialTraining,
     Method,

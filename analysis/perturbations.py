@@ -18,7 +18,7 @@ from analysis.attacked_predictions import describe_attack, name_classes
 from analysis.run_inputs import load_run_inputs
 from analysis.style import INK, PALETTE, create_figure
 from nasbench_at.attacks import Attack, attack_mode, check_inputs
-from nasbench_at.seeding import make_generator
+from nasbench_at.runtime.seeding import make_generator
 from nasbench_at.training.trainer import validation_attack
 
 __all__ = [

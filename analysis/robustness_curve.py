@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from analysis.errors import MissingRunsError
 from analysis.style import MARKERS, PALETTE, create_figure, show_percent, style_axes
-from nasbench_at.naming.variants import name_run
 from nasbench_at.records import AttackResult, Record
+from nasbench_at.records.naming.variants import name_run
 
 __all__ = [
     "CurveLine",

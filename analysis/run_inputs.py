@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from analysis.errors import UnsuitableRunsError
 from nasbench_at.data import DataSet
-from nasbench_at.run_evaluation import load_run
-from nasbench_at.runs import RunFolder, open_run_folder
+from nasbench_at.evaluation.run_evaluation import load_run
+from nasbench_at.records.run_folders import RunFolder, open_run_folder
 
 __all__ = ["Part", "RunInputs", "load_run_inputs"]
 

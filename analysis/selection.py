@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from nasbench_at.config import DS_NET_FIELDS
-from nasbench_at.contents import replace_paths
-from nasbench_at.naming.ds_nets import read_ds_net
-from nasbench_at.naming.labels import metric_label
-from nasbench_at.naming.variants import weights_label
-from nasbench_at.presets import find_preset
+from nasbench_at.config.contents import replace_paths
+from nasbench_at.config.presets import find_preset
 from nasbench_at.records import Record, conditions_of, differences
+from nasbench_at.records.naming.ds_nets import read_ds_net
+from nasbench_at.records.naming.labels import metric_label
+from nasbench_at.records.naming.variants import weights_label
 
 __all__ = [
     "NAMED_KEYS",

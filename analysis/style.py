@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from nasbench_at.files import write_atomically
 from nasbench_at.networks.drawing import PALETTE, render
+from nasbench_at.runtime.atomic_files import write_atomically
 
 __all__ = [
     "FIGURE_FORMATS",

@@ -13,7 +13,7 @@ from analysis.convergence import compute_run_convergence_bound
 from analysis.curvature import compute_run_curvature
 from analysis.gradient_variance import compute_run_gradient_variance
 from analysis.lipschitz import compute_run_lipschitz
-from nasbench_at.runs import open_run_folder
+from nasbench_at.records.run_folders import open_run_folder
 
 __all__ = ["RunTheory", "compute_run_theory"]
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import time_in_turn
 from nasbench_at.data import Augmentation, LabelledImages
-from nasbench_at.seeding import make_generator
+from nasbench_at.runtime.seeding import make_generator
 
 
 class PlainImages(Dataset[tuple[Tensor, int]]):

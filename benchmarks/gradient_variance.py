@@ -21,7 +21,7 @@ from nasbench_at import Architecture, build_network
 from nasbench_at.attacks import LinfPGD
 from nasbench_at.data import load_data
 from nasbench_at.networks.ds_net import count_parameters
-from nasbench_at.seeding import make_generator
+from nasbench_at.runtime.seeding import make_generator
 from nasbench_at.training.methods import AdversarialTraining, Method, StandardTraining
 
 

@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from nasbench_at.config import RunConfig, dump_config
-from nasbench_at.presets import resolve
+from nasbench_at.config.presets import resolve
 from nasbench_at.records import AttackResult, Evaluation, Record
 
 BLOCKS = ("residual", "mbconv", "dense", "ada_rk")
@@ -49,7 +49,7 @@ def make_configs() -> Iterator[RunConfig]:
 
 def make_record(config: RunConfig, generator: random.Random) -> Record:
     """Makes a run's record up: one evaluation by the paper's attacks and AutoAttack's parts."""
-    from nasbench_at.standard_attacks import standard_attacks  # torch, see run_apart
+    from nasbench_at.evaluation.standard_attacks import standard_attacks  # torch, see run_apart
 
     assert config.eps is not None
     attacks = standard_attacks(ATTACKS, eps=config.eps, method=config.method)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.records import make_configs, measure, run_apart, write_runs
 from nasbench_at.config import RunConfig
-from nasbench_at.naming.ds_nets import read_ds_net
+from nasbench_at.records.naming.ds_nets import read_ds_net
 
 
 def make_metrics(config: RunConfig, generator: random.Random) -> Iterator[dict[str, Any]]:

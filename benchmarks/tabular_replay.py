@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import time_in_turn
 from nasbench_at.config import RunConfig
-from nasbench_at.presets import resolve
+from nasbench_at.config.presets import resolve
 from nasbench_at.records import Benchmark, Record
 from studies.tabular import TabularObjective, replay
 

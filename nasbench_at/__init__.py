@@ -7,34 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nasbench_at.config import RunConfig
-    from nasbench_at.evaluation import RobustnessReport, evaluate
-    from nasbench_at.jobs import train
-    from nasbench_at.networks.architecture import Architecture, AttentionSpec
+    from nasbench_at.config.architecture import Architecture, AttentionSpec
+    from nasbench_at.evaluation.robustness import RobustnessReport, evaluate
+    from nasbench_at.evaluation.run_evaluation import evaluate_run
     from nasbench_at.networks.authors import load_authors_checkpoint
     from nasbench_at.networks.ds_net import DSNet, build_network
     from nasbench_at.networks.graph import build_graph, match_parameters
     from nasbench_at.networks.zoo import create_model, list_models
     from nasbench_at.records import Benchmark, Record
-    from nasbench_at.run_evaluation import evaluate_run
+    from nasbench_at.training.launch import train
 
 # Imported on first use: the command line's --help and the plain-data modules need no torch.
 _HOMES = {
-    "Architecture": "networks.architecture",
-    "AttentionSpec": "networks.architecture",
+    "Architecture": "config.architecture",
+    "AttentionSpec": "config.architecture",
     "Benchmark": "records",
     "DSNet": "networks.ds_net",
     "Record": "records",
-    "RobustnessReport": "evaluation",
+    "RobustnessReport": "evaluation.robustness",
     "RunConfig": "config",
     "build_graph": "networks.graph",
     "build_network": "networks.ds_net",
     "create_model": "networks.zoo",
-    "evaluate": "evaluation",
-    "evaluate_run": "run_evaluation",
+    "evaluate": "evaluation.robustness",
+    "evaluate_run": "evaluation.run_evaluation",
     "list_models": "networks.zoo",
     "load_authors_checkpoint": "networks.authors",
     "match_parameters": "networks.graph",
-    "train": "jobs",
+    "train": "training.launch",
 }
 
 __all__ = [

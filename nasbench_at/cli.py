@@ -1,6 +1,8 @@
 """The ``nasbench-at`` command.
 
-Every command imports what it needs when it runs, so that ``nasbench-at --help`` answers at once.
+Commands are entry points of the group ``nasbench_at.commands``: a name, and a function that takes
+the words behind it and returns the exit code; its docstring's line is its help. Each imports what
+it needs when it runs, so that ``nasbench-at --help`` answers at once.
 Exit codes: 0 done, 2 bad input, 75 interrupted but resumable, 1 anything else; what nobody foresaw
 leaves its traceback in a log file, and one line that names it.
 """
@@ -10,27 +12,17 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points, version
 
-from nasbench_at.commands.blocks import run_blocks
-from nasbench_at.commands.compare import run_compare
-from nasbench_at.commands.evaluate import run_evaluate
-from nasbench_at.commands.figure import run_figure
-from nasbench_at.commands.graph import run_graph
 from nasbench_at.commands.input_errors import BadInputError, describe_fault
-from nasbench_at.commands.models import run_models
-from nasbench_at.commands.query import run_query
-from nasbench_at.commands.report import run_report
-from nasbench_at.commands.study import run_study_command
-from nasbench_at.commands.table import run_table
-from nasbench_at.commands.theory import run_theory
-from nasbench_at.commands.train import run_train
-from nasbench_at.runs import FolderInUseError
-from nasbench_at.suggestions import suggest
+from nasbench_at.config.suggestions import suggest
+from nasbench_at.records.run_folders import FolderInUseError
 from nasbench_at.training.interruption import InterruptedTraining
 
-__all__ = ["main"]
+__all__ = ["COMMAND_GROUP", "find_commands", "main"]
+
+COMMAND_GROUP = "nasbench_at.commands"
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -38,20 +30,11 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: schedulers requeue on it
 
 Command = Callable[[Sequence[str]], int]
 
-COMMANDS: dict[str, Command] = {
-    "blocks": run_blocks,
-    "graph": run_graph,
-    "train": run_train,
-    "evaluate": run_evaluate,
-    "compare": run_compare,
-    "models": run_models,
-    "study": run_study_command,
-    "figure": run_figure,
-    "table": run_table,
-    "theory": run_theory,
-    "report": run_report,
-    "query": run_query,
-}
+
+def find_commands() -> Mapping[str, EntryPoint]:
+    """Returns the commands of all installed packages by name, in alphabetical order."""
+    found = entry_points(group=COMMAND_GROUP)
+    return {name: found[name] for name in sorted(found.names)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,9 +67,15 @@ def _dispatch(words: Sequence[str]) -> int:
         sys.stdout.write(f"nasbench-at {version('nasbench-at')}\n")
         return 0
     name, *rest = words
-    if name not in COMMANDS:
-        raise BadInputError(f"unknown command {name!r}; {suggest(name, COMMANDS)}")
-    return COMMANDS[name](rest)
+    commands = find_commands()
+    if name not in commands:
+        raise BadInputError(f"unknown command {name!r}; {suggest(name, commands)}")
+    return _load(commands[name])(rest)
+
+
+def _load(entry: EntryPoint) -> Command:
+    command: Command = entry.load()
+    return command
 
 
 def _describe_failure(error: Exception) -> str:
@@ -103,7 +92,8 @@ def _complain(message: object, code: int) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<13} {command.__doc__}" for name, command in COMMANDS.items()]
+    commands = find_commands()
+    lines = [f"  {name:<13} {_load(entry).__doc__}" for name, entry in commands.items()]
     return (
         "usage: nasbench-at COMMAND [flags]   (nasbench-at COMMAND --help for each)\n\n"
         "Diverse-structured networks for adversarial robustness, from any set of blocks.\n\n"

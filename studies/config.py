@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import yaml
 
 from nasbench_at.config import DS_NET_FIELDS, RunConfig, config_from_mapping
-from nasbench_at.evaluation_options import ATTACK_NAMES
+from nasbench_at.evaluation.options import ATTACK_NAMES
 from studies.space import SearchSpace
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nasbench_at.config import RunConfig
-from nasbench_at.jobs import Estimate, prepare_estimate
+from nasbench_at.training.launch import Estimate, prepare_estimate
 from studies.config import Label, StudyConfig
 
 __all__ = ["CostRow", "StudyCost", "estimate_study"]

@@ -9,10 +9,10 @@ from typing import TypeAlias
 import torch
 
 from nasbench_at.config import RunConfig
+from nasbench_at.evaluation.run_evaluation import load_run
 from nasbench_at.networks.ds_net import DSNet
 from nasbench_at.records import read_record
-from nasbench_at.run_evaluation import load_run
-from nasbench_at.runs import open_run_folder
+from nasbench_at.records.run_folders import open_run_folder
 
 __all__ = ["Matrix", "keep_top", "learned_weights"]
 

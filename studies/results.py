@@ -14,7 +14,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from nasbench_at.records import Benchmark, Record, read_record
-from nasbench_at.runs import StudyRuns
+from nasbench_at.records.run_folders import StudyRuns
 from studies.config import StudyConfig
 from studies.queue import latest_trials
 from studies.study import OpenStudy

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from nasbench_at.networks.architecture import AttentionInit
+from nasbench_at.config.architecture import AttentionInit
 
 __all__ = ["Granularity", "Screening", "SearchSpace"]
 

@@ -22,7 +22,7 @@ from sqlalchemy import create_engine, func, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from nasbench_at.allowed_values import hide_passwords
+from nasbench_at.config.allowed_values import hide_passwords
 
 __all__ = [
     "GRACE_SECONDS",

@@ -17,11 +17,11 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
 from nasbench_at.data import DataSet
-from nasbench_at.devices import select_device
-from nasbench_at.files import write_atomically
-from nasbench_at.jobs import load_config_data
-from nasbench_at.seeding import derive_seed
-from nasbench_at.standard_attacks import check_attacks, standard_attacks
+from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
+from nasbench_at.runtime.atomic_files import write_atomically
+from nasbench_at.runtime.devices import select_device
+from nasbench_at.runtime.seeding import derive_seed
+from nasbench_at.training.launch import load_config_data
 from studies.config import DIRECTIONS, StudyConfig, study_folder
 from studies.storage import folder_storage, open_storage, without_experimental_warnings
 from studies.suggestion import ImageSpec

@@ -26,15 +26,15 @@ import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from nasbench_at.config import RunConfig
-from nasbench_at.contents import check_contents
-from nasbench_at.devices import select_device
-from nasbench_at.evaluation_options import EvaluationOptions
-from nasbench_at.jobs import prepare_training
+from nasbench_at.config.contents import check_contents
+from nasbench_at.evaluation.options import EvaluationOptions
+from nasbench_at.evaluation.run_evaluation import prepare_evaluation
 from nasbench_at.records import Record, read_record
-from nasbench_at.run_evaluation import prepare_evaluation
-from nasbench_at.runs import FolderInUseError, create_run_folder
-from nasbench_at.training.distribution import Distribution, distributed
+from nasbench_at.records.run_folders import FolderInUseError, create_run_folder
+from nasbench_at.runtime.devices import select_device
+from nasbench_at.runtime.ranks import Distribution, distributed
 from nasbench_at.training.interruption import InterruptedTraining
+from nasbench_at.training.launch import prepare_training
 from studies.forkserver import trial_context
 
 __all__ = ["Outcome", "TrialJob", "TrialProcess", "is_evaluated"]

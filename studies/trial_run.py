@@ -14,9 +14,9 @@ import torch
 from optuna.trial import TrialState
 
 from nasbench_at.config import RunConfig
-from nasbench_at.devices import select_device
-from nasbench_at.presets import resolve
+from nasbench_at.config.presets import resolve
 from nasbench_at.records import Record, read_record
+from nasbench_at.runtime.devices import select_device
 from studies.config import Objective, study_folder
 from studies.queue import fail_and_requeue, put_back
 from studies.storage import StorageError, heartbeat, patiently

@@ -10,10 +10,10 @@ from typing import Any
 
 from blocks import load_entry_points, load_plugin
 from nasbench_at.config import DS_NET_FIELDS, RunConfig
-from nasbench_at.devices import select_device
-from nasbench_at.jobs import fit_batch_size, load_config_data
+from nasbench_at.config.presets import resolve
 from nasbench_at.networks.graph import count_parameters, match_parameters
-from nasbench_at.presets import resolve
+from nasbench_at.runtime.devices import select_device
+from nasbench_at.training.launch import fit_batch_size, load_config_data
 from studies.config import Cell, Label
 from studies.suggestion import ImageSpec
 
@@ -105,7 +105,7 @@ def with_training(config: RunConfig, method: str, beta: float | None = None) -> 
     """Returns a run trained in another way; the other way's options go back to its recipe's.
 
     Args:
-        config: A run, before or after :func:`nasbench_at.presets.resolve`.
+        config: A run, before or after :func:`nasbench_at.config.presets.resolve`.
         method: The other way.
         beta: Weight of its robust term, where it has one.
     """

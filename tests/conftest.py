@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 import blocks.registry
-from nasbench_at.networks.architecture import Architecture
+from nasbench_at.config.architecture import Architecture
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -28,8 +28,8 @@ import blocks
 from nasbench_at import Architecture, Benchmark, RunConfig, create_model, evaluate_run, train
 from nasbench_at.attacks import FGSM, L2PGD, AutoAttack, LinfPGD, MarginPGD
 from nasbench_at.cli import main
-from nasbench_at.evaluation_options import EvaluationOptions
-from nasbench_at.networks.architecture import AttentionSpec
+from nasbench_at.config.architecture import AttentionSpec
+from nasbench_at.evaluation.options import EvaluationOptions
 from nasbench_at.networks.graph import match_parameters
 
 NUM_COMMAND_LINES = 300
@@ -160,7 +160,6 @@ COMMANDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Sequence[str]]]] = 
             "--recipe": CHOICE,
             "--verdict": CHOICE,
             "--aa-samples": ("-1", "0", "x", "101%", "nan", HUGE),
-            "--figure": ("x.txt", "x.pdf"),
             "--weights": ("nope.pt",),
             "--out": ("nope.json",),
             "--model": ("tiny_wrn",),

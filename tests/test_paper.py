@@ -12,7 +12,7 @@ import pytest
 
 from nasbench_at import RunConfig, evaluate_run, train
 from nasbench_at.cli import main
-from nasbench_at.runs import StudyRuns
+from nasbench_at.records.run_folders import StudyRuns
 from studies import recipes
 from studies.config import StudyConfig, study_folder
 from studies.trial_process import is_evaluated

@@ -17,7 +17,7 @@ from nasbench_at.config import RunConfig
 from nasbench_at.networks.ds_net import DSNet, build_network
 from nasbench_at.networks.graph import ModuleStage, walk_stages
 from nasbench_at.networks.zoo import create_model
-from nasbench_at.runs import RunFolder, open_run_folder
+from nasbench_at.records.run_folders import RunFolder, open_run_folder
 
 __all__ = ["AttentionLayout", "Run", "open_run", "read_history", "read_layout", "read_weights"]
 

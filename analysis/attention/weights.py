@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analysis.attention.reading import Run, open_run, read_history, read_layout, read_weights
 from analysis.errors import IncomparableRunsError
-from nasbench_at.naming.variants import name_run
+from nasbench_at.records.naming.variants import name_run
 
 __all__ = [
     "AttentionHistory",

@@ -22,10 +22,10 @@ from analysis.landscape.measuring import LossesAt, Measure, Point, measuring
 from analysis.run_inputs import load_run_inputs
 from nasbench_at.attacks import Attack, check_inputs
 from nasbench_at.attacks.objectives import Objective, cross_entropy_objective, describe
-from nasbench_at.evaluation_files import hash_images, hash_weights
-from nasbench_at.naming.variants import name_run
-from nasbench_at.runs import RunFolder, open_run_folder
-from nasbench_at.standard_attacks import standard_attacks
+from nasbench_at.evaluation.outcome_files import hash_images, hash_weights
+from nasbench_at.evaluation.standard_attacks import standard_attacks
+from nasbench_at.records.naming.variants import name_run
+from nasbench_at.records.run_folders import RunFolder, open_run_folder
 
 __all__ = ["OnProgress", "compute_landscape", "compute_run_landscape"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasbench_at.networks.ds_net import DSNet
-from nasbench_at.seeding import make_generator
+from nasbench_at.runtime.seeding import make_generator
 
 __all__ = ["RULES", "Direction", "draw_direction", "moved_parameters"]
 

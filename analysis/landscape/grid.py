@@ -13,7 +13,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from nasbench_at.files import write_atomically
+from nasbench_at.runtime.atomic_files import write_atomically
 
 __all__ = [
     "Landscape",

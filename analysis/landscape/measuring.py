@@ -18,8 +18,8 @@ from analysis.landscape.directions import Direction
 from analysis.landscape.weights import Move, moving_weights
 from nasbench_at.attacks import Attack, attack_mode
 from nasbench_at.attacks.objectives import Objective
-from nasbench_at.devices import SMALL_NETWORK
-from nasbench_at.seeding import make_generator
+from nasbench_at.runtime.devices import SMALL_NETWORK
+from nasbench_at.runtime.seeding import make_generator
 
 __all__ = ["LossesAt", "Measure", "Point", "measuring"]
 

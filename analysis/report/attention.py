@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 
 from analysis.report.entries import RunEntry
 from nasbench_at.config import config_from_mapping
-from nasbench_at.naming.ds_nets import read_ds_net
-from nasbench_at.naming.variants import name_run
-from nasbench_at.networks.architecture import Architecture
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.networks.graph import build_graph
+from nasbench_at.records.naming.ds_nets import read_ds_net
+from nasbench_at.records.naming.variants import name_run
 
 __all__ = ["AttentionView", "attention_views", "find_graph"]
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from analysis.report.entries import RunEntry
 from analysis.report.groups import ConditionNotes, SeedGroup, attack_names
 from analysis.study_figures import LearningCurve
-from nasbench_at.naming.labels import metric_label
 from nasbench_at.records import AttackResult
+from nasbench_at.records.naming.labels import metric_label
 
 __all__ = ["DataColumn", "DataTable", "curves_table", "means_table", "runs_table"]
 

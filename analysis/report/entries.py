@@ -13,7 +13,7 @@ from typing import Any, Literal
 from analysis.study_figures import LearningCurve, compute_learning_curves
 from nasbench_at.config import load_config
 from nasbench_at.records import AttackResult, Benchmark, Record, read_metrics, read_record
-from nasbench_at.runs import find_runs
+from nasbench_at.records.run_folders import find_runs
 
 __all__ = ["RunEntry", "collect_entries", "name_anchors"]
 

@@ -31,9 +31,9 @@ from analysis.study_figures import (
     draw_rank_correlation,
 )
 from analysis.study_figures.estimates import describe_setting
-from nasbench_at.naming.variants import name_run, name_variants
 from nasbench_at.networks.drawing import draw_graph, render
 from nasbench_at.records import Benchmark, Record, conditions_of
+from nasbench_at.records.naming.variants import name_run, name_variants
 
 __all__ = ["FigureView", "graph_figures", "learning_curve_figure", "study_figures"]
 

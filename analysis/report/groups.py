@@ -9,7 +9,6 @@ from statistics import mean
 
 from analysis.report.entries import RunEntry
 from analysis.selection import identity_without
-from nasbench_at.naming.labels import data_label, metric_label
 from nasbench_at.records import (
     AttackResult,
     Conditions,
@@ -18,6 +17,7 @@ from nasbench_at.records import (
     describe_conditions,
     mean_interval,
 )
+from nasbench_at.records.naming.labels import data_label, metric_label
 
 __all__ = [
     "ORDER",

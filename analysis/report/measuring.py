@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.report.entries import RunEntry
 from analysis.report.groups import rank_by_robustness
 from analysis.report.landscapes import LandscapeData
-from nasbench_at.naming.variants import name_run, name_variants
+from nasbench_at.records.naming.variants import name_run, name_variants
 
 if TYPE_CHECKING:
     from analysis.theory import RunTheory

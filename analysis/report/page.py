@@ -26,11 +26,11 @@ from analysis.report.groups import (
 from analysis.report.landscapes import LandscapeData
 from analysis.report.views import describe_runs, provenance_groups, summarise
 from analysis.tables import TABLE_NUMBERS, Grid, Table, compute_table, lay_out
-from nasbench_at.files import write_atomically
-from nasbench_at.naming.labels import metric_label
-from nasbench_at.naming.variants import describe_shared, name_variants
 from nasbench_at.records import Record, describe_attack
-from nasbench_at.runs import StudyRuns
+from nasbench_at.records.naming.labels import metric_label
+from nasbench_at.records.naming.variants import describe_shared, name_variants
+from nasbench_at.records.run_folders import StudyRuns
+from nasbench_at.runtime.atomic_files import write_atomically
 
 if TYPE_CHECKING:  # which imports torch
     from analysis.theory import RunTheory

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from analysis.report.entries import RunEntry
-from nasbench_at.naming.labels import data_label, method_label, metric_label
 from nasbench_at.records import AttackResult, Record, describe_conditions
+from nasbench_at.records.naming.labels import data_label, method_label, metric_label
 
 __all__ = ["describe_runs", "provenance_groups", "summarise"]
 

@@ -18,10 +18,10 @@ from analysis.study_figures.estimates import (
 )
 from analysis.study_figures.points import describe_spread, draw_points
 from analysis.style import LEGEND_BELOW, create_figure
-from nasbench_at.naming.ds_nets import DSNetShape, describe_blocks
-from nasbench_at.naming.labels import method_label, metric_label
-from nasbench_at.naming.variants import weights_label
 from nasbench_at.records import Record
+from nasbench_at.records.naming.ds_nets import DSNetShape, describe_blocks
+from nasbench_at.records.naming.labels import method_label, metric_label
+from nasbench_at.records.naming.variants import weights_label
 
 __all__ = [
     "BlockEnsemble",

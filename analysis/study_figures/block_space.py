@@ -28,8 +28,8 @@ from analysis.style import (
     show_percent,
     style_axes,
 )
-from nasbench_at.naming.ds_nets import DSNetShape
 from nasbench_at.records import Record
+from nasbench_at.records.naming.ds_nets import DSNetShape
 
 __all__ = ["BlockSpace", "BlockSubset", "compute_block_space", "draw_block_space"]
 

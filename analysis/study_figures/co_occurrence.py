@@ -19,8 +19,8 @@ from analysis.selection import (
 )
 from analysis.study_figures.estimates import describe_setting, ds_nets_of
 from analysis.style import create_figure
-from nasbench_at.naming.ds_nets import DSNetShape
 from nasbench_at.records import Record
+from nasbench_at.records.naming.ds_nets import DSNetShape
 
 __all__ = ["CoOccurrence", "compute_co_occurrence", "draw_co_occurrence"]
 

@@ -13,9 +13,9 @@ from analysis.selection import (
     check_evaluated_alike,
     check_trained_alike,
 )
-from nasbench_at.naming.ds_nets import DSNetShape, read_ds_net
-from nasbench_at.naming.labels import data_label, method_label, metric_label
 from nasbench_at.records import Record, mean_interval
+from nasbench_at.records.naming.ds_nets import DSNetShape, read_ds_net
+from nasbench_at.records.naming.labels import data_label, method_label, metric_label
 
 __all__ = [
     "MIN_SEEDS",

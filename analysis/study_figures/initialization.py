@@ -18,8 +18,8 @@ from analysis.study_figures.estimates import (
 )
 from analysis.study_figures.points import describe_spread, draw_points
 from analysis.style import create_figure
-from nasbench_at.naming.labels import network_label
 from nasbench_at.records import Record
+from nasbench_at.records.naming.labels import network_label
 
 __all__ = [
     "Initialization",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.errors import MissingRunsError
 from analysis.style import PALETTE, create_figure, show_percent, style_axes
-from nasbench_at.naming.labels import metric_label
+from nasbench_at.records.naming.labels import metric_label
 
 __all__ = ["Pareto", "compute_pareto", "draw_pareto"]
 

@@ -23,9 +23,9 @@ from analysis.selection import (
 )
 from analysis.study_figures.estimates import describe_setting
 from analysis.style import PALETTE, create_figure, style_axes
-from nasbench_at.naming.labels import metric_label
-from nasbench_at.naming.variants import name_variants
 from nasbench_at.records import Record
+from nasbench_at.records.naming.labels import metric_label
+from nasbench_at.records.naming.variants import name_variants
 
 __all__ = ["RankCorrelation", "compute_rank_correlation", "draw_rank_correlation"]
 

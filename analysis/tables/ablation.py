@@ -19,9 +19,9 @@ from analysis.selection import (
 from analysis.tables.cells import accuracy_cell, mark_best, published_result
 from analysis.tables.notes import note_evaluation, note_left_out, note_seeds
 from analysis.tables.table import Cell, Column, Row, Table
-from nasbench_at.naming.ds_nets import read_ds_net
-from nasbench_at.naming.labels import data_label, method_label, network_label
 from nasbench_at.records import Record
+from nasbench_at.records.naming.ds_nets import read_ds_net
+from nasbench_at.records.naming.labels import data_label, method_label, network_label
 
 __all__ = ["compute_pruning_table", "compute_weight_decay_table"]
 

@@ -10,11 +10,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from analysis.selection import check_distinct_seeds
+from analysis.tables.published import PublishedResult, published_results
 from analysis.tables.table import Cell
-from nasbench_at.naming.ds_nets import read_ds_net
-from nasbench_at.naming.labels import network_name
-from nasbench_at.published import PublishedResult, published_results
 from nasbench_at.records import Record
+from nasbench_at.records.naming.ds_nets import read_ds_net
+from nasbench_at.records.naming.labels import network_name
 
 __all__ = [
     "PAPER_EPS",

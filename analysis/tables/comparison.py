@@ -21,10 +21,10 @@ from analysis.selection import (
 from analysis.tables.cells import accuracy_cell, mark_best, published_result
 from analysis.tables.notes import note_evaluation, note_left_out, note_seeds
 from analysis.tables.table import Cell, Column, Row, Table
-from nasbench_at.naming.ds_nets import is_ds_net
-from nasbench_at.naming.labels import data_label, method_label, network_label, network_name
-from nasbench_at.naming.variants import name_variants
 from nasbench_at.records import Record
+from nasbench_at.records.naming.ds_nets import is_ds_net
+from nasbench_at.records.naming.labels import data_label, method_label, network_label, network_name
+from nasbench_at.records.naming.variants import name_variants
 
 __all__ = ["compute_attack_table", "compute_misalignment_table"]
 

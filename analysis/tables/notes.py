@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from analysis.selection import group_by
 from analysis.tables.table import Row
-from nasbench_at.naming.labels import data_label, metric_label
 from nasbench_at.records import AttackResult, Record, describe_attack
+from nasbench_at.records.naming.labels import data_label, metric_label
 
 __all__ = ["note_evaluation", "note_left_out", "note_seeds"]
 

@@ -9,7 +9,7 @@ from io import StringIO
 
 from analysis.tables.layout import Grid, GridRow, lay_out
 from analysis.tables.table import Table
-from nasbench_at.tables import plain_cell
+from nasbench_at.records.table_files import plain_cell
 
 __all__ = ["CSV_FIELDS", "render_latex", "render_markdown", "table_to_csv"]
 

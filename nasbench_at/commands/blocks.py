@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from nasbench_at.allowed_values import Name
-from nasbench_at.catalogue import BlockEntry, catalogue, is_complete
 from nasbench_at.commands.input_errors import bad_input
+from nasbench_at.config.allowed_values import Name
+from nasbench_at.config.catalogue import BlockEntry, catalogue, is_complete
 
 if TYPE_CHECKING:
     from blocks import BlockInfo
@@ -33,7 +33,7 @@ class BlocksArguments:
 
 def run_blocks(words: Sequence[str]) -> int:
     """List the registered blocks, or show some with their options."""
-    from nasbench_at.flags import parse_flags
+    from nasbench_at.commands.flags import parse_flags
 
     with bad_input():
         arguments = parse_flags(
@@ -41,7 +41,7 @@ def run_blocks(words: Sequence[str]) -> int:
         )
     from rich.table import Table
 
-    from nasbench_at.console import stdout
+    from nasbench_at.commands.console import stdout
 
     with bad_input():
         infos = _find_blocks(arguments)

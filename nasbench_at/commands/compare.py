@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tyro
 
-from nasbench_at.allowed_values import Name
 from nasbench_at.commands.input_errors import bad_input
+from nasbench_at.config.allowed_values import Name
 
 __all__ = ["CompareArguments", "run_compare"]
 
@@ -31,14 +31,14 @@ class CompareArguments:
 
 def run_compare(words: Sequence[str]) -> int:
     """Compare two evaluated runs image by image: McNemar's exact test."""
-    from nasbench_at.flags import parse_flags
+    from nasbench_at.commands.flags import parse_flags
 
     with bad_input():
         arguments = parse_flags(
             CompareArguments, words, command="compare", description=run_compare.__doc__
         )
-    from nasbench_at.comparison import compare_runs
-    from nasbench_at.console import show_comparison
+    from nasbench_at.commands.console import show_comparison
+    from nasbench_at.evaluation.comparison import compare_runs
 
     with bad_input():
         comparison = compare_runs(arguments.first, arguments.second, attack=arguments.attack)

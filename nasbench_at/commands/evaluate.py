@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
@@ -10,18 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from nasbench_at.allowed_values import DataRoot, Device, ExistingFile, Name, NewFile
-from nasbench_at.catalogue import check_data_name, check_network_names
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.evaluation_options import EvaluationOptions
-from nasbench_at.runs import open_run_folder
+from nasbench_at.config.allowed_values import DataRoot, Device, ExistingFile, Name
+from nasbench_at.config.catalogue import check_data_name, check_network_names
+from nasbench_at.evaluation.options import EvaluationOptions
+from nasbench_at.records.run_folders import open_run_folder
 
 if TYPE_CHECKING:
-    from nasbench_at.run_evaluation import PreparedEvaluation
+    from nasbench_at.evaluation.run_evaluation import PreparedEvaluation
 
 __all__ = ["EvaluateArguments", "run_evaluate"]
-
-FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,6 @@ class EvaluateArguments(EvaluationOptions):
         weights: Its weights: a safetensors file, or a state_dict written by torch.save.
         data: Data set to evaluate it on.
         out: Where to write its record; by default evaluations/FACTORY-HASH/record.json.
-        figure: Where to draw the curve of several --eps (pdf, png or svg); by default
-            robustness_curve.pdf beside the record.
         data_root: Where the data set's files lie.
         device: auto, cpu, cuda or cuda:N.
     """
@@ -46,7 +44,6 @@ class EvaluateArguments(EvaluationOptions):
     weights: Annotated[Path, ExistingFile()] | None = None
     data: Name | None = None
     out: Path | None = None
-    figure: Annotated[Path, NewFile(FIGURE_SUFFIXES)] | None = None
     data_root: DataRoot = None
     device: Device = "auto"
 
@@ -66,10 +63,6 @@ class EvaluateArguments(EvaluationOptions):
             raise ValueError(
                 f"several --eps need one of --attacks at least, got none with {self.eps}"
             )
-        if self.figure is not None and len(self.eps) < 2:
-            raise ValueError(
-                f"--figure goes with several --eps, got {str(self.figure)!r} with {len(self.eps)}"
-            )
 
     def options(self) -> EvaluationOptions:
         """Returns attacks and settings alone."""
@@ -80,7 +73,7 @@ class EvaluateArguments(EvaluationOptions):
 
 def run_evaluate(words: Sequence[str]) -> int:
     """Attack a trained run, or a model of your own, on the test images."""
-    from nasbench_at.flags import parse_flags
+    from nasbench_at.commands.flags import parse_flags
 
     with bad_input():
         arguments = parse_flags(
@@ -91,9 +84,9 @@ def run_evaluate(words: Sequence[str]) -> int:
         else:
             check_network_names(str(arguments.model))
             check_data_name(str(arguments.data))
-    from nasbench_at.console import show_evaluation, show_result, stdout
-    from nasbench_at.devices import select_device
-    from nasbench_at.training.distribution import distributed
+    from nasbench_at.commands.console import show_evaluation, show_result, stdout
+    from nasbench_at.runtime.devices import select_device
+    from nasbench_at.runtime.ranks import distributed
 
     with ExitStack() as ranks, one_line_warnings():
         with bad_input():
@@ -106,21 +99,17 @@ def run_evaluate(words: Sequence[str]) -> int:
             return 0
     show_evaluation(record)
     if len(evaluation.attacks) > 1:
-        from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
-        from analysis.style import write_figure
-
-        figure = arguments.figure or evaluation.path.with_name("robustness_curve.pdf")
-        # Earlier evaluations may have longer curves, of other settings.
-        latest = replace(record, evaluations=record.evaluations[-1:])
-        write_figure(draw_robustness_curve(compute_robustness_curve(latest)), figure)
-        stdout.print(f"curve drawn to {figure}", highlight=False, soft_wrap=True)
+        sys.stderr.write(
+            "accuracy by radius is drawn by: nasbench-at figure robustness-curve "
+            f"{shlex.quote(str(evaluation.path.parent))}\n"
+        )
     # The last line is what scripts go on with: the run's folder, or a model's record.
     stdout.print(str(arguments.run or evaluation.path), highlight=False, soft_wrap=True)
     return 0
 
 
 def _prepare_evaluation(arguments: EvaluateArguments) -> PreparedEvaluation:
-    from nasbench_at.run_evaluation import prepare_evaluation, prepare_model_evaluation
+    from nasbench_at.evaluation.run_evaluation import prepare_evaluation, prepare_model_evaluation
 
     if arguments.run is not None:
         return prepare_evaluation(

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from nasbench_at.allowed_values import Name, NewFile
-from nasbench_at.catalogue import check_network_names
 from nasbench_at.commands.input_errors import bad_input
 from nasbench_at.config import DS_NET_FIELDS, ModelOptions
-from nasbench_at.networks.architecture import (
+from nasbench_at.config.allowed_values import Name, NewFile
+from nasbench_at.config.architecture import (
     BlockCopies,
     BlockOptions,
     Blocks,
@@ -22,7 +21,8 @@ from nasbench_at.networks.architecture import (
     NumParameters,
     WidenFactor,
 )
-from nasbench_at.suggestions import near_names
+from nasbench_at.config.catalogue import check_network_names
+from nasbench_at.config.suggestions import near_names
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -73,7 +73,7 @@ class GraphArguments:
 
 def run_graph(words: Sequence[str]) -> int:
     """Lay out a network as a graph: count, edit, draw and export it."""
-    from nasbench_at.flags import parse_flags
+    from nasbench_at.commands.flags import parse_flags
 
     with bad_input():
         arguments = parse_flags(
@@ -81,7 +81,7 @@ def run_graph(words: Sequence[str]) -> int:
         )
         check_network_names(arguments.model, arguments.blocks, arguments.plugins)
     from blocks import load_entry_points, load_plugin
-    from nasbench_at.console import stdout
+    from nasbench_at.commands.console import stdout
     from nasbench_at.networks.export import write_graph
 
     with bad_input():
@@ -101,7 +101,7 @@ def run_graph(words: Sequence[str]) -> int:
 
 def _lay_out(arguments: GraphArguments) -> tuple[Graph, str]:
     """The graph of the architecture that the flags describe, edited, and a line about it."""
-    from nasbench_at.networks.architecture import Architecture
+    from nasbench_at.config.architecture import Architecture
     from nasbench_at.networks.graph import build_graph, match_parameters
 
     if arguments.model_options:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nasbench_at.allowed_values import hide_passwords
+from nasbench_at.config.allowed_values import hide_passwords
 
 __all__ = [
     "BadInputError",

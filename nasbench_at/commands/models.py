@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import tyro
 
-from nasbench_at.allowed_values import Device, Name
-from nasbench_at.catalogue import ModelCosts, catalogue, is_complete
 from nasbench_at.commands.input_errors import bad_input
-from nasbench_at.networks.architecture import InputShape, NumClasses
+from nasbench_at.config.allowed_values import Device, Name
+from nasbench_at.config.architecture import InputShape, NumClasses
+from nasbench_at.config.catalogue import ModelCosts, catalogue, is_complete
 
 __all__ = ["ModelsArguments", "run_models"]
 
@@ -36,7 +36,7 @@ class ModelsArguments:
 
 def run_models(words: Sequence[str]) -> int:
     """List the networks by name, with parameters, operations and references."""
-    from nasbench_at.flags import parse_flags
+    from nasbench_at.commands.flags import parse_flags
 
     with bad_input():
         arguments = parse_flags(
@@ -44,7 +44,7 @@ def run_models(words: Sequence[str]) -> int:
         )
     from rich.table import Table
 
-    from nasbench_at.console import stdout
+    from nasbench_at.commands.console import stdout
 
     with bad_input():
         costs = _known_costs(arguments) or _measure(arguments)
@@ -81,10 +81,10 @@ def _known_costs(arguments: ModelsArguments) -> list[ModelCosts]:
 def _measure(arguments: ModelsArguments) -> list[ModelCosts]:
     from rich.progress import track
 
-    from nasbench_at.console import stderr
-    from nasbench_at.devices import select_device
-    from nasbench_at.model_costs import measure_model
+    from nasbench_at.commands.console import stderr
+    from nasbench_at.evaluation.model_costs import measure_model
     from nasbench_at.networks.zoo import find_models
+    from nasbench_at.runtime.devices import select_device
 
     names = find_models(arguments.patterns or ("*",))
     device = select_device(arguments.device) if arguments.time else None

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from nasbench_at.allowed_values import Count, Name, NewFile
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config import ModelOptions
+from nasbench_at.config.allowed_values import Count, Name, NewFile
 
 if TYPE_CHECKING:
     from nasbench_at.records import Benchmark
@@ -49,14 +49,14 @@ class QueryArguments:
 
 def run_query(words: Sequence[str]) -> int:
     """Show and export the records of many runs as one table."""
-    from nasbench_at.flags import parse_flags
+    from nasbench_at.commands.flags import parse_flags
 
     with bad_input():
         arguments = parse_flags(
             QueryArguments, words, command="query", description=run_query.__doc__
         )
+    from nasbench_at.commands.console import is_terminal, show_table, stdout
     from nasbench_at.commands.query_table import QueryTable
-    from nasbench_at.console import is_terminal, show_table, stdout
     from nasbench_at.records.benchmark import Benchmark, no_garbage_collection
 
     with bad_input(), one_line_warnings(), no_garbage_collection():
@@ -83,7 +83,7 @@ def _select(records: Benchmark, arguments: QueryArguments) -> Benchmark:
     found = records.query(**arguments.where)
     if len(found):
         return found
-    from nasbench_at.scalars import write_scalar
+    from nasbench_at.config.scalars import write_scalar
 
     for key, value in arguments.where.items():
         if not len(records.query(**{key: value})):
@@ -106,7 +106,7 @@ def _write(
     if path.suffix in (".csv", ".tex"):
         import pandas as pd
 
-        from nasbench_at.tables import write_frame
+        from nasbench_at.records.table_files import write_frame
 
         frame = pd.DataFrame(list(rows))
         # A column that none of these rows has is empty.

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from string import ascii_lowercase
 from typing import Any
 
-from nasbench_at.evaluation_options import ATTACK_NAMES, AUTOATTACK_PARTS
-from nasbench_at.naming.variants import name_variants
+from nasbench_at.config.suggestions import near_names
+from nasbench_at.evaluation.options import ATTACK_NAMES, AUTOATTACK_PARTS
 from nasbench_at.records import (
     AttackResult,
     Benchmark,
@@ -22,7 +22,7 @@ from nasbench_at.records import (
 )
 from nasbench_at.records.conditions import require_equal_conditions
 from nasbench_at.records.frames import group_seeds, record_rows, summary_rows
-from nasbench_at.suggestions import near_names
+from nasbench_at.records.naming.variants import name_variants
 
 __all__ = ["QueryTable"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from nasbench_at.allowed_values import DataRoot, Device, Distinct, Folder, InsteadOf, Seed
 from nasbench_at.config import RunConfig
+from nasbench_at.config.allowed_values import DataRoot, Device, Distinct, Folder, InsteadOf, Seed
 
 __all__ = ["RunArguments", "parse_run_flags"]
 
@@ -49,7 +49,7 @@ def parse_run_flags(
     Raises:
         ValueError: If the file or a flag cannot be read, or a value is out of its range.
     """
-    from nasbench_at.flags import parse_flags, split_config_flag
+    from nasbench_at.commands.flags import parse_flags, split_config_flag
 
     config, rest = split_config_flag(words)
     return parse_flags(kind, rest, command=command, description=description, default=config)

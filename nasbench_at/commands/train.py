@@ -8,15 +8,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nasbench_at.allowed_values import CheckpointMinutes
-from nasbench_at.catalogue import check_names
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.commands.run_arguments import RunArguments, parse_run_flags
 from nasbench_at.config import RunConfig
+from nasbench_at.config.allowed_values import CheckpointMinutes
+from nasbench_at.config.catalogue import check_names
 
 if TYPE_CHECKING:
     from nasbench_at.records import Record
-    from nasbench_at.training.distribution import Distribution
+    from nasbench_at.runtime.ranks import Distribution
 
 __all__ = ["TrainArguments", "run_train"]
 
@@ -43,7 +43,7 @@ def run_train(words: Sequence[str]) -> int:
             TrainArguments, words, command="train", description=run_train.__doc__
         )
     if arguments.print_sbatch:
-        from nasbench_at.slurm import sbatch_script
+        from nasbench_at.runtime.slurm import sbatch_script
 
         kept = [word for word in words if word != "--print-sbatch"]
         sys.stdout.write(sbatch_script(["train", *kept]))
@@ -52,9 +52,9 @@ def run_train(words: Sequence[str]) -> int:
         check_names(arguments)
     if arguments.dry_run:
         return _show_estimate(arguments)
-    from nasbench_at.console import show_seeds
-    from nasbench_at.devices import select_device
-    from nasbench_at.training.distribution import distributed
+    from nasbench_at.commands.console import show_seeds
+    from nasbench_at.runtime.devices import select_device
+    from nasbench_at.runtime.ranks import distributed
 
     with ExitStack() as ranks:
         with bad_input():
@@ -67,8 +67,8 @@ def run_train(words: Sequence[str]) -> int:
 
 
 def _train_one(arguments: TrainArguments, config: RunConfig, distribution: Distribution) -> Record:
-    from nasbench_at.console import ConsoleReporter, show_training
-    from nasbench_at.jobs import prepare_training
+    from nasbench_at.commands.console import ConsoleReporter, show_training
+    from nasbench_at.training.launch import prepare_training
 
     with bad_input(), one_line_warnings():
         trainer = prepare_training(
@@ -90,8 +90,8 @@ def _train_one(arguments: TrainArguments, config: RunConfig, distribution: Distr
 
 
 def _show_estimate(arguments: TrainArguments) -> int:
-    from nasbench_at.console import show_estimate
-    from nasbench_at.jobs import prepare_estimate
+    from nasbench_at.commands.console import show_estimate
+    from nasbench_at.training.launch import prepare_estimate
 
     with bad_input(), one_line_warnings():
         prepared = prepare_estimate(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nasbench_at.contents import import_function
+from nasbench_at.config.contents import import_function
 from nasbench_at.data.downloads import reading
 from nasbench_at.data.registry import Loader, RawData
 

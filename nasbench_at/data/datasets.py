@@ -18,7 +18,7 @@ from nasbench_at.data.custom import custom_loader
 from nasbench_at.data.downloads import default_root
 from nasbench_at.data.images import LabelledImages
 from nasbench_at.data.registry import RawData, find_loader
-from nasbench_at.seeding import make_generator
+from nasbench_at.runtime.seeding import make_generator
 
 __all__ = ["DataSet", "load_data"]
 

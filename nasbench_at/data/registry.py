@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from nasbench_at.suggestions import suggest
+from nasbench_at.config.suggestions import suggest
 
 __all__ = ["Loader", "RawData", "find_loader", "list_data_sets", "register_data_set"]
 

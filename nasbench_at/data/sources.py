@@ -18,7 +18,7 @@ from torch import Tensor
 from nasbench_at.data.downloads import Download, provide, reading
 from nasbench_at.data.registry import RawData, register_data_set
 from nasbench_at.data.unpickling import load_arrays
-from nasbench_at.seeding import make_generator
+from nasbench_at.runtime.seeding import make_generator
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package ``dataset-fashion-mnist`` puts the four files."""

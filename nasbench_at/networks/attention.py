@@ -9,7 +9,7 @@ from importlib.resources import files
 import torch
 from torch import Tensor, nn
 
-from nasbench_at.networks.architecture import AttentionSpec
+from nasbench_at.config.architecture import AttentionSpec
 
 __all__ = ["Attention", "from_trained"]
 

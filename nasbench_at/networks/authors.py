@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nasbench_at.networks.architecture import Architecture
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.networks.ds_net import DSNet, RobustModule, build_network
-from nasbench_at.plain_data import read_plain_data
+from nasbench_at.runtime.plain_data import read_plain_data
 
 __all__ = ["load_authors_checkpoint", "rename_block"]
 

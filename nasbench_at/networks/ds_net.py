@@ -8,7 +8,7 @@ from typing import TypeAlias
 import networkx as nx
 from torch import Tensor, nn
 
-from nasbench_at.networks.architecture import Architecture
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.networks.attention import Attention
 from nasbench_at.networks.graph import (
     ModuleStage,

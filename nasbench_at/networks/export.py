@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import networkx as nx
 
-from nasbench_at.files import write_atomically
-from nasbench_at.networks.architecture import AttentionSpec
+from nasbench_at.config.architecture import AttentionSpec
+from nasbench_at.runtime.atomic_files import write_atomically
 
 __all__ = ["read_graph", "write_graph"]
 

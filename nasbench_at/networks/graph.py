@@ -22,8 +22,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import networkx as nx
 
-from nasbench_at.allowed_values import check_value
-from nasbench_at.networks.architecture import Architecture, NumParameters
+from nasbench_at.config.allowed_values import check_value
+from nasbench_at.config.architecture import Architecture, NumParameters
 
 __all__ = [
     "NODE_KINDS",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from nasbench_at.config.suggestions import suggest
 from nasbench_at.records.conditions import condition_names, require_equal_conditions
 from nasbench_at.records.files import OnBroken, read_lines, read_runs, write_lines
 from nasbench_at.records.frames import (
@@ -24,7 +25,6 @@ from nasbench_at.records.isomorphism import agrees
 from nasbench_at.records.parquet import read_parquet, write_parquet
 from nasbench_at.records.record import Record
 from nasbench_at.records.seeds import SeedComparison, compare_seeds
-from nasbench_at.suggestions import suggest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from nasbench_at.validation import (
+from nasbench_at.records.validation import (
     CHECKED,
     Count,
     Flag,

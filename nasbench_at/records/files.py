@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from nasbench_at.files import naming_file, write_atomically
 from nasbench_at.records.record import Record, read_record
-from nasbench_at.runs import find_runs
-from nasbench_at.validation import parse
+from nasbench_at.records.run_folders import find_runs
+from nasbench_at.records.validation import parse
+from nasbench_at.runtime.atomic_files import naming_file, write_atomically
 
 __all__ = ["OnBroken", "append_record", "read_lines", "read_runs", "write_lines"]
 

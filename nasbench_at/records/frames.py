@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from nasbench_at.contents import replace_paths
+from nasbench_at.config.contents import replace_paths
 from nasbench_at.records.conditions import describe_conditions, find_obstacle
 from nasbench_at.records.evaluation import AttackResult
 from nasbench_at.records.metrics import read_metrics

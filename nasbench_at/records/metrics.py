@@ -9,7 +9,7 @@ from typing import Any, Required
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from nasbench_at.validation import OPEN, Finite, NonNegative, Positive, Share, check, parse
+from nasbench_at.records.validation import OPEN, Finite, NonNegative, Positive, Share, check, parse
 
 __all__ = ["read_metrics"]
 

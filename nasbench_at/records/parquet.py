@@ -9,11 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nasbench_at.files import write_atomically
 from nasbench_at.records.files import OnBroken
 from nasbench_at.records.frames import frame_of, record_rows
 from nasbench_at.records.record import Record
-from nasbench_at.validation import parse
+from nasbench_at.records.validation import parse
+from nasbench_at.runtime.atomic_files import write_atomically
 
 __all__ = ["read_parquet", "write_parquet"]
 

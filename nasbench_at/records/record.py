@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from nasbench_at.records.conditions import Conditions, curve_conditions, meets
 from nasbench_at.records.evaluation import AttackResult, Evaluation
-from nasbench_at.validation import (
+from nasbench_at.records.validation import (
     CHECKED,
     OPEN,
     Count,

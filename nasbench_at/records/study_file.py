@@ -8,7 +8,7 @@ from typing import Annotated, Any, Required
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from nasbench_at.validation import CHECKED, Flag, Text, Word, check, parse
+from nasbench_at.records.validation import CHECKED, Flag, Text, Word, check, parse
 
 __all__ = ["read_study_file"]
 

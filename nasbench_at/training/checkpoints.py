@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from nasbench_at.files import write_atomically
-from nasbench_at.plain_data import read_plain_data
+from nasbench_at.runtime.atomic_files import write_atomically
+from nasbench_at.runtime.plain_data import read_plain_data
 
 __all__ = [
     "CheckpointError",

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nasbench_at.config import RunConfig
-from nasbench_at.training.distribution import Distribution
+from nasbench_at.runtime.ranks import Distribution
 from nasbench_at.training.methods import Method, create_method
 from nasbench_at.training.optimizers import Optimizers
 from nasbench_at.training.precision import MixedPrecision

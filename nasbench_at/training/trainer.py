@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from nasbench_at.attacks import LinfPGD, attack_mode
 from nasbench_at.config import RunConfig
 from nasbench_at.data import Augmentation, DataSet
-from nasbench_at.files import write_atomically
 from nasbench_at.networks.ds_net import count_parameters
-from nasbench_at.provenance import collect_provenance
 from nasbench_at.records import Record, read_record
-from nasbench_at.runs import RunFolder
-from nasbench_at.seeding import derive_seed, make_generator
+from nasbench_at.records.run_folders import RunFolder
+from nasbench_at.runtime.atomic_files import write_atomically
+from nasbench_at.runtime.provenance import collect_provenance
+from nasbench_at.runtime.seeding import derive_seed, make_generator
 from nasbench_at.training.checkpoints import (
     CheckpointError,
     load_checkpoint,

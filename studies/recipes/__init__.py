@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nasbench_at.suggestions import suggest
+from nasbench_at.config.suggestions import suggest
 from studies.config import StudyConfig
 from studies.recipes.block_ensemble import block_ensemble
 from studies.recipes.block_space import block_space

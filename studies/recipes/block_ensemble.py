@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nasbench_at.config import RunConfig
-from nasbench_at.presets import resolve
+from nasbench_at.config.presets import resolve
 from studies.config import StudyConfig
 from studies.recipes.methods import parse_method
 from studies.variants import (

@@ -7,8 +7,8 @@ from itertools import combinations
 from pathlib import Path
 
 from nasbench_at.config import RunConfig
-from nasbench_at.networks.architecture import NumParameters
-from nasbench_at.presets import resolve
+from nasbench_at.config.architecture import NumParameters
+from nasbench_at.config.presets import resolve
 from studies.config import StudyConfig
 from studies.variants import (
     fit_width,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from nasbench_at.config import RunConfig
-from nasbench_at.presets import resolve
+from nasbench_at.config.presets import resolve
 from studies.config import Cell, Label, StudyConfig
 from studies.parents import Matrix, keep_top, learned_weights
 from studies.variants import (

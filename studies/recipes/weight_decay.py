@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nasbench_at.config import RunConfig
-from nasbench_at.presets import resolve
+from nasbench_at.config.presets import resolve
 from studies.config import StudyConfig
 from studies.variants import with_seeds
 

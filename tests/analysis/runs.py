@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from nasbench_at.jobs import create_network, load_config_data
-from nasbench_at.presets import resolve
-from nasbench_at.runs import create_run_folder
+from nasbench_at.config.presets import resolve
+from nasbench_at.records.run_folders import create_run_folder
 from nasbench_at.training.checkpoints import save_weights
+from nasbench_at.training.launch import create_network, load_config_data
 from tests.nasbench_at.conftest import tiny_config
 
 

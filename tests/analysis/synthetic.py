@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nasbench_at.config import RunConfig
-from nasbench_at.presets import resolve
+from nasbench_at.config.presets import resolve
+from nasbench_at.evaluation.standard_attacks import standard_attacks
 from nasbench_at.records import AttackResult, Evaluation, Record, TrustCheck
-from nasbench_at.standard_attacks import standard_attacks
 
 DEPTH = {"num_modules": 3, "init_channels": 6, "widen_factor": 2}
 """A DS-Net that is none of the paper's."""

@@ -25,7 +25,7 @@ from nasbench_at import RunConfig
 from nasbench_at.networks.ds_net import build_network
 from nasbench_at.networks.zoo import create_model
 from nasbench_at.records import mean_interval
-from nasbench_at.runs import RunFolder, create_run_folder
+from nasbench_at.records.run_folders import RunFolder, create_run_folder
 from nasbench_at.training.checkpoints import save_weights
 
 BLOCKS = ("residual", "dense")

@@ -18,7 +18,7 @@ from analysis.curvature import compute_curvature, compute_run_curvature
 from analysis.gradient_variance import compute_gradient_variance
 from nasbench_at import Architecture, build_network
 from nasbench_at.attacks import LinfPGD
-from nasbench_at.runs import open_run_folder
+from nasbench_at.records.run_folders import open_run_folder
 from nasbench_at.training.methods import AdversarialTraining, LossAndLogits, StandardTraining
 from tests.analysis.runs import left_as_it_was, make_run
 

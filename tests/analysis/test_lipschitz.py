@@ -21,7 +21,7 @@ from blocks.convnext import ConvNeXt
 from blocks.layers import ACTIVATIONS, make_activation, make_norm
 from blocks.mbconv import SqueezeExcite
 from nasbench_at import Architecture, build_network
-from nasbench_at.networks.architecture import AttentionSpec
+from nasbench_at.config.architecture import AttentionSpec
 from tests.analysis.runs import left_as_it_was, make_run
 
 SHAPE = (4, 6, 6)

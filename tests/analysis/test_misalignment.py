@@ -7,7 +7,7 @@ import pytest
 
 from analysis.misalignment import compute_misalignment
 from nasbench_at.records import Record
-from tests.nasbench_at.test_records import make_evaluation
+from tests.nasbench_at.records.test_records import make_evaluation
 
 
 def make_record(model, method, *, natural=0.0, pgd=0.0, seed=0, eps=0.1, data="a"):

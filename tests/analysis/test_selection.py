@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from analysis.selection import identity_without
-from tests.nasbench_at.test_records import make_record
+from tests.nasbench_at.records.test_records import make_record
 
 
 def test_moved_files_are_the_same_configuration_and_edited_ones_another():

@@ -19,7 +19,7 @@ from analysis.tables import (
     render_markdown,
     table_to_csv,
 )
-from nasbench_at.published import published_results
+from analysis.tables.published import published_results
 from nasbench_at.records import Benchmark, Record
 from tests.analysis.synthetic import DEPTH, FOUR, make_run
 

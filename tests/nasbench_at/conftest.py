@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from nasbench_at import RunConfig, train
+from nasbench_at.config.presets import resolve
 from nasbench_at.data import RawData, register_data_set
-from nasbench_at.presets import resolve
 
 TINY: dict[str, Any] = {
     "data": "stripes",

@@ -14,14 +14,14 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 
-import nasbench_at.console as console
-from nasbench_at import Architecture, build_graph, match_parameters
-from nasbench_at.cli import COMMANDS, main
+import nasbench_at.commands.console as console
+from nasbench_at import Architecture, build_graph, cli, match_parameters
+from nasbench_at.cli import find_commands, main
+from nasbench_at.commands.flags import split_config_flag
 from nasbench_at.config import load_config
-from nasbench_at.flags import split_config_flag
-from nasbench_at.presets import resolve
+from nasbench_at.config.presets import resolve
 from nasbench_at.records import describe_attack, read_record
-from nasbench_at.runs import open_run_folder
+from nasbench_at.records.run_folders import open_run_folder
 from nasbench_at.training.checkpoints import load_checkpoint
 
 from .conftest import TINY, tiny_config, tiny_flags
@@ -97,7 +97,7 @@ def test_usage_lists_every_command(words, capsys):
         assert f"\n  {name} " in out
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", find_commands())
 def test_every_command_has_help(command, capsys):
     assert main([command, "--help"]) == 0
     assert f"usage: nasbench-at {command}" in capsys.readouterr().out
@@ -140,8 +140,8 @@ def test_help_loads_no_torch(words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown command 'trian'; did you mean 'train'? known: blocks, graph, train"),
-        (["zzz"], "unknown command 'zzz'; known: blocks, graph"),
+        (["trian"], "unknown command 'trian'; did you mean 'train'? known: blocks, compare, ev"),
+        (["zzz"], "unknown command 'zzz'; known: blocks, compare, evaluate"),
         (["blocks", "residul"], "unknown block 'residul'; did you mean 'residual'"),
         (
             ["blocks", "--plugins", "nope.py"],
@@ -358,7 +358,7 @@ def test_fault_is_one_line_that_names_the_log_with_its_traceback(monkeypatch, tm
     def fail(words):
         raise ValueError("no connection to\npostgresql://me:secret@host/db")
 
-    monkeypatch.setitem(COMMANDS, "train", fail)
+    monkeypatch.setattr(cli, "_load", lambda entry: fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert main(["train"]) == 1
     (log,) = tmp_path.glob("nasbench-at-*.log")
@@ -373,7 +373,7 @@ def test_fault_without_a_place_for_its_log_shows_the_traceback(monkeypatch, tmp_
     def fail(words):
         raise KeyError("row")
 
-    monkeypatch.setitem(COMMANDS, "train", fail)
+    monkeypatch.setattr(cli, "_load", lambda entry: fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     assert main(["train"]) == 1
     err = capsys.readouterr().err
@@ -386,10 +386,10 @@ def test_value_error_after_the_checks_is_a_fault(run, capsys, monkeypatch, tmp_p
         raise ValueError("not broadcastable")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("nasbench_at.run_evaluation.PreparedEvaluation.run", fail)
+    monkeypatch.setattr("nasbench_at.evaluation.run_evaluation.PreparedEvaluation.run", fail)
     assert main(["evaluate", str(run), "--attacks", "fgsm", "--device", "cpu"]) == 1
     assert "ValueError: not broadcastable; traceback in" in capsys.readouterr().err
-    monkeypatch.setattr("nasbench_at.jobs.PreparedEstimate.run", fail)
+    monkeypatch.setattr("nasbench_at.training.launch.PreparedEstimate.run", fail)
     assert main(train_words("--dry-run")) == 1
     assert "ValueError: not broadcastable; traceback in" in capsys.readouterr().err
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from nasbench_at import Architecture, RunConfig, match_parameters
-from nasbench_at.allowed_values import field_annotations
 from nasbench_at.cli import main
-from nasbench_at.evaluation_options import EvaluationOptions
-from nasbench_at.networks.architecture import AttentionSpec
-from nasbench_at.presets import resolve
+from nasbench_at.config.allowed_values import field_annotations
+from nasbench_at.config.architecture import AttentionSpec
+from nasbench_at.config.presets import resolve
+from nasbench_at.evaluation.options import EvaluationOptions
 
 from .conftest import tiny_flags
 

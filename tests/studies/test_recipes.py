@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from nasbench_at import RunConfig, train
+from nasbench_at.config.presets import resolve
+from nasbench_at.evaluation.run_evaluation import load_run
 from nasbench_at.networks.ds_net import build_network
-from nasbench_at.presets import resolve
-from nasbench_at.run_evaluation import load_run
-from nasbench_at.runs import open_run_folder
+from nasbench_at.records.run_folders import open_run_folder
 from studies import recipes
 from studies.parents import keep_top, learned_weights
 from studies.recipes import RECIPES, find_recipe

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from nasbench_at.runs import StudyRuns
+from nasbench_at.records.run_folders import StudyRuns
 from studies.queue import claim_trial, fill_queue
 from studies.recipes import search
 from studies.results import Compute, StudyResult, StudyStatus, list_runs

@@ -14,7 +14,7 @@ from scipy import stats
 
 from nasbench_at.records import Record
 from studies.tabular import TabularObjective, regret_curves, replay
-from tests.nasbench_at.test_records import make_evaluation
+from tests.nasbench_at.records.test_records import make_evaluation
 
 SPACE = ("blocks", "method")
 

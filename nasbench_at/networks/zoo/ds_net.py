@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nasbench_at.networks.architecture import (
+from nasbench_at.config.architecture import (
     NAMED_DS_NETS,
     Architecture,
     AttentionInit,

@@ -17,9 +17,9 @@ from typing import Any, TypeAlias, TypeVar
 from torch import nn
 
 from blocks.registry import check_options, options_after
-from nasbench_at.allowed_values import check_value
-from nasbench_at.networks.architecture import InputShape, NumClasses
-from nasbench_at.suggestions import suggest
+from nasbench_at.config.allowed_values import check_value
+from nasbench_at.config.architecture import InputShape, NumClasses
+from nasbench_at.config.suggestions import suggest
 
 __all__ = [
     "InputShape",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from nasbench_at.networks.architecture import Architecture, AttentionSpec
+from nasbench_at.config.architecture import Architecture, AttentionSpec
 from nasbench_at.networks.attention import Attention, from_trained
 from nasbench_at.networks.ds_net import build_network
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasbench_at.networks.architecture import Architecture
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.networks.authors import _LAYOUTS, load_authors_checkpoint, rename_block
 from nasbench_at.networks.ds_net import DSNet, RobustModule, build_network
 

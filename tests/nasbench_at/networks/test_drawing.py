@@ -12,8 +12,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch
 
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.networks import drawing
-from nasbench_at.networks.architecture import Architecture
 from nasbench_at.networks.drawing import draw_graph, render
 from nasbench_at.networks.graph import build_graph
 from nasbench_at.networks.layout import Box, GraphLayout, layout_graph

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks import ReductionBlock, create_block
-from nasbench_at.networks.architecture import Architecture, AttentionSpec
+from nasbench_at.config.architecture import Architecture, AttentionSpec
 from nasbench_at.networks.ds_net import DSNet, RobustModule, build_network
 from nasbench_at.networks.graph import build_graph
 

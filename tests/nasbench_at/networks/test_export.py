@@ -12,7 +12,7 @@ import networkx as nx
 import pytest
 import torch
 
-from nasbench_at.networks.architecture import Architecture, AttentionSpec
+from nasbench_at.config.architecture import Architecture, AttentionSpec
 from nasbench_at.networks.ds_net import build_network
 from nasbench_at.networks.export import read_graph, write_graph
 from nasbench_at.networks.graph import build_graph

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from nasbench_at.evaluation.standard_attacks import standard_attacks
 from nasbench_at.records import (
     AttackResult,
     Benchmark,
@@ -13,9 +14,8 @@ from nasbench_at.records import (
     describe_conditions,
     differences,
 )
-from nasbench_at.standard_attacks import standard_attacks
 from tests.nasbench_at.conftest import one_line
-from tests.nasbench_at.test_records import make_evaluation, make_record, make_result
+from tests.nasbench_at.records.test_records import make_evaluation, make_record, make_result
 
 
 def under(name: str, *rows: AttackResult):

@@ -12,7 +12,7 @@ import pytest
 
 from nasbench_at.records import Benchmark, append_record
 from tests.nasbench_at.conftest import one_line
-from tests.nasbench_at.test_records import make_record, write
+from tests.nasbench_at.records.test_records import make_record, write
 
 # Folders
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from nasbench_at.records import Benchmark, Evaluation
 from tests.nasbench_at.conftest import one_line
-from tests.nasbench_at.test_records import make_record, make_result, write
+from tests.nasbench_at.records.test_records import make_record, make_result, write
 
 
 def test_summary_has_the_interval_of_the_mean_over_seeds():

@@ -8,7 +8,7 @@ import pytest
 
 from nasbench_at.records import Benchmark
 from tests.nasbench_at.conftest import one_line
-from tests.nasbench_at.test_records import make_record
+from tests.nasbench_at.records.test_records import make_record
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pyarrow = pytest.importorskip("pyarrow")

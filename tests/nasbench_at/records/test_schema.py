@@ -13,9 +13,9 @@ import pytest
 from analysis.report import write_report
 from nasbench_at.cli import main
 from nasbench_at.records import AttackResult, Benchmark, read_metrics, read_record
-from nasbench_at.runs import StudyRuns
+from nasbench_at.records.run_folders import StudyRuns
 from tests.nasbench_at.conftest import one_line
-from tests.nasbench_at.test_records import make_record, write
+from tests.nasbench_at.records.test_records import make_record, write
 
 Change = Callable[[dict[str, Any]], Any]
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from nasbench_at.records import Benchmark, mean_interval
 from tests.nasbench_at.conftest import one_line
-from tests.nasbench_at.test_records import make_evaluation, make_record
+from tests.nasbench_at.records.test_records import make_evaluation, make_record
 
 FIRST = {0: 0.50, 1: 0.55, 2: 0.61, 3: 0.40}
 SECOND = {3: 0.33, 2: 0.52, 1: 0.50, 9: 0.10}

@@ -34,7 +34,7 @@ def _run(words: list[str], log: str) -> None:
 def start(words: list[str], log: Path | str = os.devnull) -> ForkServerProcess:
     """Starts ``nasbench-at`` with these words; its output is appended to ``log``."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "nasbench_at.jobs"])
+    context.set_forkserver_preload([__name__, "nasbench_at.training.launch"])
     process = context.Process(target=_run, args=(words, str(log)))
     process.start()
     return process

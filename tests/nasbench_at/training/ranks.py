@@ -13,14 +13,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import nasbench_at.training.sync_norm as sync_norm
+import nasbench_at.runtime.sync_norm as sync_norm
 from nasbench_at.attacks import AutoAttack, LinfPGD
+from nasbench_at.config.presets import resolve
 from nasbench_at.data import LabelledImages
-from nasbench_at.evaluation import evaluate
-from nasbench_at.jobs import create_network, load_config_data, prepare_training
-from nasbench_at.presets import resolve
+from nasbench_at.evaluation.robustness import evaluate
+from nasbench_at.runtime.ranks import Distribution, distributed
 from nasbench_at.training.checkpoints import load_checkpoint
-from nasbench_at.training.distribution import Distribution, distributed
+from nasbench_at.training.launch import create_network, load_config_data, prepare_training
 from nasbench_at.training.methods import LossAndLogits
 from nasbench_at.training.trainer import Trainer
 from tests.nasbench_at.conftest import tiny_config

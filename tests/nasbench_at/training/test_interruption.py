@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-import nasbench_at.console as console
+import nasbench_at.commands.console as console
 from nasbench_at.cli import main
 from nasbench_at.training.checkpoints import load_checkpoint
 from nasbench_at.training.interruption import StopRequest, stop_on_signals

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nasbench_at import train
-from nasbench_at.jobs import prepare_training
 from nasbench_at.training.checkpoints import load_checkpoint, save_checkpoint
+from nasbench_at.training.launch import prepare_training
 from nasbench_at.training.methods import LossAndLogits
 from tests.nasbench_at.conftest import one_line, tiny_config
 

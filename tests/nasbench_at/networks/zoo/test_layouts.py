@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nasbench_at.cli import main
-from nasbench_at.networks.architecture import Architecture
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.networks.zoo import create_model, load_published_weights
 from nasbench_at.records import read_record
 from tests.nasbench_at.conftest import one_line

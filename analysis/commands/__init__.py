@@ -1,0 +1,1 @@
+"""The commands that analysis brings; each imports what it needs when it runs."""

@@ -1,0 +1,94 @@
+"""``nasbench-at report``: one page about runs, which opens without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.config.allowed_values import Count, DataRoot, Device, NewFile, Range
+
+__all__ = ["ReportArguments", "run_report"]
+
+
+@dataclass(frozen=True)
+class ReportArguments:
+    """Arguments of ``nasbench-at report``.
+
+    Attributes:
+        paths: Folders of runs, of studies, or in which runs lie.
+        out: The page's file.
+        title: What stands on top.
+        landscapes: Measure the loss around the weights of so many of the most robust runs.
+        points: Points of a landscape along a direction.
+        num_images: Test images of a landscape.
+        theory: Hold the paper's claims against so many of the most robust DS-Nets.
+        device: auto, cpu, cuda or cuda:N.
+        data_root: Where the data set's files lie.
+    """
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    out: Annotated[Path, NewFile((".html",))] = Path("report.html")
+    title: str = "Robustness of networks"
+    landscapes: Annotated[int, Range("[0, 1000000]")] = 2
+    points: Annotated[int, Range("[3, 10001]")] = 21
+    num_images: Count = 128
+    theory: Annotated[int, Range("[0, 1000000]")] = 1
+    device: Device = "auto"
+    data_root: DataRoot = None
+
+
+def run_report(words: Sequence[str]) -> int:
+    """Write one HTML page: numbers, tables, figures, landscapes to turn, where they come from."""
+    from nasbench_at.commands.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            ReportArguments, words, command="report", description=run_report.__doc__
+        )
+    from analysis.errors import UnsuitableRunsError
+    from analysis.report import (
+        best_landscapes,
+        best_theories,
+        can_be_measured,
+        collect_entries,
+        write_report,
+    )
+    from nasbench_at.commands.console import PointProgress, stdout
+
+    with bad_input(), one_line_warnings():
+        entries = collect_entries(arguments.paths)
+        if (arguments.landscapes or arguments.theory) and any(map(can_be_measured, entries)):
+            from nasbench_at.runtime.devices import (
+                select_device,  # needs torch, as what is measured does
+            )
+
+            select_device(arguments.device)
+    with (
+        bad_input(UnsuitableRunsError),
+        one_line_warnings(),
+        PointProgress("landscapes") as progress,
+    ):
+        place = {"device": arguments.device, "data_root": arguments.data_root}
+        landscapes = best_landscapes(
+            entries,
+            arguments.landscapes,
+            points=arguments.points,
+            num_images=arguments.num_images,
+            on_progress=progress.update,
+            **place,
+        )
+        out = write_report(
+            arguments.paths,
+            arguments.out,
+            title=arguments.title,
+            landscapes=landscapes,
+            theories=best_theories(entries, arguments.theory, **place),
+            entries=entries,
+        )
+    stdout.print(str(out), highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,72 @@
+"""``nasbench-at theory``: the paper's claims held against a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.config.allowed_values import Count, DataRoot, Device, Range, Seed
+
+__all__ = ["TheoryArguments", "run_theory"]
+
+
+@dataclass(frozen=True)
+class TheoryArguments:
+    """Arguments of ``nasbench-at theory``.
+
+    Attributes:
+        run: The run's folder.
+        num_images: Images of constants and curvature.
+        num_batches: Batches of the gradient's variance.
+        seed: Seed of all that is random.
+        device: auto, cpu, cuda or cuda:N.
+        data_root: Where the data set's files lie.
+    """
+
+    run: tyro.conf.Positional[Path]
+    num_images: Count = 64
+    num_batches: Annotated[int, Range("[2, 1000000]")] = 10
+    seed: Seed = 0
+    device: Device = "auto"
+    data_root: DataRoot = None
+
+
+def run_theory(words: Sequence[str]) -> int:
+    """Measure Lipschitz constants, curvature and bounds; say which of the paper's claims hold."""
+    from nasbench_at.commands.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            TheoryArguments, words, command="theory", description=run_theory.__doc__
+        )
+    from analysis.errors import UnsuitableRunsError
+    from analysis.theory import compute_run_theory
+    from nasbench_at.commands.console import stdout
+    from nasbench_at.records.run_folders import open_run_folder
+    from nasbench_at.runtime.devices import select_device
+
+    with bad_input():
+        open_run_folder(arguments.run)
+        select_device(arguments.device)
+    with bad_input(UnsuitableRunsError), one_line_warnings():
+        theory = compute_run_theory(
+            arguments.run,
+            num_images=arguments.num_images,
+            num_batches=arguments.num_batches,
+            seed=arguments.seed,
+            device=arguments.device,
+            data_root=arguments.data_root,
+        )
+    lines = [f"{name}: {value}" for name, value in theory.constants.items()]
+    for claim in theory.claims:
+        verdict = "holds here" if claim.holds else "does not hold here"
+        lines.append(f"{claim.source}, {claim.statement}: {verdict}; {claim.explanation}")
+    lines += [f"left out: {reason}" for reason in theory.left_out]
+    for line in lines:
+        stdout.print(line, highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,30 @@
+"""What a user asks for, as data: the network, the run, and what a recipe fills in.
+
+No torch here, so that ``nasbench-at --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from nasbench_at.config.run_config import (
+    DS_NET_FIELDS,
+    Hyperparameters,
+    ModelOptions,
+    OptimizerImpl,
+    Precision,
+    RunConfig,
+    config_from_mapping,
+    dump_config,
+    load_config,
+)
+
+__all__ = [
+    "DS_NET_FIELDS",
+    "Hyperparameters",
+    "ModelOptions",
+    "OptimizerImpl",
+    "Precision",
+    "RunConfig",
+    "config_from_mapping",
+    "dump_config",
+    "load_config",
+]

@@ -1,0 +1,413 @@
+"""The run configuration: one typed object, the same as a YAML file and as command-line flags.
+
+No torch here: ``nasbench-at --help`` must answer at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from nasbench_at.config.allowed_values import InOrder, Name, Range, Seed, check_fields
+from nasbench_at.config.architecture import (
+    NAMED_DS_NETS,
+    Architecture,
+    AttentionInit,
+    AttentionMode,
+    AttentionSpec,
+    BlockCopies,
+    BlockOptions,
+    Blocks,
+    InitChannels,
+    Keep,
+    NumModules,
+    Parameters,
+    Recipe,
+    Weights,
+    WidenFactor,
+)
+from nasbench_at.config.contents import replace_paths
+from nasbench_at.config.scalars import dump_yaml, load_yaml
+from nasbench_at.config.suggestions import suggest
+
+__all__ = [
+    "DS_NET_FIELDS",
+    "Hyperparameters",
+    "ModelOptions",
+    "RunConfig",
+    "config_from_mapping",
+    "dump_config",
+    "load_config",
+]
+
+AttackStart = Literal["uniform", "normal", "none"]
+Schedule = Literal["milestones", "cyclic"]
+SelectOn = Literal["validation", "test"]
+Precision = Literal["fp32", "bf16", "fp16", "fp16_unscaled"]
+OptimizerImpl = Literal["torch", "fused", "apex"]
+ModelOptions = Mapping[str, Any]
+
+_Positive = Annotated[float, Range("(0, inf)")]
+_NotNegative = Annotated[float, Range("[0, inf)")]
+_Share = Annotated[float, Range("[0, 1)")]
+_Radius = Annotated[float, Range("[0, 1]", "pixel scale; divide by 255")]
+_BatchSize = Annotated[int, Range("[2, 1000000]", "BatchNorm needs two images")]
+_Epochs = Annotated[int, Range("[1, 100000]")]
+_Milestones = Annotated[tuple[Annotated[int, Range("[1, inf)")], ...], InOrder()]
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The fields of :class:`RunConfig` that a recipe fills in, all that the method has set."""
+
+    eps: float
+    step_size: float
+    attack_steps: int
+    attack_start: AttackStart
+    attack_noise: float
+    beta: float | None
+    tau_milestones: tuple[int, ...] | None
+    epochs: int
+    batch_size: int
+    augment: bool
+    lr: float
+    lr_schedule: Schedule
+    warmup_epochs: int
+    momentum: float
+    weight_decay: float
+    milestones: tuple[int, ...]
+    milestone_factors: tuple[float, ...]
+    attention_lr: float
+    attention_weight_decay: float
+    attention_betas: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result.
+
+    A field left at None is filled in from the recipe by
+    :func:`nasbench_at.config.presets.resolve`; a run's folder holds the filled-in configuration,
+    and that file alone repeats the run.
+
+    Attributes:
+        data: Name of the data set.
+        select_on: Select the model on held-out ``validation`` images (paper), or, as the authors'
+            code does, on the ``test`` images, and then train on all others.
+        validation_fraction: Part of the training images held out for that, in (0, 1).
+        split_seed: Seed of that split.
+        model: Name of the network: ``ds_net``, which the fields from ``blocks`` to
+            ``attention_keep`` describe, or one of :func:`nasbench_at.list_models`. The name of a
+            DS-Net, such as ``ds_net_4``, stands for its fields.
+        model_options: Options of a network by name.
+        blocks: The block set of every module, or one set per module.
+        num_modules: Number of robust modules, at least 3.
+        init_channels: Width of the first stage.
+        widen_factor: By how much the first reduction widens.
+        block_options: Options by block name.
+        block_copies: Stacked copies by block name.
+        attention: Learned or fixed block weights.
+        attention_init: Their initial values; None is normal if learned, equal if fixed.
+        attention_parameters: Overrides of the distribution's parameters, ``scale`` among them.
+        attention_weights: Rows of given weights, for ``attention_init: given``.
+        attention_keep: Per module the blocks that take part.
+        plugins: Python files that register blocks.
+        method: Way of training.
+        recipe: Where unset values come from: as printed in the paper, or as in the authors' code.
+        eps: L∞ radius of the perturbation in pixel scale [0, 1].
+        step_size: Step of the training attack, in pixel scale.
+        attack_steps: Steps of the training attack.
+        attack_start: Its start: ``uniform``, ``normal`` or ``none``.
+        attack_noise: Standard deviation of the noise added at each of its steps.
+        beta: Weight of the robust term of TRADES, FAT's TRADES form and MART.
+        tau_milestones: FAT: epochs from which a fooled image takes one more step.
+        awp_gamma: Size of the adversarial weight perturbation, relative to each weight; 0 is off.
+        ema_decay: Validate and keep an exponential average of the weights; 0 is off.
+        epochs: Number of epochs.
+        batch_size: Images a step, over all ranks.
+        accumulation_steps: Parts in which a rank computes its share of a batch, to save memory.
+        augment: Random crop (padding 4) and horizontal flip of the training images.
+        lr: Initial (milestones) or highest (cyclic) learning rate of the blocks' SGD.
+        lr_schedule: ``milestones`` by epoch, or ``cyclic``: a triangle over all steps.
+        warmup_epochs: Epochs in which the rate rises linearly to ``lr``.
+        momentum: Its momentum.
+        weight_decay: Its weight decay.
+        milestones: First epochs, counted from 1, of the reduced learning rates.
+        milestone_factors: What the initial rate is multiplied by from each milestone on.
+        attention_lr: Learning rate of the logits' Adam.
+        attention_weight_decay: Its (L2) weight decay.
+        attention_betas: Its betas.
+        precision: ``fp32``, ``bf16``, ``fp16`` (dynamic loss scale) or ``fp16_unscaled`` (without
+            loss scale, as the authors ran apex O1).
+        optimizer_impl: ``torch``, torch's ``fused`` kernels, or NVIDIA ``apex``.
+        compile: Compile the network block by block.
+        sync_batch_norm: Share BatchNorm statistics among ranks.
+        channels_last: Memory layout; channels_last is faster for all but tiny networks.
+        seed: Seed of initial weights, batch order and attack noise.
+        contents: Hashes of the files that ``plugins`` and ``data`` name, from
+            :func:`nasbench_at.config.contents.hash_contents`; ``resolve`` fills them in, and
+            replaces what is given.
+    """
+
+    data: Name = "digits"
+    select_on: SelectOn | None = None
+    validation_fraction: Annotated[float, Range("(0, 1)")] = 0.1
+    split_seed: Seed = 0
+
+    model: Name = "ds_net"
+    model_options: ModelOptions = field(default_factory=dict)
+    blocks: Blocks = ("residual", "mbconv", "dense", "ada_rk")
+    num_modules: NumModules = 15
+    init_channels: InitChannels = 20
+    widen_factor: WidenFactor = 4
+    block_options: BlockOptions = field(default_factory=dict)
+    block_copies: BlockCopies = field(default_factory=dict)
+    attention: AttentionMode = "learned"
+    attention_init: AttentionInit | None = None
+    attention_parameters: Parameters = field(default_factory=dict)
+    attention_weights: Weights = None
+    attention_keep: Keep = None
+    plugins: tuple[Name, ...] = ()
+
+    method: Name = "at"
+    recipe: Recipe = "paper"
+    eps: _Radius | None = None
+    step_size: _Positive | None = None
+    attack_steps: Annotated[int, Range("[1, 10000]")] | None = None
+    attack_start: AttackStart | None = None
+    attack_noise: _NotNegative | None = None
+    beta: _NotNegative | None = None
+    tau_milestones: _Milestones | None = None
+    awp_gamma: _NotNegative = 0.0
+    ema_decay: _Share = 0.0
+
+    epochs: _Epochs | None = None
+    batch_size: _BatchSize | None = None
+    accumulation_steps: Annotated[int, Range("[1, 100000]")] = 1
+    augment: bool | None = None
+    lr: _Positive | None = None
+    lr_schedule: Schedule | None = None
+    warmup_epochs: Annotated[int, Range("[0, 100000]")] | None = None
+    momentum: _Share | None = None
+    weight_decay: _NotNegative | None = None
+    milestones: _Milestones | None = None
+    milestone_factors: tuple[_Positive, ...] | None = None
+    attention_lr: _Positive | None = None
+    attention_weight_decay: _NotNegative | None = None
+    attention_betas: tuple[_Share, _Share] | None = None
+
+    precision: Precision = "fp32"
+    optimizer_impl: OptimizerImpl = "torch"
+    compile: bool = False
+    sync_batch_norm: bool = False
+    channels_last: bool = True
+    seed: Seed = 0
+    contents: Mapping[str, str] = field(default_factory=dict, metadata={"is_flag": False})
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if None not in (self.milestones, self.milestone_factors) and (
+            len(self.milestones or ()) != len(self.milestone_factors or ())
+        ):
+            raise ValueError(
+                f"milestones {self.milestones} and milestone_factors {self.milestone_factors} must "
+                "be equally many"
+            )
+        if self.epochs is not None and (self.warmup_epochs or 0) > self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be at most the number of epochs, {self.epochs}, got "
+                f"{self.warmup_epochs}"
+            )
+        for name, methods in _METHOD_OPTIONS.items():
+            if getattr(self, name) is not None and self.method in _PAPER_METHODS - methods:
+                raise ValueError(
+                    f"{name} goes with method {' or '.join(sorted(methods))}, got it with "
+                    f"{self.method!r}"
+                )
+        if self.awp_gamma and self.accumulation_steps > 1:
+            raise ValueError(
+                f"awp_gamma needs a batch in one piece, got accumulation_steps "
+                f"{self.accumulation_steps}"
+            )
+        self._check_network()
+
+    def _check_network(self) -> None:
+        if self.model == "ds_net":
+            if self.model_options:
+                raise ValueError(
+                    f"model_options go with a network by name, got {dict(self.model_options)} with "
+                    "model 'ds_net', whose options are fields of their own"
+                )
+            # What holds of the network holds of every input shape, so it is checked at once.
+            self.architecture(input_shape=(1, 8, 8), num_classes=2)
+            return
+        for item in fields(RunConfig):
+            value = getattr(self, item.name)
+            if item.name in DS_NET_FIELDS and value not in (item.default, None, {}):
+                raise ValueError(f"{item.name} goes with model ds_net, got it with {self.model!r}")
+        if self.model in NAMED_DS_NETS:
+            self._spell_out(NAMED_DS_NETS[self.model])
+
+    def _spell_out(self, network: Architecture) -> None:
+        """Puts a named DS-Net's fields in its name's place: they are one network and one run."""
+        allowed = ["init_channels"]
+        if network.attention.mode == "learned":
+            allowed.append("attention_init")
+        for option in self.model_options:
+            if option not in allowed:
+                raise ValueError(
+                    f"model {self.model!r} has no option {option!r}; {suggest(option, allowed)}"
+                )
+        shape = {
+            name: getattr(network, name)
+            for name in ("blocks", "num_modules", "init_channels", "widen_factor")
+        }
+        attention = {"attention": network.attention.mode}
+        values = {"model": "ds_net", "model_options": {}, **shape, **attention}
+        for name, value in {**values, **self.model_options}.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+
+    def network_id(self, input_shape: tuple[int, int, int], num_classes: int) -> str:
+        """Returns what tells networks apart: an architecture's hash, or name, shape and options."""
+        if self.model == "ds_net":
+            return self.architecture(input_shape, num_classes).hash
+        options = "".join(f",{name}={value}" for name, value in sorted(self.model_options.items()))
+        return f"{self.model}({num_classes},{'x'.join(map(str, input_shape))}{options})"
+
+    def architecture(self, input_shape: tuple[int, int, int], num_classes: int) -> Architecture:
+        """Returns the network for images of a shape and a number of classes.
+
+        Raises:
+            ValueError: If the network's fields do not make an architecture.
+        """
+        default: AttentionInit = "normal" if self.attention == "learned" else "equal"
+        return Architecture(
+            blocks=self.blocks,
+            num_modules=self.num_modules,
+            init_channels=self.init_channels,
+            widen_factor=self.widen_factor,
+            num_classes=num_classes,
+            input_shape=input_shape,
+            block_options=self.block_options,
+            block_copies=self.block_copies,
+            attention=AttentionSpec(
+                mode=self.attention,
+                init=self.attention_init or default,
+                recipe=self.recipe,
+                parameters=self.attention_parameters,
+                weights=self.attention_weights,
+                keep=self.attention_keep,
+            ),
+        )
+
+    def hyperparameters(self) -> Hyperparameters:
+        """Returns what a recipe filled in.
+
+        Raises:
+            ValueError: If a field is still unset.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(Hyperparameters)}
+        unset = [
+            name for name, value in values.items() if value is None and name not in _METHOD_OPTIONS
+        ]
+        if unset:
+            raise ValueError(
+                f"{', '.join(unset)} must be set; nasbench_at.config.presets.resolve fills them in"
+            )
+        return Hyperparameters(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns YAML-ready data from which :func:`config_from_mapping` restores the object.
+
+        What describes a DS-Net is left out of another network's.
+        """
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.model != "ds_net":
+            return {name: value for name, value in plain.items() if name not in DS_NET_FIELDS}
+        return plain
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the result: all fields, a file's contents in place of its path.
+
+        So a run is another one when a file has changed, and the same when a file was moved.
+        """
+        return replace_paths(self.to_dict())
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's folder: data, method, a hash of its identity but the seed, the seed."""
+        identity = self.identity()
+        del identity["seed"]
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        # A data set may be a path or a function: its last word, in letters that folders take.
+        data = re.sub(r"[^A-Za-z0-9_]+", "-", Path(self.data).stem).strip("-")
+        return f"{data}-{self.method}-{digest}-s{self.seed}"
+
+
+DS_NET_FIELDS = frozenset(
+    {
+        "blocks",
+        "num_modules",
+        "init_channels",
+        "widen_factor",
+        "block_options",
+        "block_copies",
+        "attention",
+        "attention_init",
+        "attention_parameters",
+        "attention_weights",
+        "attention_keep",
+    }
+)
+"""What describes a DS-Net and therefore does not go with a network by name."""
+
+_PAPER_METHODS = frozenset({"st", "at", "trades", "mart", "fat", "fat_trades", "fast_at"})
+# A user's own method may read any of them.
+_METHOD_OPTIONS: Mapping[str, frozenset[str]] = {
+    "beta": frozenset({"trades", "mart", "fat_trades"}),
+    "tau_milestones": frozenset({"fat", "fat_trades"}),
+}
+
+
+def config_from_mapping(data: Mapping[str, Any]) -> RunConfig:
+    """Builds a configuration from plain data.
+
+    Raises:
+        ValueError: One line naming the key, the value and what is allowed.
+    """
+    known = [f.name for f in fields(RunConfig)]
+    for key in data:
+        if key not in known:
+            raise ValueError(f"unknown configuration key {key!r}; {suggest(key, known)}")
+    return RunConfig(**data)
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """Reads a configuration from a YAML file.
+
+    Raises:
+        ValueError: If the file cannot be read or holds no configuration; the message names it.
+    """
+    try:
+        data = load_yaml(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot read configuration {str(path)!r}: {reason}") from None
+    if not isinstance(data, Mapping):
+        raise ValueError(f"configuration {str(path)!r} must be a mapping, got {data!r}")
+    try:
+        return config_from_mapping(data)
+    except ValueError as error:
+        raise ValueError(f"configuration {str(path)!r}: {error}") from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """Returns the configuration as YAML text."""
+    return dump_yaml(config.to_dict())

@@ -1,0 +1,141 @@
+"""Paired comparison: do two networks differ, on the very images both were evaluated on?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from nasbench_at.evaluation.outcome_files import outcomes_path, read_outcomes
+from nasbench_at.records import AttackResult, conditions_of, differences, read_record
+
+__all__ = ["PairedComparison", "compare_outcomes", "compare_runs", "mcnemar_p_value"]
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Two networks under one attack, image by image.
+
+    Attributes:
+        num_samples: Images that both were evaluated on.
+        num_both: Images that both got right.
+        num_first_only: Images that the first alone got right.
+        num_second_only: Images that the second alone got right.
+    """
+
+    num_samples: int
+    num_both: int
+    num_first_only: int
+    num_second_only: int
+
+    @property
+    def accuracies(self) -> tuple[float, float]:
+        """Both networks' accuracies in [0, 1]."""
+        first, second = self.num_first_only, self.num_second_only
+        return (
+            (self.num_both + first) / self.num_samples,
+            (self.num_both + second) / self.num_samples,
+        )
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the first minus that of the second."""
+        return (self.num_first_only - self.num_second_only) / self.num_samples
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the difference.
+
+        Reference:
+            Agresti and Min, "Simple improved confidence intervals for comparing matched
+            proportions", Statistics in Medicine 2005: Wald's with half an image added to each of
+            the four cells.
+        """
+        z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+        total = self.num_samples + 2
+        first, second = (
+            (count + 0.5) / total for count in (self.num_first_only, self.num_second_only)
+        )
+        centre = first - second
+        spread = z * math.sqrt((first + second - centre**2) / total)
+        return max(-1.0, centre - spread), min(1.0, centre + spread)
+
+    @property
+    def p_value(self) -> float:
+        """McNemar's exact p value, two-sided: how likely so uneven a split is if they are equal."""
+        return mcnemar_p_value(self.num_first_only, self.num_second_only)
+
+
+def mcnemar_p_value(num_first_only: int, num_second_only: int) -> float:
+    """Returns the two-sided exact p value of McNemar's test.
+
+    Args:
+        num_first_only: Pairs in which the first alone succeeds.
+        num_second_only: Pairs in which the second alone succeeds.
+
+    Reference:
+        McNemar, "Note on the sampling error of the difference between correlated proportions or
+        percentages", Psychometrika 1947; the binomial distribution in place of its limit.
+    """
+    num_discordant = num_first_only + num_second_only
+    tail, term = 0, 1  # sums and single binomial coefficients: exact integers
+    for k in range(min(num_first_only, num_second_only) + 1):
+        tail += term
+        term = term * (num_discordant - k) // (k + 1)
+    return min(1.0, 2 * tail / (1 << num_discordant))
+
+
+def compare_outcomes(first: Tensor, second: Tensor) -> PairedComparison:
+    """Compares two rows of outcomes, bool ``(N,)``, of the same images in the same order.
+
+    Raises:
+        ValueError: If they are not equally long, or empty.
+    """
+    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
+        raise ValueError(
+            f"outcomes must be equally many and at least one, got {tuple(first.shape)} and "
+            f"{tuple(second.shape)}"
+        )
+    return PairedComparison(
+        num_samples=len(first),
+        num_both=int((first & second).sum()),
+        num_first_only=int((first & ~second).sum()),
+        num_second_only=int((~first & second).sum()),
+    )
+
+
+def compare_runs(first: str | Path, second: str | Path, *, attack: str = "pgd") -> PairedComparison:
+    """Compares two evaluated runs, or records of users' models, under one attack.
+
+    Args:
+        first: A run's folder, or a record's file.
+        second: Likewise.
+        attack: Name of a row, such as ``natural``, ``pgd``, ``aa`` or ``worst_case``.
+
+    Raises:
+        ValueError: If one was not evaluated by the attack, or images, settings or seeds differ; the
+            message names what does.
+    """
+    pairs = [_load(Path(path), attack) for path in (first, second)]
+    (one, first_row), (other, second_row) = pairs
+    different = differences(conditions_of(one), conditions_of(other))
+    if one.seed != other.seed:
+        different.append(f"seed ({one.seed} and {other.seed})")
+    if different:
+        raise ValueError(
+            f"{str(first)!r} and {str(second)!r} cannot be compared by {attack!r}; they differ in "
+            + ", ".join(different)
+        )
+    return compare_outcomes(first_row, second_row)
+
+
+def _load(path: Path, attack: str) -> tuple[AttackResult, Tensor]:
+    """Returns a record's main row of an attack, and its outcomes."""
+    file = path / "record.json" if path.is_dir() else path
+    result = read_record(file).result(attack)
+    outcomes = read_outcomes(file)
+    if result.key not in outcomes:
+        raise ValueError(f"outcomes {str(outcomes_path(file))!r} have no row {result.key!r}")
+    return result, outcomes[result.key]

@@ -1,0 +1,357 @@
+"""Evaluation: a model and images in, a robustness report with counts and intervals out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nasbench_at.attacks import (
+    Attack,
+    AutoAttack,
+    AutoAttackResult,
+    attack_mode,
+    check_inputs,
+    run_checks,
+)
+from nasbench_at.attacks.folding import folding_agrees, never_fold
+from nasbench_at.attacks.gradient import GradientAttack
+from nasbench_at.data import LabelledImages
+from nasbench_at.evaluation.outcome_files import ProgressFile, hash_images, hash_subset
+from nasbench_at.evaluation.standard_attacks import ATTACK_NAMES, check_attacks, standard_attacks
+from nasbench_at.records import AttackResult, TrustCheck
+from nasbench_at.runtime.ranks import Distribution
+from nasbench_at.runtime.seeding import make_generator
+
+__all__ = [
+    "ATTACK_NAMES",
+    "RobustnessReport",
+    "check_model",
+    "count_aa_samples",
+    "evaluate",
+    "standard_attacks",
+]
+
+NUM_CHECKED = 100
+"""Images on which the trust checks run: they cost about eleven attacks."""
+_OWN_FIELDS = frozenset({"norm", "eps", "seed"})
+"""Settings of an attack that a row has as fields of its own."""
+
+
+@dataclass(frozen=True)
+class RobustnessReport:
+    """What an evaluation found.
+
+    Attributes:
+        results: By attack name: ``natural``, then the attacks as run. AutoAttack's parts, such as
+            ``aa/apgd-ce``, count the images still correct after it and the parts before it; ``aa``
+            is their worst case. ``worst_case`` counts the images that no attack fooled, among
+            those that all attacks saw.
+        outcomes: By the same names: whether each image is still classified correctly, shape
+            ``(num_samples,)``.
+        aa_subset: Indices of the images that AutoAttack saw, in order; None if it saw all. The
+            rows of AutoAttack and ``worst_case`` are of these images.
+        data_fingerprint: Hash of the images and labels.
+        checks: Signs that the numbers cannot be trusted, looked for with the first iterative
+            attack; empty if there was none.
+        seed: Seed of all random starts and of AutoAttack's subset.
+    """
+
+    results: Mapping[str, AttackResult]
+    outcomes: Mapping[str, Tensor]
+    aa_subset: Tensor | None
+    data_fingerprint: str
+    checks: Sequence[TrustCheck]
+    seed: int
+
+
+def evaluate(
+    model: nn.Module,
+    data: LabelledImages,
+    attacks: Mapping[str, Attack],
+    *,
+    batch_size: int = 256,
+    seed: int = 0,
+    aa_samples: int | str | None = None,
+    data_name: str = "",
+    progress_dir: str | Path | None = None,
+    on_result: Callable[[str, AttackResult], None] | None = None,
+    distribution: Distribution | None = None,
+) -> RobustnessReport:
+    """Measures natural accuracy and accuracy under attacks, in float32 and eval mode.
+
+    Several ranks share the batches. As a batch's randomness depends on nothing but its number, the
+    outcomes of every image are those of a single process.
+
+    Attacks see the model with its norms folded, which is faster (see
+    :func:`nasbench_at.attacks.folding.folded_norms`). First the logits of all images are compared
+    with the model's own: if they differ by more than rounding, the model is attacked as it is.
+
+    Args:
+        model: Images in [0, 1] to logits.
+        data: Images and labels on the model's device.
+        attacks: What to run, by the name of its row, such as :func:`standard_attacks` returns.
+        batch_size: Images at a time; AutoAttack has its own.
+        seed: Seed of random starts and of AutoAttack's subset.
+        aa_samples: Let AutoAttack see a random part of the images, see :func:`count_aa_samples`.
+        data_name: What the rows call the images.
+        progress_dir: Keep AutoAttack's verdicts in files there after each batch, and go on from
+            them. The files stay; whoever has the report removes them.
+        on_result: Called with each row as soon as it is known.
+        distribution: This process's place among ranks, each of which calls this function with the
+            same arguments. Only rank 0 looks for signs that the numbers cannot be trusted.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If images or labels are not usable, an attack cannot work with so few classes
+            or so small images, or ``aa_samples`` is out of range.
+    """
+    count = count_aa_samples(aa_samples, len(data))
+    check_model(model, data, attacks.values())
+    ranks = distribution or Distribution()
+    evaluation = _Evaluation(
+        model, data, data_name, batch_size, seed, progress_dir, on_result, ranks
+    )
+    if count is not None and count < len(data):
+        evaluation.aa_subset = _draw_subset(len(data), count, seed)
+    evaluation.add_natural()
+    if attacks:
+        evaluation.check_folding()
+    for name, attack in attacks.items():
+        if isinstance(attack, AutoAttack):
+            evaluation.add_autoattack(name, attack)
+        else:
+            evaluation.add_attack(name, attack)
+    evaluation.add_worst_case(attacks)
+    checks = _check_trust(model, data, attacks) if ranks.is_main else ()
+    return RobustnessReport(
+        evaluation.results,
+        evaluation.outcomes,
+        evaluation.aa_subset,
+        evaluation.data_fingerprint,
+        checks,
+        seed,
+    )
+
+
+def count_aa_samples(aa_samples: int | str | None, num_images: int) -> int | None:
+    """Returns how many images AutoAttack is to see.
+
+    Args:
+        aa_samples: A count, a percentage such as ``"12.5%"``, or None for all.
+        num_images: How many there are.
+
+    Returns:
+        The count; None for None.
+
+    Raises:
+        ValueError: If it is neither, or not between one image and all.
+    """
+    if aa_samples is None:
+        return None
+    text, is_share = str(aa_samples).removesuffix("%"), str(aa_samples).endswith("%")
+    try:
+        value = float(text) if is_share else int(text)
+    except ValueError:
+        raise ValueError(
+            f"aa_samples must be a count or a percentage such as 12.5%, got {aa_samples!r}"
+        ) from None
+    if is_share and not 0 < value <= 100:
+        raise ValueError(f"aa_samples must lie in 0%..100% and not be 0%, got {aa_samples}")
+    count = max(1, round(num_images * value / 100)) if is_share else int(value)
+    if not 1 <= count <= num_images:
+        raise ValueError(f"aa_samples must lie in 1..{num_images}, got {aa_samples}")
+    return count
+
+
+def check_model(model: nn.Module, data: LabelledImages, attacks: Iterable[Attack] = ()) -> None:
+    """Raises a ValueError if the model, the data and the attacks do not go together.
+
+    One image goes through the model. Images of uint8 cannot leave [0, 1].
+    """
+    if len(data) == 0:
+        raise ValueError("there are no images to evaluate")
+    x, _ = data.take(torch.arange(1))
+    with attack_mode(model), torch.no_grad():
+        logits = model(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model must return logits (N, C), got {got} for one image")
+    num_classes = int(logits.shape[1])
+    check_inputs(x.expand(len(data), *x.shape[1:]), data.labels, num_classes=num_classes)
+    check_attacks(attacks, num_classes, x.shape[1:])
+
+
+def _draw_subset(num_images: int, count: int, seed: int) -> Tensor:
+    """A random part of the images; not the first ones, since some test sets are sorted."""
+    generator = make_generator(seed, "autoattack subset")
+    return torch.randperm(num_images, generator=generator)[:count].sort().values
+
+
+class _Evaluation:
+    """Rows as they come in."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: LabelledImages,
+        data_name: str,
+        batch_size: int,
+        seed: int,
+        progress_dir: str | Path | None,
+        on_result: Callable[[str, AttackResult], None] | None,
+        ranks: Distribution,
+    ) -> None:
+        self.results: dict[str, AttackResult] = {}
+        self.outcomes: dict[str, Tensor] = {}
+        self.aa_subset: Tensor | None = None
+        self.data_fingerprint = hash_images(data.images, data.labels)
+        self._model, self._data, self._data_name = model, data, data_name
+        self._batch_size, self._seed = batch_size, seed
+        self._progress_dir, self._on_result = progress_dir, on_result
+        self._ranks = ranks
+
+    def _add(self, name: str, correct: Tensor, settings: Mapping[str, Any], seconds: float) -> None:
+        self.outcomes[name] = correct.cpu().clone()  # AutoAttack's row is its last part's
+        subset = self.aa_subset
+        if subset is not None and len(correct) != len(subset):
+            subset = None
+        self.results[name] = AttackResult(
+            attack=name,
+            num_samples=len(correct),
+            num_correct=int(correct.sum()),
+            norm=settings.get("norm"),
+            eps=settings.get("eps"),
+            settings={key: value for key, value in settings.items() if key not in _OWN_FIELDS},
+            seed=settings.get("seed", self._seed) if settings else None,
+            data=self._data_name,
+            data_fingerprint=self.data_fingerprint,
+            subset=None if subset is None else hash_subset(subset),
+            seconds=seconds,
+        )
+        if self._on_result is not None:
+            self._on_result(name, self.results[name])
+
+    def add_natural(self) -> None:
+        start = time.perf_counter()
+        correct = self._judge(lambda _, x, y: x)
+        self._add("natural", correct, {}, time.perf_counter() - start)
+
+    def check_folding(self) -> None:
+        """Rules out attacks on a function that is not the model's: they would find it robust."""
+        rank, num_ranks = self._ranks.shard
+        with attack_mode(self._model):
+            agrees = all(
+                folding_agrees(self._model, x)
+                for number, (x, _) in enumerate(self._data.batches(self._batch_size))
+                if number % num_ranks == rank
+            )
+        (differs,) = self._ranks.agree(not agrees)
+        if differs:
+            never_fold(self._model)
+
+    def add_attack(self, name: str, attack: Attack) -> None:
+        def perturb(number: int, x: Tensor, y: Tensor) -> Tensor:
+            generator = make_generator(self._seed, "evaluation", name, number, device=x.device)
+            return attack(self._model, x, y, generator=generator)
+
+        start = time.perf_counter()
+        correct = self._judge(perturb)
+        self._add(name, correct, attack.settings(), time.perf_counter() - start)
+
+    def _judge(self, perturb: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+        """Which images are right once perturbed; a batch is the work of one rank."""
+        rank, num_ranks = self._ranks.shard
+        correct = []
+        for number, (x, y) in enumerate(self._data.batches(self._batch_size)):
+            if number % num_ranks == rank:
+                correct.append(_correct(self._model, perturb(number, x, y), y))
+            else:
+                correct.append(torch.ones_like(y, dtype=torch.bool))
+        return self._ranks.true_on_all(torch.cat(correct))
+
+    def add_autoattack(self, name: str, attack: AutoAttack) -> None:
+        result = self._run_autoattack(name, attack)
+        parts = list(result.robust_after)
+        if len(parts) > 1:
+            for i, part in enumerate(parts):
+                settings = {**attack.settings(), "attacks": parts[: i + 1]}
+                robust = result.robust_after[part]
+                self._add(f"{name}/{part}", robust, settings, result.seconds[part])
+        self._add(name, result.robust, attack.settings(), sum(result.seconds.values()))
+
+    def _run_autoattack(self, name: str, attack: AutoAttack) -> AutoAttackResult:
+        everything = torch.arange(len(self._data))
+        indices = everything if self.aa_subset is None else self.aa_subset
+        x, y = self._data.take(indices)
+        run = partial(
+            attack.run,
+            self._model,
+            x,
+            y,
+            shard=self._ranks.shard,
+            true_on_all_ranks=self._ranks.true_on_all,
+        )
+        if self._progress_dir is None:
+            return run()
+        progress = ProgressFile.of(
+            Path(self._progress_dir),
+            name,
+            settings=attack.settings(),
+            model=self._model,
+            images=x,
+            labels=y,
+            shard=self._ranks.shard,
+        )
+        return run(resume=progress.load(x), on_batch_done=progress.save)
+
+    def add_worst_case(self, attacks: Mapping[str, Attack]) -> None:
+        if not attacks:
+            return
+        rows = list(self.outcomes.values())
+        num_shared = min(map(len, rows))
+        if self.aa_subset is not None and num_shared < len(self._data):
+            rows = [row if len(row) == num_shared else row[self.aa_subset] for row in rows]
+        correct = torch.stack(rows).all(dim=0)
+        self._add("worst_case", correct, _join_settings(attacks), 0.0)
+
+
+def _join_settings(attacks: Mapping[str, Attack]) -> dict[str, Any]:
+    """Settings of all attacks; a norm and a radius that they share once."""
+    settings = {name: attack.settings() for name, attack in attacks.items()}
+    first = next(iter(settings.values()))
+    shared: dict[str, Any] = {
+        key: first[key]
+        for key in ("norm", "eps")
+        if key in first and all(own.get(key) == first[key] for own in settings.values())
+    }
+    own = {
+        name: {key: value for key, value in found.items() if key not in shared}
+        for name, found in settings.items()
+    }
+    return {**shared, "attacks": own}
+
+
+def _correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with attack_mode(model), torch.no_grad():
+        logits: Tensor = model(x)
+    return logits.argmax(dim=1) == y
+
+
+def _check_trust(
+    model: nn.Module, data: LabelledImages, attacks: Mapping[str, Attack]
+) -> tuple[TrustCheck, ...]:
+    iterative = [a for a in attacks.values() if isinstance(a, GradientAttack) and a.steps > 1]
+    if not iterative:
+        return ()
+    x, y = data.take(torch.arange(min(NUM_CHECKED, len(data)), device=data.labels.device))
+    found = run_checks(model, x, y, attack=iterative[0])
+    return tuple(TrustCheck(**asdict(check), eps=iterative[0].eps) for check in found)

@@ -1,0 +1,376 @@
+"""Evaluation of a run, or of a user's model: attacks on the test images, results in a record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from torch import Tensor, nn
+
+from nasbench_at.attacks import Attack, AutoAttack, Verdict
+from nasbench_at.config.allowed_values import ExistingFile, check_value
+from nasbench_at.config.architecture import Recipe
+from nasbench_at.config.contents import hash_contents
+from nasbench_at.data import DataSet, LabelledImages, load_data
+from nasbench_at.evaluation.options import EvaluationOptions
+from nasbench_at.evaluation.outcome_files import (
+    hash_images,
+    hash_subset,
+    hash_weights,
+    remove_progress,
+    write_outcomes,
+)
+from nasbench_at.evaluation.robustness import (
+    RobustnessReport,
+    check_model,
+    count_aa_samples,
+    evaluate,
+)
+from nasbench_at.evaluation.standard_attacks import standard_attacks
+from nasbench_at.networks.ds_net import count_parameters
+from nasbench_at.networks.user_models import load_user_model
+from nasbench_at.records import AttackResult, Evaluation, Record, read_record
+from nasbench_at.records.run_folders import RunFolder, open_run_folder
+from nasbench_at.runtime.atomic_files import write_atomically
+from nasbench_at.runtime.devices import select_device
+from nasbench_at.runtime.provenance import collect_provenance
+from nasbench_at.runtime.ranks import Distribution
+from nasbench_at.training.checkpoints import load_weights
+from nasbench_at.training.launch import create_network, load_config_data
+
+__all__ = [
+    "PreparedEvaluation",
+    "evaluate_run",
+    "load_run",
+    "prepare_evaluation",
+    "prepare_model_evaluation",
+]
+
+OnResult = Callable[[str, AttackResult], None]
+
+
+def evaluate_run(
+    path: str | Path,
+    attacks: Sequence[str] | None = None,
+    *,
+    eps: float | tuple[float, ...] | None = None,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    on_result: OnResult | None = None,
+    **options: Any,
+) -> Record:
+    """Evaluates a run's selected weights on the test images and writes its record.
+
+    Args:
+        path: The run's folder.
+        attacks: Names, see :func:`nasbench_at.evaluation.standard_attacks`; the paper's by default.
+        eps: Radius, or several; the run's own by default.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data_root: Where the data set's files lie.
+        on_result: Called with each row as soon as it is known.
+        **options: Other fields of :class:`nasbench_at.evaluation.options.EvaluationOptions`.
+
+    Returns:
+        The run's record with this evaluation beside earlier ones. Rows of exactly the same
+        conditions and seed are replaced.
+
+    Raises:
+        ValueError: If the folder, its weights or an argument is not usable.
+    """
+    radii = () if eps is None else eps if isinstance(eps, tuple) else (eps,)
+    names = None if attacks is None else tuple(attacks)
+    chosen = EvaluationOptions(attacks=names, eps=radii, **options)
+    return prepare_evaluation(path, chosen, device=device, data_root=data_root).run(on_result)
+
+
+def prepare_evaluation(
+    path: str | Path,
+    options: EvaluationOptions | None = None,
+    *,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+) -> PreparedEvaluation:
+    """Checks everything that can be wrong with a run's evaluation before the first attack.
+
+    Args:
+        path: The run's folder.
+        options: Attacks and settings; the run's configuration fills in the rest.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data_root: Where the data set's files lie.
+
+    Raises:
+        ValueError: If the folder, its weights or an argument is not usable.
+    """
+    options = options or EvaluationOptions()
+    folder = open_run_folder(path)
+    config = folder.config
+    record = read_record(folder.record)
+    assert config.eps is not None  # a run's folder holds a resolved configuration
+    if not options.eps and options.norm != "Linf":
+        raise ValueError(f"eps must be given with norm {options.norm}: the run's own is of Linf")
+    options = replace(
+        options,
+        eps=options.eps or (config.eps,),
+        recipe=options.recipe or config.recipe,
+        verdict=options.verdict or "last",
+    )
+    attacks = _attacks_by_eps(options, config.method)
+    model, data = load_run(folder, device, data_root)
+    trained_on = record.provenance.get("data_fingerprint", data.fingerprint)
+    if trained_on != data.fingerprint:
+        raise ValueError(
+            f"run {str(path)!r} was trained on other data than {config.data!r} holds now: "
+            f"fingerprint {trained_on} there, {data.fingerprint} here"
+        )
+    images = data.test
+    check_model(model, images, _all_attacks(attacks))
+    count_aa_samples(options.aa_samples, len(images))
+    return PreparedEvaluation(
+        model=model,
+        images=images,
+        attacks=attacks,
+        options=options,
+        data=f"{config.data}/test",
+        record=record,
+        path=folder.record,
+        lock=folder.locked,
+    )
+
+
+def load_run(
+    folder: RunFolder, device: str = "auto", data_root: str | Path | None = None
+) -> tuple[nn.Module, DataSet]:
+    """Loads a run's selected network, in eval mode, and its data set.
+
+    Args:
+        folder: The run's folder.
+        device: Where to put both.
+        data_root: Where the data set's files lie.
+
+    Raises:
+        ValueError: If the weights are missing, damaged or of another architecture.
+    """
+    chosen = select_device(device)
+    data = load_config_data(folder.config, chosen, data_root)
+    network = create_network(folder.config, data, chosen)
+    load_weights(folder.best, network)
+    return network.eval(), data
+
+
+def prepare_model_evaluation(
+    spec: str,
+    options: EvaluationOptions,
+    *,
+    data: str,
+    weights: str | Path | None = None,
+    data_root: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> PreparedEvaluation:
+    """Checks everything that can be wrong with the evaluation of a user's model.
+
+    Args:
+        spec: ``module:factory`` or a name, see
+            :func:`nasbench_at.networks.user_models.load_user_model`.
+        options: Attacks and settings. ``eps`` must be set; the verdict is ``any`` by default.
+        data: Name of the data set.
+        weights: Safetensors or ``state_dict`` file.
+        data_root: Where the data set's files lie.
+        out: The record's file; by default ``evaluations/<factory>-<hash>/record.json``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ValueError: If the model, its weights, the data, an argument or the file is not usable.
+    """
+    if not options.eps:
+        raise ValueError("eps must be given with a model of your own")
+    if weights is not None:  # before data are downloaded
+        check_value("weights", Annotated[Path, ExistingFile()], weights)
+    options = replace(options, recipe=options.recipe or "paper", verdict=options.verdict or "any")
+    attacks = _attacks_by_eps(options, method="at")
+    chosen = select_device(device)
+    data_set = load_data(data, root=data_root, device=chosen)
+    images = data_set.test
+    count_aa_samples(options.aa_samples, len(images))
+    model = load_user_model(
+        spec,
+        weights,
+        device=chosen,
+        num_classes=data_set.num_classes,
+        image_shape=data_set.image_shape,
+    )
+    try:
+        check_model(model, images, _all_attacks(attacks))
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        shape = tuple(images.images.shape[1:])
+        raise ValueError(f"model {spec!r} cannot take images {shape}: {reason}") from None
+    contents = hash_contents([spec, data])
+    code = contents.get(spec)
+    weights_hash = hash_weights(model)
+    identity = [spec, code, weights_hash, hash_images(images.images, images.labels)]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+    run_id = f"{spec.rpartition(':')[2]}-{digest}"
+    path = Path(out) if out is not None else Path("evaluations") / run_id / "record.json"
+    record = Record(
+        run_id=run_id,
+        config={
+            "model": spec,
+            "weights": None if weights is None else str(weights),
+            "weights_hash": weights_hash,
+            "data": data,
+            "contents": contents,
+        },
+        architecture=spec,
+        num_params=count_parameters(model),
+        provenance=collect_provenance(chosen),
+    )
+    _prepare_file(path, run_id)
+    return PreparedEvaluation(
+        model=model,
+        images=images,
+        attacks=attacks,
+        options=options,
+        data=f"{data}/test",
+        record=record,
+        path=path,
+    )
+
+
+def _prepare_file(path: Path, run_id: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    if path.is_dir():
+        raise ValueError(f"out must be a file to write the record to, got the folder {str(path)!r}")
+    if path.exists() and (other := read_record(path).run_id) != run_id:
+        raise ValueError(
+            f"{str(path)!r} holds the record of another model or other images, {other!r}; choose "
+            "another file, or remove it"
+        )
+
+
+def _attacks_by_eps(options: EvaluationOptions, method: str) -> dict[float, dict[str, Attack]]:
+    recipe: Recipe = options.recipe or "paper"
+    verdict: Verdict = options.verdict or "last"
+    return {
+        eps: standard_attacks(
+            options.attack_names,
+            eps=eps,
+            norm=options.norm,
+            recipe=recipe,
+            method=method,
+            step_size=options.step_size,
+            restarts=options.restarts,
+            verdict=verdict,
+            seed=options.seed,
+        )
+        for eps in options.eps
+    }
+
+
+def _all_attacks(attacks: Mapping[float, Mapping[str, Attack]]) -> list[Attack]:
+    return [attack for by_name in attacks.values() for attack in by_name.values()]
+
+
+@dataclass(frozen=True)
+class PreparedEvaluation:
+    """A model, loaded, checked and about to be attacked.
+
+    Attributes:
+        model: Images in [0, 1] to logits.
+        images: The test images.
+        attacks: What to run, by radius and name.
+        options: What was asked for, all filled in.
+        data: Name of the images in the record.
+        record: The record before this evaluation.
+        path: The record's file.
+        lock: Holds the folder while the evaluation runs.
+    """
+
+    model: nn.Module
+    images: LabelledImages
+    attacks: Mapping[float, Mapping[str, Attack]]
+    options: EvaluationOptions
+    data: str
+    record: Record
+    path: Path
+    lock: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
+
+    def run(
+        self, on_result: OnResult | None = None, distribution: Distribution | None = None
+    ) -> Record:
+        """Attacks, then writes the per-sample outcomes and the record.
+
+        AutoAttack's verdicts are kept in a folder beside the record until that is written: killed
+        and started again, the evaluation goes on with them, also if others ended in between.
+
+        Args:
+            on_result: Called with each row as soon as it is known.
+            distribution: This process's place among ranks that share the work; rank 0 writes.
+
+        Raises:
+            FolderInUseError: If another process works in the run's folder.
+        """
+        ranks = distribution or Distribution()
+        # A model of the user's with another forward may be written to this record.
+        progress_dir = self.path.with_suffix(".progress") / self.record.run_id
+        with self.lock() if ranks.is_main else nullcontext():
+            reports = {
+                eps: evaluate(
+                    self.model,
+                    self.images,
+                    attacks,
+                    seed=self.options.seed,
+                    aa_samples=self.options.aa_samples,
+                    data_name=self.data,
+                    progress_dir=progress_dir,
+                    on_result=on_result if ranks.is_main else None,
+                    distribution=ranks,
+                )
+                for eps, attacks in self.attacks.items()
+            }
+            evaluation = self._describe(list(reports.values()), ranks)
+            # Read again: another evaluation may have ended since this one was prepared.
+            record = read_record(self.path) if self.path.exists() else self.record
+            record = record.with_evaluation(evaluation)
+            if not ranks.is_main:
+                return record
+            write_outcomes(self.path, record, _collect_outcomes(list(reports.values())))
+            write_atomically(self.path, record.to_json().encode())
+            for attacks in self.attacks.values():
+                used = {name: a for name, a in attacks.items() if isinstance(a, AutoAttack)}
+                remove_progress(progress_dir, {name: a.settings() for name, a in used.items()})
+        return record
+
+    def _describe(self, reports: Sequence[RobustnessReport], ranks: Distribution) -> Evaluation:
+        # The natural images are the same at every radius: one row.
+        rows = {row.key: row for report in reports for row in report.results.values()}
+        provenance = collect_provenance(self.images.labels.device)
+        return Evaluation(
+            results=tuple(rows.values()),
+            norm=self.options.norm,
+            recipe=self.options.recipe,
+            seed=self.options.seed,
+            data=self.data,
+            data_fingerprint=reports[0].data_fingerprint,
+            provenance={**provenance, "num_ranks": ranks.world_size},
+            checks=tuple(check for report in reports for check in report.checks),
+        )
+
+
+def _collect_outcomes(reports: Sequence[RobustnessReport]) -> dict[str, Tensor]:
+    """Outcomes by the keys of their rows, and the indices of the images that AutoAttack saw."""
+    tensors = {
+        row.key: report.outcomes[name] for report in reports for name, row in report.results.items()
+    }
+    for report in reports:
+        if report.aa_subset is not None:
+            tensors[f"subset-{hash_subset(report.aa_subset)}"] = report.aa_subset
+    return tensors

@@ -1,0 +1,102 @@
+"""How papers write what configurations name: data sets, methods, attacks, networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nasbench_at.records.naming.ds_nets import describe_ds_net, read_ds_net
+
+__all__ = [
+    "data_label",
+    "method_label",
+    "metric_label",
+    "network_label",
+    "network_name",
+]
+
+_DATA = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "svhn": "SVHN",
+    "fashion_mnist": "Fashion-MNIST",
+}
+_METHODS = {
+    "st": "ST",
+    "at": "AT",
+    "trades": "TRADES",
+    "mart": "MART",
+    "fat": "FAT",
+    "fat_trades": "FAT-TRADES",
+    "fast_at": "Fast AT",
+}
+_METRICS = {
+    "natural": "Natural",
+    "fgsm": "FGSM",
+    "pgd": "PGD-20",
+    "cw": "C&W",
+    "aa": "AA",
+    "worst_case": "Worst case",
+}
+_NETWORKS = {
+    "ds_net_4": "DS-Net-4-softmax",
+    "ds_net_6": "DS-Net-6-softmax",
+    "ds_net_4_v2": "DS-Net-4-softmax, second block set",
+    "ds_net_6_v2": "DS-Net-6-softmax, second block set",
+    "ds_net_4_fixed": "DS-Net-4-fixed",
+    "resnet18": "ResNet-18",
+    "resnet50": "ResNet-50",
+    "resnet_62": "ResNet-62",
+    "preact_resnet18": "PreAct-ResNet-18",
+    "wrn_28_10": "WRN-28-10",
+    "wrn_34_10": "WRN-34-10",
+    "sat_resnet50": "SAT-ResNet-50",
+    "sat_wrn_34_10": "SAT-WRN-34-10",
+    "ie_resnet50": "IE-ResNet-50",
+    "ie_wrn_34_10": "IE-WRN-34-10",
+    "ada_rk_net_62": "AdaRK-Net-62",
+    "robnet_large_v1": "RobNet-large-v1",
+    "robnet_large_v2": "RobNet-large-v2",
+    "densenet121": "DenseNet-121",
+    "mobilenet_v2": "MobileNetV2",
+}
+
+
+def data_label(data: str) -> str:
+    """Returns a data set's name as papers write it; a file's without its folders."""
+    return _DATA.get(data, Path(data).name if data.endswith(".npz") else data)
+
+
+def method_label(method: str, beta: float | None = None) -> str:
+    """Returns a way of training, with its weight of the robust term if it has one."""
+    label = _METHODS.get(method, method)
+    return label if beta is None else f"{label}, β = {beta:g}"
+
+
+def metric_label(metric: str) -> str:
+    """Returns the heading of an accuracy, such as ``PGD-20`` for ``pgd``."""
+    return _METRICS.get(metric, metric)
+
+
+def network_name(config: Mapping[str, Any]) -> str:
+    """Returns what tells networks apart in a table.
+
+    A network described by its fields has the name of the registered one it is equal to, such as
+    ``ds_net_4``; else its fields are the name.
+    """
+    shape = read_ds_net(config)
+    if shape is not None and config.get("model") == "ds_net":
+        return shape.registered_name or describe_ds_net(shape)
+    options = config.get("model_options") or {}
+    model = str(config.get("model"))
+    if shape is not None and shape.registered_name:
+        return shape.registered_name
+    return model + "".join(f", {name} {value}" for name, value in sorted(options.items()))
+
+
+def network_label(config: Mapping[str, Any]) -> str:
+    """Returns a network's name as the paper writes it."""
+    name, _, options = network_name(config).partition(", ")
+    label = _NETWORKS.get(name, name)
+    return f"{label}, {options}" if options else label

@@ -1,0 +1,50 @@
+"""Where a result comes from: versions, commit, machine."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["collect_provenance"]
+
+
+def collect_provenance(device: torch.device) -> dict[str, Any]:
+    """Returns what is needed to judge whether two results may differ for technical reasons.
+
+    Args:
+        device: Where the run computes.
+    """
+    return {
+        "nasbench_at": version("nasbench-at"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "num_threads": torch.get_num_threads(),
+        "precision": "float32",
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout the package runs from, ``-dirty`` if it was changed since."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():  # installed elsewhere, perhaps below a foreign checkout
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,296 @@
+"""Training jobs: from a configuration to a trained run in its folder."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import timeit
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from blocks import load_entry_points, load_plugin
+from nasbench_at.config import RunConfig
+from nasbench_at.config.allowed_values import CheckpointMinutes, check_value
+from nasbench_at.config.contents import check_contents
+from nasbench_at.config.presets import resolve
+from nasbench_at.data import DataSet, load_data
+from nasbench_at.networks.ds_net import build_network
+from nasbench_at.networks.zoo import create_model
+from nasbench_at.records import Record
+from nasbench_at.records.run_folders import create_run_folder
+from nasbench_at.runtime.devices import fit_threads, select_device
+from nasbench_at.runtime.ranks import Distribution, distributed
+from nasbench_at.runtime.seeding import derive_seed, make_generator
+from nasbench_at.training.compilation import compile_blocks
+from nasbench_at.training.optimizers import check_optimizer_impl
+from nasbench_at.training.precision import check_precision
+from nasbench_at.training.step import TrainingStep
+from nasbench_at.training.trainer import Trainer, TrainingReporter
+
+__all__ = [
+    "Estimate",
+    "PreparedEstimate",
+    "create_network",
+    "estimate",
+    "fit_batch_size",
+    "load_config_data",
+    "prepare_estimate",
+    "prepare_training",
+    "train",
+]
+
+
+def train(
+    config: RunConfig,
+    *,
+    runs_dir: str | Path = "runs",
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    checkpoint_minutes: float = 5.0,
+    reporter: TrainingReporter | None = None,
+) -> Record:
+    """Trains a configuration with its seed, or goes on where it was interrupted.
+
+    Args:
+        config: Unset fields are filled in from the recipe.
+        runs_dir: The run's folder is created in here.
+        data_root: Where the data set's files lie.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        checkpoint_minutes: Time between checkpoints within an epoch.
+        reporter: Is told how it goes.
+
+    Returns:
+        The run's record; a finished run's as it is, without training.
+
+    Raises:
+        ValueError: If the configuration, the device or the folder is not usable.
+        InterruptedTraining: After SIGTERM or SIGINT, the state being saved.
+        FloatingPointError: If loss or weights are no longer finite; the last good state is kept.
+    """
+    with distributed(select_device(device)) as distribution:
+        trainer = prepare_training(
+            config,
+            runs_dir=runs_dir,
+            data_root=data_root,
+            device=device,
+            checkpoint_minutes=checkpoint_minutes,
+            distribution=distribution,
+        )
+        return trainer.run(reporter)
+
+
+def prepare_training(
+    config: RunConfig,
+    *,
+    runs_dir: str | Path = "runs",
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    checkpoint_minutes: float = 5.0,
+    distribution: Distribution | None = None,
+) -> Trainer:
+    """Checks everything that can be wrong before the first step; arguments as in :func:`train`.
+
+    Raises:
+        ValueError: If the configuration, the device or the folder is not usable.
+    """
+    check_value("checkpoint_minutes", CheckpointMinutes, checkpoint_minutes)
+    distribution = distribution or Distribution()
+    config, data, training_step = _prepare_step(config, data_root, device, distribution)
+    if distribution.is_main:
+        create_run_folder(runs_dir, config)
+    distribution.barrier()
+    folder = create_run_folder(runs_dir, config)
+    trainer = Trainer(folder, data, training_step, checkpoint_minutes=checkpoint_minutes)
+    trainer.resume()
+    return trainer
+
+
+def _prepare_step(
+    config: RunConfig,
+    data_root: str | Path | None,
+    device: str,
+    distribution: Distribution,
+) -> tuple[RunConfig, DataSet, TrainingStep]:
+    """Fills a configuration in, loads its data and builds its network."""
+    chosen = distribution.place(select_device(device))
+    resolved = resolve(config)
+    check_precision(resolved.precision, chosen)
+    check_optimizer_impl(resolved.optimizer_impl, chosen)
+    data = load_config_data(resolved, chosen, data_root)
+    if config.batch_size is None:
+        resolved = fit_batch_size(resolved, len(data.train), warn=distribution.is_main)
+    values = resolved.hyperparameters()
+    if values.batch_size > len(data.train):
+        raise ValueError(
+            f"batch_size must be at most the number of training images, {len(data.train)}, got "
+            f"{values.batch_size}"
+        )
+    training_step = TrainingStep(create_network(resolved, data, chosen), resolved, distribution)
+    if resolved.compile:
+        x, _ = data.train.take(torch.arange(min(values.batch_size, 8), device=chosen))
+        compile_blocks(training_step.network, x)
+    return resolved, data, training_step
+
+
+def fit_batch_size(config: RunConfig, num_images: int, *, warn: bool = True) -> RunConfig:
+    """Returns a configuration whose recipe's batch is no larger than its training images.
+
+    Args:
+        config: A filled-in configuration whose ``batch_size`` nobody asked for.
+        num_images: Number of training images.
+        warn: Whether to say so, once it is another one.
+    """
+    asked = config.hyperparameters().batch_size
+    if asked <= num_images or num_images < 2:
+        return config
+    fitting = 1 << (num_images.bit_length() - 1)  # the largest power of two
+    if warn:
+        warnings.warn(
+            f"batch_size is {fitting} instead of the recipe's {asked}: there are {num_images} "
+            "training images",
+            stacklevel=2,
+        )
+    return replace(config, batch_size=fitting)
+
+
+def load_config_data(
+    config: RunConfig, device: torch.device, data_root: str | Path | None = None
+) -> DataSet:
+    """Loads a configuration's data set onto a device.
+
+    Raises:
+        ValueError: If the data set is unknown or not usable, or a file of the configuration has
+            changed.
+    """
+    check_contents(config.contents)
+    return load_data(
+        config.data,
+        root=None if data_root is None else Path(data_root),
+        validation_fraction=None if config.select_on == "test" else config.validation_fraction,
+        split_seed=config.split_seed,
+        device=device,
+        channels_last=config.channels_last,
+    )
+
+
+def create_network(config: RunConfig, data: DataSet, device: torch.device) -> nn.Module:
+    """Builds a configuration's network as it is before training, its plugins loaded first.
+
+    Raises:
+        ValueError: If the configuration's network cannot be built for these data, or a file of
+            the configuration has changed.
+    """
+    check_contents(config.contents)
+    load_entry_points()
+    for plugin in config.plugins:
+        load_plugin(plugin)
+    # Networks are built on the CPU; the GPUs' generators need not be touched for that.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(config.seed, "network"))
+        if config.model == "ds_net":
+            architecture = config.architecture(data.image_shape, data.num_classes)
+            network: nn.Module = build_network(architecture)
+        else:
+            options = config.model_options
+            network = create_model(config.model, data.num_classes, data.image_shape, **options)
+    fit_threads(network)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    return network.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost, from a few steps of it.
+
+    Attributes:
+        num_params: Parameters, attention logits among them.
+        num_train: Training images.
+        num_steps: Steps an epoch.
+        seconds_per_step: Median of the timed steps.
+        seconds: All epochs' training steps; validation comes on top.
+        memory_mib: Highest memory seen: the GPU's, or the process's.
+    """
+
+    num_params: int
+    num_train: int
+    num_steps: int
+    seconds_per_step: float
+    seconds: float
+    memory_mib: float
+
+
+def estimate(
+    config: RunConfig,
+    *,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    num_timed: int = 3,
+) -> Estimate:
+    """Takes a few steps of a run, which are thrown away, and extrapolates; writes nothing.
+
+    Args:
+        config: Unset fields are filled in from the recipe.
+        data_root: Where the data set's files lie.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        num_timed: Steps to time, after one that warms up.
+
+    Raises:
+        ValueError: If the configuration or the device is not usable.
+    """
+    return prepare_estimate(config, data_root=data_root, device=device).run(num_timed)
+
+
+def prepare_estimate(
+    config: RunConfig, *, data_root: str | Path | None = None, device: str = "auto"
+) -> PreparedEstimate:
+    """Checks everything that can be wrong before the first step; as :func:`estimate`.
+
+    Raises:
+        ValueError: If the configuration or the device is not usable.
+    """
+    return PreparedEstimate(*_prepare_step(config, data_root, device, Distribution()))
+
+
+@dataclass(frozen=True)
+class PreparedEstimate:
+    """A run, checked and about to be timed."""
+
+    config: RunConfig
+    data: DataSet
+    training_step: TrainingStep
+
+    def run(self, num_timed: int = 3) -> Estimate:
+        """Takes one step that warms up and some that are timed."""
+        train, values = self.data.train, self.config.hyperparameters()
+        x, y = train.take(torch.arange(values.batch_size, device=train.labels.device))
+        noise = make_generator(self.config.seed, "estimate", device=x.device)
+
+        def step() -> None:
+            self.training_step(x, y, noise, num_images=len(y))
+            if x.is_cuda:
+                torch.cuda.synchronize(x.device)
+
+        step()
+        seconds = statistics.median(timeit.repeat(step, number=1, repeat=num_timed))
+        num_steps = train.num_batches(values.batch_size)
+        return Estimate(
+            num_params=sum(p.numel() for p in self.training_step.network.parameters()),
+            num_train=len(train),
+            num_steps=num_steps,
+            seconds_per_step=seconds,
+            seconds=seconds * num_steps * values.epochs,
+            memory_mib=_peak_memory_mib(x.device),
+        )
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    # Kibibytes on Linux, bytes on macOS.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,243 @@
+"""``nasbench-at study status``, ``repair``, ``export``, ``importance`` and ``dashboard``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.config.allowed_values import Folder, Name, NewFile, StorageUrl
+from studies.commands.lookup import existing_storage, list_studies
+
+__all__ = [
+    "DashboardArguments",
+    "ExportArguments",
+    "StudyArguments",
+    "run_dashboard",
+    "run_export",
+    "run_importance",
+    "run_repair",
+    "run_status",
+]
+
+EXPORT_SUFFIXES = (".csv", ".parquet", ".tex")
+
+
+@dataclass(frozen=True)
+class StudyArguments:
+    """Arguments of the commands that look at a study.
+
+    Attributes:
+        name: The study, or its folder; may be left out where there is one.
+        runs_dir: Where runs lie.
+        storage: URL of its database; by default SQLite in the study's folder.
+    """
+
+    name: tyro.conf.Positional[Name | None] = None
+    runs_dir: Annotated[Path, Folder()] = Path("runs")
+    storage: StorageUrl | None = None
+
+
+@dataclass(frozen=True)
+class ExportArguments(StudyArguments):
+    """Arguments of ``nasbench-at study export``.
+
+    Attributes:
+        out: File to write: .csv, .parquet or .tex; by default NAME.csv.
+    """
+
+    out: Annotated[Path, NewFile(EXPORT_SUFFIXES)] | None = None
+
+
+@dataclass(frozen=True)
+class DashboardArguments(StudyArguments):
+    """Arguments of ``nasbench-at study dashboard``.
+
+    Attributes:
+        host: Address to listen at.
+        port: Port to listen at.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+ArgumentsT = TypeVar("ArgumentsT", bound=StudyArguments)
+
+
+def _parse(
+    kind: type[ArgumentsT], words: Sequence[str], command: str, text: str | None
+) -> ArgumentsT:
+    from nasbench_at.commands.flags import parse_flags
+
+    return parse_flags(kind, words, command=f"study {command}", description=text)
+
+
+def _studies(arguments: StudyArguments) -> list[StudyArguments]:
+    """The study that was named, with the folder of its runs, or all that lie among the runs."""
+    if arguments.name is None:
+        return [replace(arguments, name=name) for name in list_studies(arguments.runs_dir)]
+    path = Path(arguments.name)
+    if (path / "study.yaml").exists():
+        path = path.resolve()
+        return [replace(arguments, name=path.name, runs_dir=path.parent.parent)]
+    return [arguments]
+
+
+def _only_study(arguments: StudyArguments) -> StudyArguments:
+    found = _studies(arguments)
+    if len(found) == 1:
+        return found[0]
+    where = str(arguments.runs_dir / "studies")
+    if not found:
+        raise ValueError(f"there is no study in {where!r}")
+    names = ", ".join(str(one.name) for one in found)
+    raise ValueError(f"there are several studies in {where!r}, name one: {names}")
+
+
+def _open(arguments: StudyArguments) -> Any:
+    """Opens the study that the arguments name; writes nothing."""
+    from studies.study import open_study
+
+    assert arguments.name is not None
+    url = existing_storage(arguments.name, arguments.runs_dir, arguments.storage)
+    return open_study(arguments.name, url)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    from studies.study import quiet_optuna
+
+    with quiet_optuna(), one_line_warnings():
+        yield
+
+
+def run_status(words: Sequence[str]) -> int:
+    """Show a study's trials, the best of them and the time left; all studies without a name."""
+    with bad_input():
+        arguments = _parse(StudyArguments, words, "status", run_status.__doc__)
+    from nasbench_at.commands.console import show_frame, stdout
+    from studies.commands.progress import show_status
+    from studies.results import StudyResult, StudyStatus
+
+    with _quietly():
+        with bad_input():
+            found = _studies(arguments) or [_only_study(arguments)]
+            opened = [_open(one) for one in found]
+        for one, study in zip(found, opened, strict=True):
+            show_status(StudyStatus.of(study))
+            result = StudyResult.of(study, one.runs_dir)
+            if len(found) == 1:
+                show_frame(result.frame())
+                stdout.print(result.compute().describe(), highlight=False, soft_wrap=True)
+            if len(study.config.objectives) > 1:
+                stdout.print("Pareto front:")
+                show_frame(result.pareto())
+            elif best := _describe_best(result):
+                stdout.print(f"best: {best}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _describe_best(result: Any) -> str:
+    trial = result.best_trial()
+    if trial is None:
+        return ""
+    run_id: str = trial.user_attrs["run_id"]
+    is_there = any(record.run_id == run_id for record in result.records)
+    return run_id if is_there else f"{run_id} (its record is missing)"
+
+
+def run_repair(words: Sequence[str]) -> int:
+    """Queue the trials again that dead workers held, and those that failed."""
+    with bad_input():
+        arguments = _parse(StudyArguments, words, "repair", run_repair.__doc__)
+    from nasbench_at.commands.console import stdout
+    from studies.config import study_folder
+    from studies.queue import fill_queue, requeue_failed
+    from studies.supervisor import release_dead_workers
+
+    with _quietly():
+        with bad_input():
+            study = _only_study(arguments)
+            opened = _open(study)
+        name = opened.config.name
+        released = release_dead_workers(opened, study_folder(study.runs_dir, name))
+        missing = fill_queue(opened)
+        failed = requeue_failed(opened)
+    stdout.print(
+        f"study {name}: queued again {released} trials of dead workers and {failed} that failed; "
+        f"{missing} were missing",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def run_export(words: Sequence[str]) -> int:
+    """Write a study's trials and their accuracies as a table: CSV, Parquet or LaTeX."""
+    with bad_input():
+        arguments = _parse(ExportArguments, words, "export", run_export.__doc__)
+    from nasbench_at.commands.console import stdout
+    from nasbench_at.records.table_files import write_frame
+    from studies.results import StudyResult
+
+    with _quietly():
+        with bad_input():
+            study = _only_study(arguments)
+            opened = _open(study)
+        result = StudyResult.of(opened, study.runs_dir)
+        frame = result.frame()
+    out = arguments.out or Path(f"{opened.config.name}.csv")
+    with bad_input():
+        write_frame(frame, out)
+    stdout.print(f"{len(result.trials)} trials written to {out}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def run_importance(words: Sequence[str]) -> int:
+    """Show how much each choice matters for a study's first objective (PED-ANOVA)."""
+    with bad_input():
+        arguments = _parse(StudyArguments, words, "importance", run_importance.__doc__)
+    from nasbench_at.commands.console import show_frame
+    from studies.results import StudyResult
+
+    with _quietly():
+        with bad_input():
+            study = _only_study(arguments)
+            result = StudyResult.of(_open(study), study.runs_dir)
+            result.check_varied()
+        importance = result.importance()
+    show_frame(importance.rename_axis("parameter").rename("importance").reset_index())
+    return 0
+
+
+def run_dashboard(words: Sequence[str]) -> int:
+    """Serve a study's trials as a page, by optuna-dashboard."""
+    with bad_input():
+        arguments = _parse(DashboardArguments, words, "dashboard", run_dashboard.__doc__)
+    from nasbench_at.commands.console import stdout
+
+    with bad_input(), _quietly():
+        try:
+            from optuna_dashboard import run_server
+        except ImportError:
+            raise ValueError(
+                "the dashboard needs optuna-dashboard: pip install 'nasbench-at[dashboard]'"
+            ) from None
+        opened = _open(_only_study(arguments))
+    stdout.print(
+        f"study {opened.config.name}: http://{arguments.host}:{arguments.port}/", highlight=False
+    )
+    try:
+        run_server(opened.storage, host=arguments.host, port=arguments.port)
+    except OSError as error:
+        with bad_input():
+            raise ValueError(
+                f"cannot listen at {arguments.host}:{arguments.port}: {error.strerror}"
+            ) from None
+    return 0

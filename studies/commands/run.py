@@ -1,0 +1,302 @@
+"""``nasbench-at study run`` and ``study worker``."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, make_dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+
+from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
+from nasbench_at.commands.run_arguments import RunArguments
+from nasbench_at.config import RunConfig
+from nasbench_at.config.allowed_values import (
+    DataRoot,
+    Device,
+    Folder,
+    Name,
+    Range,
+    StorageUrl,
+)
+from nasbench_at.evaluation.options import AASamples, AttackNames
+from studies.commands.lookup import existing_storage, warn_of_password
+
+__all__ = ["StudyRunArguments", "WorkerArguments", "run_study_run", "run_study_worker"]
+
+EXIT_INTERRUPTED = 75
+
+
+@dataclass(frozen=True)
+class StudyRunArguments(RunArguments):
+    """Arguments of ``nasbench-at study run``: those of ``train`` hold for every trial.
+
+    Attributes:
+        name: The study's name; by default the recipe's.
+        workers: Processes that work at the same time; with GPUs, each gets one. 0 only creates the
+            study, for workers started elsewhere.
+        storage: URL of a database for workers on many machines; by default SQLite in the study's
+            folder. The variable NASBENCH_AT_STORAGE says the same, where a password is in it.
+        ranks: Processes that train one trial together.
+        attacks: Attacks on the test images after training: fgsm, pgd, cw, aa.
+        aa_samples: Let AutoAttack see so many of the test images.
+        any_code: Go on with a study that was begun with other code.
+        dry_run: Train nothing: show the runs and how long they would take.
+        print_sbatch: Train nothing: print a SLURM array script for the workers.
+    """
+
+    name: Name | None = None
+    workers: Annotated[int, Range("[0, 10000]")] = 1
+    storage: StorageUrl | None = None
+    ranks: Annotated[int, Range("[1, 10000]")] = 1
+    attacks: AttackNames | None = None
+    aa_samples: AASamples | None = None
+    any_code: bool = False
+    dry_run: bool = False
+    print_sbatch: bool = False
+
+
+@dataclass(frozen=True)
+class WorkerArguments:
+    """Arguments of ``nasbench-at study worker``.
+
+    Attributes:
+        name: The study.
+        runs_dir: Where runs lie.
+        storage: URL of its database; by default SQLite in the study's folder.
+        data_root: Where the data set's files lie.
+        device: auto, cpu, cuda or cuda:N.
+        ranks: Processes that train one trial together.
+        any_code: Work although the study was begun with other code.
+    """
+
+    name: tyro.conf.Positional[Name]
+    runs_dir: Annotated[Path, Folder()] = Path("runs")
+    storage: StorageUrl | None = None
+    data_root: DataRoot = None
+    device: Device = "auto"
+    ranks: Annotated[int, Range("[1, 10000]")] = 1
+    any_code: bool = False
+
+
+def run_study_run(words: Sequence[str]) -> int:
+    """Run a recipe: study run RECIPE; what is there already is not run again."""
+    from studies.recipes import RECIPES, find_recipe
+
+    if not words or words[0].startswith("-"):
+        if words and words[0] in ("-h", "--help"):
+            sys.stdout.write(_describe_recipes(RECIPES))
+            return 0
+        raise BadInputError(f"study run needs a recipe: {', '.join(RECIPES)}")
+    with bad_input(), one_line_warnings():
+        recipe = find_recipe(words[0])
+        arguments = _parse(recipe, words[0], words[1:])
+        config = _make_study(recipe, arguments, _given_seeds(arguments, words))
+    if arguments.print_sbatch:
+        sys.stdout.write(_array_script(config.name, arguments, words))
+        return 0
+    if arguments.dry_run:
+        return _show_cost(config, arguments)
+    return _run(config, arguments)
+
+
+def _describe_recipes(recipes: Any) -> str:
+    lines = [f"  {name:<15} {recipe.__doc__.splitlines()[0]}" for name, recipe in recipes.items()]
+    return (
+        "usage: nasbench-at study run RECIPE [flags]   (study run RECIPE --help for each)\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
+def _parse(recipe: Callable[..., Any], name: str, words: Sequence[str]) -> Any:
+    """Parses the flags of a recipe: its keyword arguments beside those of every study."""
+    from nasbench_at.commands.flags import parse_flags, split_config_flag
+    from nasbench_at.config.presets import DATA_NETWORKS
+
+    kind = _flags_of(recipe)
+    default, rest = split_config_flag(words)
+
+    def parse(config: RunConfig) -> Any:
+        return parse_flags(
+            kind,
+            rest,
+            command=f"study run {name}",
+            description=(recipe.__doc__ or "").splitlines()[0],
+            default=config,
+        )
+
+    arguments = parse(default)
+    if len(rest) < len(words):  # --config was given
+        return arguments
+    if getattr(arguments, "parents", ()):
+        from nasbench_at.records.run_folders import open_run_folder
+
+        return parse(open_run_folder(arguments.parents[0]).config)
+    if arguments.data in DATA_NETWORKS and not _is_network_named(words):
+        return parse(replace(default, **DATA_NETWORKS[arguments.data]))
+    return arguments
+
+
+def _is_network_named(words: Sequence[str]) -> bool:
+    """Whether flags name a network; a DS-Net by name is spelled out, which leaves no name."""
+    split = [part for word in words for part in word.split("=", 1)]
+    return any(flag == "--model" and name != "ds_net" for flag, name in pairwise(split))
+
+
+def _flags_of(recipe: Callable[..., Any]) -> type:
+    hints = get_type_hints(recipe, include_extras=True)
+    inherited = {"base", "seeds", "data_root"}
+    options: list[tuple[str, Any, Any]] = [
+        (name, hints[name], field(default=parameter.default))
+        for name, parameter in inspect.signature(recipe).parameters.items()
+        if name not in inherited
+    ]
+    kind = make_dataclass("RecipeArguments", options, bases=(StudyRunArguments,), frozen=True)
+    kind.__doc__, kind.__module__ = recipe.__doc__, __name__
+    return kind
+
+
+def _given_seeds(arguments: Any, words: Sequence[str]) -> tuple[int, ...]:
+    """The seeds that flags name; a configuration always has one, which nobody need have meant."""
+    is_given = any(word.partition("=")[0] == "--seed" for word in words)
+    seeds: tuple[int, ...] = arguments.seeds or ((arguments.seed,) if is_given else ())
+    return seeds
+
+
+def _make_study(recipe: Callable[..., Any], arguments: Any, seeds: tuple[int, ...]) -> Any:
+    parameters = inspect.signature(recipe).parameters
+    options = {
+        name: getattr(arguments, name) for name in parameters if name not in ("base", "seeds")
+    }
+    if "seeds" in parameters and seeds:
+        options["seeds"] = seeds
+    elif arguments.seeds:
+        raise ValueError(f"this recipe takes one seed (--seed), got seeds {arguments.seeds}")
+    from studies.variants import fit_batch
+
+    base = arguments.config()
+    if not arguments.print_sbatch:  # the script's own study run has the data
+        base = fit_batch(base, arguments.data_root)
+    config = recipe(base, **options)
+    changes = {
+        name: value
+        for name in ("name", "attacks", "aa_samples")
+        if (value := getattr(arguments, name)) is not None
+    }
+    return replace(config, **changes)
+
+
+def _array_script(name: str, arguments: StudyRunArguments, words: Sequence[str]) -> str:
+    from nasbench_at.runtime.slurm import words_without, worker_script
+    from studies.storage import STORAGE_VARIABLE, has_password
+
+    url = arguments.storage
+    is_secret = url is not None and has_password(url)
+    create = words_without(words, "--print-sbatch", has_value=False)
+    create = [*words_without(create, "--workers"), "--workers", "0"]
+    worker = ["--runs-dir", str(arguments.runs_dir), "--device", arguments.device]
+    worker += [] if arguments.data_root is None else ["--data-root", str(arguments.data_root)]
+    worker += ["--ranks", str(arguments.ranks)] if arguments.ranks > 1 else []
+    worker += ["--any-code"] if arguments.any_code else []
+    if is_secret:
+        create = words_without(create, "--storage")
+    elif url is not None:
+        worker += ["--storage", url]
+    needs_variable = is_secret or (url is None and bool(os.environ.get(STORAGE_VARIABLE)))
+    variable = STORAGE_VARIABLE if needs_variable else None
+    create = ["study", "run", *create]
+    return worker_script(name, create, worker, ranks=arguments.ranks, variable=variable)
+
+
+def _show_cost(config: Any, arguments: StudyRunArguments) -> int:
+    from studies.commands.progress import show_cost
+    from studies.costs import estimate_study
+
+    with bad_input(), one_line_warnings():
+        cost = estimate_study(config, data_root=arguments.data_root, device=arguments.device)
+    show_cost(config, cost, max(arguments.workers, 1))
+    return 0
+
+
+def _run(config: Any, arguments: StudyRunArguments) -> int:
+    from studies.commands.progress import StudyReporter, show_results
+    from studies.storage import StorageError
+    from studies.supervisor import StudyInterruptedError, create_study, work_through
+    from studies.trial_run import WorkerSettings
+
+    with one_line_warnings():
+        with bad_input():
+            warn_of_password(arguments.storage)
+            if arguments.workers:  # those of other machines have devices of their own
+                settings = WorkerSettings(
+                    arguments.runs_dir, arguments.data_root, arguments.device, arguments.ranks
+                )
+            opened = create_study(
+                config,
+                runs_dir=arguments.runs_dir,
+                storage=arguments.storage,
+                data_root=arguments.data_root,
+                any_code=arguments.any_code,
+            )
+        if arguments.workers == 0:
+            sys.stdout.write(f"study {config.name} waits for workers\n")
+            return 0
+        reporter = StudyReporter(config.name)
+        try:
+            result = work_through(
+                opened,
+                settings,
+                workers=arguments.workers,
+                any_code=arguments.any_code,
+                on_status=reporter.update,
+            )
+        except (StudyInterruptedError, StorageError) as stopped:
+            sys.stderr.write(f"nasbench-at: {stopped}; the same command goes on\n")
+            return EXIT_INTERRUPTED
+        finally:
+            reporter.stop()
+    return show_results(result, arguments.runs_dir)
+
+
+def run_study_worker(words: Sequence[str]) -> int:
+    """Work on a study that was created, beside other workers, here or on other machines."""
+    from nasbench_at.commands.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            WorkerArguments, words, command="study worker", description=run_study_worker.__doc__
+        )
+    from studies.forkserver import start_forkserver
+    from studies.lifeline import end_with_supervisor
+
+    end_with_supervisor()
+    start_forkserver()
+    from studies.storage import StorageError
+    from studies.study import open_study, quiet_optuna
+    from studies.trial_run import DiskFullError, WorkerSettings
+    from studies.worker import Worker, say_to_stderr
+
+    with quiet_optuna(), one_line_warnings():
+        with bad_input():
+            settings = WorkerSettings(
+                arguments.runs_dir, arguments.data_root, arguments.device, arguments.ranks
+            )
+            opened = open_study(
+                arguments.name,
+                existing_storage(arguments.name, arguments.runs_dir, arguments.storage),
+                data_root=arguments.data_root,
+                any_code=arguments.any_code,
+                to_work=True,
+            )
+        try:
+            finished = Worker(opened, settings, say_to_stderr).run()
+        except (StorageError, DiskFullError) as error:
+            sys.stderr.write(f"nasbench-at: {error}\n")
+            return EXIT_INTERRUPTED
+    return 0 if finished else EXIT_INTERRUPTED

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+
+from nasbench_at.config.architecture import INIT_PARAMETERS, Architecture, AttentionSpec
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# What records and run folders refer to: a change here orphans every run made before it.
+DEFAULT_HASH = "c9ad22ccc784868e"
+PER_MODULE_HASH = "0d834112093f339e"
+
+
+@pytest.fixture
+def per_module() -> Architecture:
+    """Uses every field with a value other than its default."""
+    return Architecture(
+        blocks=(("residual",), ("dense", "mbconv"), ("ada_rk", "ada_rk")),
+        num_modules=3,
+        init_channels=6,
+        widen_factor=2,
+        num_classes=7,
+        input_shape=(1, 8, 8),
+        block_options={"mbconv": {"kernel_size": 5}, "ada_rk": {"separate_norms": True}},
+        block_copies={"dense": 2},
+        attention=AttentionSpec(
+            mode="fixed",
+            init="given",
+            weights=((1.0, 0.0), (0.25, 0.75), (0.5, 0.5)),
+            keep=((0,), (0, 1), (1,)),
+        ),
+    )
+
+
+def test_defaults_are_ds_net_4():
+    arch = Architecture()
+    assert arch.module_blocks == (("residual", "mbconv", "dense", "ada_rk"),) * 15
+    assert arch.stage_channels == (20, 80, 160)
+    assert arch.reduction_points == (5, 10)
+    assert (arch.num_classes, arch.input_shape, arch.max_blocks) == (10, (3, 32, 32), 4)
+    assert arch.attention == AttentionSpec(mode="learned", init="normal", recipe="paper")
+
+
+@pytest.mark.parametrize(("num_modules", "points"), [(3, (1, 2)), (4, (1, 2)), (20, (6, 13))])
+def test_reductions_follow_one_and_two_thirds_of_the_modules(num_modules, points):
+    assert Architecture(num_modules=num_modules).reduction_points == points
+
+
+def test_largest_module_gives_the_number_of_columns(per_module):
+    assert per_module.max_blocks == 2
+    assert per_module.module_blocks == (("residual",), ("dense", "mbconv"), ("ada_rk", "ada_rk"))
+
+
+def test_one_set_equals_the_same_set_for_every_module():
+    once = Architecture(blocks=("residual", "dense"), num_modules=3)
+    each = Architecture(blocks=(("residual", "dense"),) * 3, num_modules=3)
+    assert once == each
+    assert once.blocks == each.blocks == ("residual", "dense")
+    assert (once.hash, hash(once)) == (each.hash, hash(each))
+
+
+def test_lists_and_empty_options_are_normalised():
+    plain = Architecture(blocks=("residual", "dense"), num_modules=3, input_shape=(1, 8, 8))
+    listed = Architecture(
+        blocks=["residual", "dense"],
+        num_modules=3,
+        input_shape=[1, 8, 8],
+        block_options={"residual": {}},
+        block_copies={"dense": 1},
+    )
+    assert listed == plain
+    assert listed.hash == plain.hash
+
+
+def test_kept_columns_are_sorted_and_unique():
+    assert AttentionSpec(keep=[[2, 0, 2], [1]]).keep == ((0, 2), (1,))
+
+
+def test_order_of_blocks_and_options_of_a_block_change_the_hash():
+    arch = Architecture(blocks=("residual", "dense"))
+    others = [
+        replace(arch, blocks=("dense", "residual")),
+        replace(arch, block_options={"dense": {"growth": 4}}),
+        replace(arch, block_copies={"dense": 2}),
+        replace(arch, attention=AttentionSpec(recipe="authors")),
+        replace(arch, input_shape=(1, 32, 32)),
+    ]
+    assert len({arch.hash, *(other.hash for other in others)}) == 1 + len(others)
+
+
+def test_json_round_trip_keeps_every_field(per_module):
+    for arch in (Architecture(), per_module):
+        restored = Architecture.from_dict(json.loads(arch.to_json()))
+        assert restored == arch
+        assert restored.hash == arch.hash
+        assert Architecture.from_dict(arch.to_dict()) == arch
+
+
+def test_partial_data_is_completed_by_defaults():
+    assert Architecture.from_dict({"init_channels": 8}) == Architecture(init_channels=8)
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_options():
+    first = Architecture(
+        block_options={"dense": {"growth": 4, "num_layers": 3}, "mbconv": {"expansion": 1}}
+    )
+    second = Architecture(
+        block_options={"mbconv": {"expansion": 1}, "dense": {"num_layers": 3, "growth": 4}}
+    )
+    assert first.to_json() == second.to_json()
+
+
+def test_hash_is_pinned(per_module):
+    assert Architecture().hash == DEFAULT_HASH
+    assert per_module.hash == PER_MODULE_HASH
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "4711"])
+def test_hash_is_the_same_in_another_process(hash_seed):
+    code = "from nasbench_at.config.architecture import Architecture; print(Architecture().hash)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.strip() == DEFAULT_HASH
+
+
+def test_architecture_is_frozen_and_hashable(per_module):
+    with pytest.raises(FrozenInstanceError):
+        per_module.num_modules = 5
+    assert len({per_module, replace(per_module), Architecture()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_modules": 2}, "num_modules must be a whole number from 3 to 1000, got 2"),
+        ({"init_channels": 0}, "init_channels must be a whole number from 1 to 100000, got 0"),
+        ({"widen_factor": -1}, "widen_factor must be a whole number from 1 to 100, got -1"),
+        ({"num_classes": 1}, "num_classes must be a whole number from 2 to 1000000, got 1"),
+        ({"input_shape": (3, 32)}, r"input_shape must be 3 whole numbers from 1 .* got \(3, 32\)"),
+        ({"input_shape": (3, 0, 32)}, r"input_shape must be 3 whole .* got \(3, 0, 32\)"),
+        ({"blocks": ()}, "blocks must name at least one block, got an empty set"),
+        (
+            {"blocks": ("residual", ("dense",)), "num_modules": 3},
+            r"blocks must be a list of names or a list of lists of names, got \('residual', \(",
+        ),
+        (
+            {"blocks": (("residual",), ("dense",)), "num_modules": 3},
+            "blocks must be a set for each of 3 modules, got 2",
+        ),
+        (
+            {"blocks": (("residual",), (), ("dense",)), "num_modules": 3},
+            "module 1 has an empty block set; it needs at least one block",
+        ),
+        (
+            {"block_options": {"resnext": {"cardinality": 4}}},
+            "block with options must be one of ada_rk, dense, mbconv, residual, got 'resnext'",
+        ),
+        (
+            {"block_copies": {"resnext": 2}},
+            "block with copies must be one of ada_rk, dense, mbconv, residual, got 'resnext'",
+        ),
+        (
+            {"block_copies": {"dense": 0}},
+            "block_copies must be a mapping of names to whole numbers from 1 to 100, got ",
+        ),
+        ({"block_options": 5}, "block_options must be a mapping of names to mappings .* got 5"),
+        ({"init_channels": 2.5}, "init_channels must be a whole number .* got 2.5"),
+        ({"blocks": "residual"}, "blocks must be a list of names .* got 'residual'"),
+        ({"blocks": ("",)}, r"blocks must be a list of names .* got \('',\)"),
+    ],
+)
+def test_invalid_architecture_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Architecture(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "frozen"}, "mode must be one of learned, fixed, got 'frozen'"),
+        ({"init": "cauchy"}, "init must be one of normal, uniform, .* got 'cauchy'"),
+        ({"recipe": "ours"}, "recipe must be one of paper, authors, got 'ours'"),
+        (
+            {"init": "uniform", "parameters": {"std": 1.0}},
+            "parameter of attention init 'uniform' must be one of scale, low, high, got 'std'",
+        ),
+        (
+            {"init": "equal", "parameters": {"scale": 1.0}},
+            "parameter of attention init 'equal' must be one of none, got 'scale'",
+        ),
+        ({"init": "given"}, "weights go with init 'given', .* got init 'given' and weights None"),
+        (
+            {"init": "normal", "weights": ((1.0,),)},
+            r"weights go with init 'given', .* got init 'normal' and weights \(\(1\.0,\),\)",
+        ),
+        (
+            {"init": "given", "weights": ((1.0, 0.0), (0.5, 0.4))},
+            r"attention weights of module 1 must be at least 0 and sum to 1, got \(0\.5, 0\.4\)",
+        ),
+        (
+            {"init": "given", "weights": ((1.5, -0.5),)},
+            r"attention weights of module 0 must be at least 0 and sum to 1, got \(1\.5, -0\.5\)",
+        ),
+        ({"init": "given", "weights": ((),)}, "attention weights of module 0 must be at least 0"),
+        ({"keep": ((-1,),)}, r"keep must be a list of lists of whole numbers .* got \(\(-1,\),\)"),
+        (
+            {"parameters": {"scale": -1}},
+            "scale of attention init 'normal' must be a number of at least 0, got -1.0",
+        ),
+    ],
+)
+def test_invalid_attention_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AttentionSpec(**arguments)
+
+
+RAGGED = (("residual",), ("residual", "dense"), ("dense", "mbconv", "ada_rk"))
+
+
+def given(*rows, keep=None):
+    return Architecture(
+        RAGGED,
+        num_modules=3,
+        attention=AttentionSpec(mode="fixed", init="given", weights=rows, keep=keep),
+    )
+
+
+def test_rows_padded_with_zeros_are_the_same_network():
+    ragged = given((1.0,), (0.25, 0.75), (0.5, 0.0, 0.5))
+    padded = given((1.0, 0.0, 0.0), (0.25, 0.75, 0.0), (0.5, 0.0, 0.5))
+    assert padded == ragged
+    assert padded.hash == ragged.hash
+
+
+@pytest.mark.parametrize(
+    ("rows", "keep", "message"),
+    [
+        (((1.0,),) * 2, None, "attention weights must have a row for each of 3 modules, got 2"),
+        (
+            ((1.0,), (1.0,), (1.0, 0.0, 0.0)),
+            None,
+            r"attention weights of module 1 must be one for each of its 2 blocks, got \(1.0,\)",
+        ),
+        (
+            ((0.5, 0.5), (1.0, 0.0), (1.0, 0.0, 0.0)),
+            None,
+            r"attention weights of module 0 must be one for each of its 1 blocks, got \(0.5, 0.5\)",
+        ),
+        (
+            ((1.0,), (1.0, 0.0), (1.0, 0.0, 0.0)),
+            ((0,), (0,)),
+            "attention keep must have a row for each of 3 modules, got 2",
+        ),
+        (
+            ((1.0,), (1.0, 0.0), (1.0, 0.0, 0.0)),
+            ((0,), (2,), (0,)),
+            r"attention keep of module 1 must be some of its columns 0..1, got \(2,\)",
+        ),
+        (
+            ((1.0,), (1.0, 0.0), (1.0, 0.0, 0.0)),
+            ((0,), (), (0,)),
+            r"attention keep of module 1 must be some of its columns 0..1, got \(\)",
+        ),
+        (
+            ((1.0,), (1.0, 0.0), (1.0, 0.0, 0.0)),
+            ((0,), (0,), (1, 2)),
+            "no block of module 2 is left with a positive weight",
+        ),
+    ],
+)
+def test_rows_that_do_not_fit_the_modules_are_refused(rows, keep, message):
+    with pytest.raises(ValueError, match=message):
+        given(*rows, keep=keep)
+
+
+def test_unknown_key_is_refused():
+    message = "key of an architecture must be one of blocks, num_modules, .* got 'depth'"
+    with pytest.raises(ValueError, match=message):
+        Architecture.from_dict({"depth": 15})
+
+
+def test_unknown_key_of_the_attention_is_refused():
+    with pytest.raises(ValueError, match="got 'temperature'"):
+        Architecture.from_dict({"attention": {"temperature": 2.0}})
+
+
+def test_weights_that_are_not_numbers_are_refused():
+    with pytest.raises(ValueError, match="weights must be a list of lists of numbers, got"):
+        AttentionSpec(init="given", weights=((float("nan"), 1.0),))
+
+
+def test_equal_architectures_have_equal_hashes_whatever_the_type_of_a_number():
+    first, second = (
+        Architecture(attention=AttentionSpec(parameters={"scale": scale})) for scale in (1, 1.0)
+    )
+    assert first == second
+    assert first.hash == second.hash
+
+
+@pytest.mark.parametrize("init", INIT_PARAMETERS["paper"])
+def test_recipes_differ_by_the_authors_scale(init):
+    paper = AttentionSpec(init=init).resolved_parameters()
+    authors = AttentionSpec(init=init, recipe="authors").resolved_parameters()
+    assert paper["scale"] == 1.0
+    assert authors["scale"] == 1e-3
+    assert set(paper) == set(authors)
+
+
+def test_log_normal_has_the_mean_and_deviation_of_its_recipe():
+    paper = AttentionSpec(init="log_normal").resolved_parameters()
+    authors = AttentionSpec(init="log_normal", recipe="authors").resolved_parameters()
+    assert (paper["mean"], paper["std"]) == (0.0, 1.0)
+    assert (authors["mean"], authors["std"]) == (1.0, 2.0)
+
+
+def test_overrides_win_over_the_recipe_and_leave_the_rest():
+    spec = AttentionSpec(init="normal", recipe="authors", parameters={"std": 3.0})
+    assert spec.resolved_parameters() == {"scale": 1e-3, "mean": 0.0, "std": 3.0}
+    assert AttentionSpec(init="equal").resolved_parameters() == {}

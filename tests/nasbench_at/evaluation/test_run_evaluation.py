@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nasbench_at import evaluate_run
+from nasbench_at.attacks import AutoAttack
+from nasbench_at.cli import main
+from nasbench_at.data import load_data
+from nasbench_at.evaluation.options import EvaluationOptions
+from nasbench_at.evaluation.outcome_files import read_outcomes
+from nasbench_at.evaluation.run_evaluation import prepare_evaluation
+from nasbench_at.records import read_record
+from nasbench_at.records.run_folders import FolderInUseError, open_run_folder
+from tests.nasbench_at.conftest import one_line
+
+
+def settings_of(run: Path, *names: str, **options: object) -> dict[str, dict[str, object]]:
+    prepared = prepare_evaluation(run, EvaluationOptions(names, **options), device="cpu")
+    (attacks,) = prepared.attacks.values()
+    return {name: dict(attack.settings()) for name, attack in attacks.items()}
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_settings_follow_the_run_s_recipe(run):
+    assert settings_of(run, "pgd")["pgd"]["step_size"] == pytest.approx(0.008)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("recipe: paper", "recipe: authors"))
+    found = settings_of(run, "fgsm", "pgd", recipe="authors")
+    assert found["pgd"]["step_size"] == pytest.approx(0.031 / 4)
+    assert found["fgsm"]["start"] == "uniform"
+    assert settings_of(run, "pgd")["pgd"]["step_size"] == pytest.approx(0.031 / 4)
+    assert settings_of(run, "pgd", recipe="paper")["pgd"]["step_size"] == pytest.approx(0.008)
+
+
+def test_settings_follow_the_run_s_method(run):
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("method: at", "method: trades"))
+    assert settings_of(run, "pgd")["pgd"]["step_size"] == pytest.approx(0.003)
+
+
+def test_runs_count_the_last_iterate_unless_told_otherwise(run):
+    assert settings_of(run, "pgd")["pgd"]["verdict"] == "last"
+    assert settings_of(run, "cw", verdict="any")["cw"]["verdict"] == "any"
+
+
+def test_default_attacks_are_the_paper_s_and_under_l2_what_it_has(run):
+    options = {"norm": "L2", "eps": (0.5,)}
+    prepared = prepare_evaluation(run, EvaluationOptions(**options), device="cpu")
+    assert list(prepared.attacks[0.5]) == ["pgd", "aa"]
+    prepared = prepare_evaluation(run, device="cpu")
+    assert [list(row) for row in prepared.attacks.values()] == [["fgsm", "pgd", "cw", "aa"]]
+
+
+def test_l2_needs_a_radius_of_its_own(run):
+    with pytest.raises(ValueError, match="eps must be given with norm L2") as error:
+        evaluate_run(run, norm="L2", device="cpu")
+    one_line(error)
+
+
+def test_flags_of_the_evaluation_reach_the_record(run, capsys):
+    words = ["evaluate", str(run), "--attacks", "pgd", "--device", "cpu", "--norm", "L2"]
+    words += ["--eps", "0.3", "--restarts", "2", "--verdict", "any", "--step-size", "0.1"]
+    assert main([*words, "--seed", "4"]) == 0
+    (evaluation,) = read_record(run / "record.json").evaluations
+    pgd = evaluation.results[1]
+    assert (pgd.norm, pgd.eps, pgd.seed) == ("L2", 0.3, 4)
+    chosen = ("restarts", "verdict", "step_size")
+    assert [pgd.settings[key] for key in chosen] == [2, "any", 0.1]
+    assert (evaluation.norm, evaluation.seed) == ("L2", 4)
+    assert "L2 eps 0.3, 20 steps of 0.1" in capsys.readouterr().out
+
+
+def test_record_identifies_the_images(run):
+    evaluate_run(run, ("fgsm",), device="cpu")
+    (evaluation,) = read_record(run / "record.json").evaluations
+    assert len(evaluation.data_fingerprint) == 16
+    assert {row.data_fingerprint for row in evaluation.results} == {evaluation.data_fingerprint}
+
+
+# The curve
+
+
+def test_curve_is_recorded_and_its_figure_named(run, capsys):
+    words = ["evaluate", str(run), "--attacks", "fgsm", "--device", "cpu"]
+    assert main([*words, "--eps", "0.031", "0.01", "0.3"]) == 0
+    record = read_record(run / "record.json")
+    curve = record.curves["fgsm"]
+    assert [row.eps for row in curve] == [0.01, 0.031, 0.3]
+    assert record.results["fgsm"].eps == 0.031  # the run's own
+    assert [row.attack for row in record.all_results].count("natural") == 1
+    outcomes = read_outcomes(run / "record.json")
+    assert [int(outcomes[row.key].sum()) for row in curve] == [row.num_correct for row in curve]
+    out, err = capsys.readouterr()
+    assert f"nasbench-at figure robustness-curve {run}\n" in err
+    assert "L∞ eps 0.3, one step" in out
+    assert out.splitlines()[-1] == str(run)
+
+
+def test_main_rows_of_a_curve_without_the_run_s_radius_are_of_the_largest(run):
+    words = ["evaluate", str(run), "--attacks", "fgsm", "--device", "cpu", "--eps", "0.2", "0.1"]
+    assert main(words) == 0
+    assert read_record(run / "record.json").results["fgsm"].eps == 0.2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--eps", "0.1", "0.1"],
+            "eps must be a list of numbers of at least 0, each once",
+        ),
+        (
+            ["--eps", "0.1", "0.2", "--attacks"],
+            "several --eps need one of --attacks at least, got none with (0.1, 0.2)",
+        ),
+        (["--eps", "-0.1"], "eps must be a list of numbers of at least 0, each once, got (-0.1,)"),
+        (["--weights", "x.pt"], "weights must be an existing file, got 'x.pt'"),
+        (["--out", "x.json"], "--out goes with --model, got 'x.json' with a run"),
+        (["--model", "a:b"], "needs a run's folder or --model, got both '"),
+        (["--aa-samples", "0%"], "aa_samples must lie in 0%..100%"),
+        (["--restarts", "0"], "restarts must be a whole number from 1 to 10000, got 0"),
+        (["--norm", "L2", "--eps", "1", "--attacks", "cw"], "under L2, got 'cw'"),
+    ],
+    ids=str,
+)
+def test_bad_flags_are_one_line_and_change_nothing(words, message, run, capsys):
+    before = (run / "record.json").read_bytes()
+    assert message in refused(["evaluate", str(run), *words], capsys)
+    assert (run / "record.json").read_bytes() == before
+
+
+def test_too_few_classes_for_an_attack_are_refused_before_any_work(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (8, 1, 8, 8), dtype=np.uint8)
+    labels = np.arange(8) % 2
+    np.savez(tmp_path / "two.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    words = ["evaluate", "--model", "tiny_wrn", "--data", str(tmp_path / "two.npz")]
+    words += ["--out", str(tmp_path / "record.json"), "--eps", "0.1", "--attacks", "fgsm", "aa"]
+    assert refused(words, capsys) == (
+        "nasbench-at: AutoAttack's apgd-t needs at least 4 classes, got 2; apgd-ce, fab-t, square "
+        "can be run with 2"
+    )
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_run_of_too_few_classes_is_refused_when_the_evaluation_is_prepared(run, monkeypatch):
+    monkeypatch.setattr(AutoAttack, "check_data", lambda *given: refuse(given[1:]))
+
+    def refuse(given):
+        raise ValueError(f"asked with {given}")
+
+    with pytest.raises(ValueError, match=r"asked with \(4, torch.Size\(\[1, 8, 8\]\)\)"):
+        prepare_evaluation(run, EvaluationOptions(("aa",)), device="cpu")
+
+
+def test_evaluation_needs_something_to_evaluate(capsys):
+    assert "needs a run's folder or --model, got neither" in refused(["evaluate"], capsys)
+
+
+# Interruptions
+
+
+def test_folder_of_another_process_is_left_alone(run):
+    prepared = prepare_evaluation(run, EvaluationOptions(("fgsm",)), device="cpu")
+    before = (run / "record.json").read_bytes()
+    with open_run_folder(run).locked(), pytest.raises(FolderInUseError, match="in use"):
+        prepared.run()
+    assert (run / "record.json").read_bytes() == before
+
+
+def test_progress_is_gone_once_the_record_is_written(run):
+    evaluate_run(run, ("apgd-ce",), device="cpu", aa_samples=4)
+    assert not list(run.glob("*.progress"))
+
+
+def test_progress_is_kept_when_the_evaluation_is_cut_short(run, monkeypatch):
+    monkeypatch.setattr("nasbench_at.evaluation.run_evaluation.write_atomically", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate_run(run, ("apgd-ce",), device="cpu", aa_samples=4)
+    (folder,) = run.glob("*.progress")
+    assert folder.name == "record.progress"
+    assert list(folder.glob(f"{run.name}/apgd-ce-*.safetensors"))
+
+
+def test_another_evaluation_leaves_the_progress_of_one_cut_short(run, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("nasbench_at.evaluation.run_evaluation.write_atomically", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluate_run(run, ("apgd-ce",), device="cpu", aa_samples=4)
+    (kept,) = run.glob("record.progress/*/*")
+    evaluate_run(run, ("fgsm",), device="cpu")
+    evaluate_run(run, ("apgd-ce",), eps=0.2, device="cpu", aa_samples=4)
+    assert list(run.glob("record.progress/*/*")) == [kept]
+    evaluate_run(run, ("apgd-ce",), device="cpu", aa_samples=4)
+    assert not list(run.glob("*.progress"))
+
+
+KILLED = """
+import sys
+from nasbench_at.attacks import autoattack
+from tests.nasbench_at import conftest  # registers the data set
+from nasbench_at.cli import main
+from dataclasses import replace
+import nasbench_at.evaluation.run_evaluation as evaluation
+make_attacks = evaluation.standard_attacks
+evaluation.standard_attacks = lambda *words, **settings: {
+    name: replace(attack, batch_size=2) for name, attack in make_attacks(*words, **settings).items()
+}
+sys.exit(main(["evaluate", sys.argv[1], "--attacks", "apgd-ce", "--device", "cpu"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_sigkill_loses_a_batch_at_most_and_changes_no_verdict(run, tmp_path):
+    images = load_data("stripes").test
+    assert len(images) == 24
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, str(run)]
+    whole = tmp_path / "whole"
+    subprocess.run(["cp", "-r", str(run), str(whole)], check=True)
+    subprocess.run([*command[:-1], str(whole)], env=environment, check=True, cwd=Path.cwd())
+
+    kept: list[int] = []
+    for _ in range(3):
+        process = subprocess.Popen(command, env=environment)
+        before = kept[-1] if kept else 0
+        while process.poll() is None and num_batches(run) <= before:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kept.append(num_batches(run))
+    assert kept == sorted(set(kept))  # each attempt added to what the one before had kept
+    subprocess.run(command, env=environment, check=True)
+    rows, expected = (load_file(path / "outcomes.safetensors") for path in (run, whole))
+    assert rows.keys() == expected.keys()
+    assert all(torch.equal(rows[name], expected[name]) for name in rows)
+
+
+def num_batches(run: Path) -> int:
+    for path in run.glob("record.progress/*/*.safetensors"):
+        header = path.read_bytes()[32:]
+        length = int.from_bytes(header[:8], "little")
+        metadata = json.loads(header[8 : 8 + length])["__metadata__"]
+        return sum(json.loads(metadata["state"])["num_batches"].values())
+    return 0
+
+
+# The comparison
+
+
+def test_two_evaluated_runs_are_compared(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    subprocess.run(["cp", "-r", str(run), str(other)], check=True)
+    for path, seed in ((run, "0"), (other, "0")):
+        words = ["evaluate", str(path), "--attacks", "fgsm", "--device", "cpu", "--eps", "0.1"]
+        assert main([*words, "--seed", seed]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(run), str(other), "--attack", "fgsm"]) == 0
+    out = capsys.readouterr().out
+    accuracy = read_record(run / "record.json").accuracy("fgsm")
+    assert f"fgsm accuracy on 24 images: {accuracy:.2%} ({run}), {accuracy:.2%} ({other})" in out
+    assert "difference +0.00%, 95 % interval" in out
+    assert "right by the first alone 0, by the second alone 0; McNemar's exact test: p = 1" in out
+
+
+def test_comparison_of_different_evaluations_is_one_line(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    subprocess.run(["cp", "-r", str(run), str(other)], check=True)
+    for path, eps in ((run, 0.1), (other, 0.2)):
+        evaluate_run(path, ("fgsm",), eps=eps, device="cpu")
+    line = refused(["compare", str(run), str(other), "--attack", "fgsm"], capsys)
+    assert "differ in eps (0.1 and 0.2), step_size (0.1 and 0.2)" in line
+    assert "was not evaluated by 'pgd'" in refused(["compare", str(run), str(other)], capsys)

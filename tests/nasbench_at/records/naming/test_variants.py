@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from nasbench_at.config import RunConfig
+from nasbench_at.config.presets import resolve
+from nasbench_at.records.naming.variants import describe_shared, name_variants
+from tests.analysis.synthetic import DEPTH, FOUR
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+BASE = {"data": "digits", "method": "at", "blocks": FOUR, **DEPTH}
+SAME = {"attention": "fixed", "blocks": ("mbconv",) * 4}
+
+
+def names_of(*changes, **options):
+    configs = [resolve(RunConfig(**{**BASE, **each})).to_dict() for each in changes]
+    return name_variants(configs, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ([{}, {"attention": "fixed"}], ["learned", "fixed"]),
+        ([{}, {**SAME, "init_channels": 9}], ["learned", f"4 {TIMES} mbconv"]),
+        ([{"blocks": FOUR[:2]}, {"blocks": FOUR[2:]}], ["residual + mbconv", "dense + ada_rk"]),
+        (
+            [{"blocks": FOUR[:2]}, {"blocks": FOUR[:2], "attention": "fixed"}, {**SAME}],
+            ["learned", "fixed", f"4 {TIMES} mbconv"],
+        ),
+        (
+            [{"precision": "fp16"}, {"precision": "bf16"}, {"attention": "fixed"}],
+            ["learned, --precision fp16", "learned, --precision bf16", "fixed"],
+        ),
+        ([{"attention_init": "uniform"}, {}], ["learned from uniform", "learned"]),
+        ([{}, {"num_modules": 5}], ["3 modules", "5 modules"]),
+        ([{}, {"widen_factor": 4}], ["k = 2", "k = 4"]),
+        ([{}, {"init_channels": 9}], ["6 channels", "9 channels"]),
+        ([{}, {"method": "trades"}], ["AT", "TRADES, β = 6"]),
+        ([{}, {"data": "cifar10"}], ["digits", "CIFAR-10"]),
+        ([{}, {"awp_gamma": 0.005}], ["--awp-gamma 0", "--awp-gamma 0.005"]),
+        ([{}, {"compile": True}], ["--no-compile", "--compile"]),
+        ([{}, {"weight_decay": 3e-4}], ["--weight-decay 0.0005", "--weight-decay 0.0003"]),
+        (
+            [{"block_options": {"ada_rk": {"separate_norms": True}}}, {}],
+            ["--block-options ada_rk.separate_norms=True", "without --block-options"],
+        ),
+        ([{"attention_keep": ((0,),) * 3}, {}], ["1 of 4 blocks kept", "all blocks kept"]),
+    ],
+)
+def test_names_say_what_differs_and_no_more(changes, names):
+    assert names_of(*changes) == names
+
+
+def test_networks_of_other_kinds_say_which_kind_they_are():
+    resnet = resolve(RunConfig(data="digits", method="at", model="resnet50")).to_dict()
+    net = resolve(RunConfig(**BASE)).to_dict()
+    fixed = resolve(RunConfig(**{**BASE, "attention": "fixed"})).to_dict()
+    blocks = "DS-Net of residual + mbconv + dense + ada_rk"
+    assert name_variants([resnet, net]) == ["ResNet-50", blocks]
+    assert name_variants([resnet, net, fixed]) == [
+        *("ResNet-50", f"{blocks}, learned", f"{blocks}, fixed")
+    ]
+
+
+def test_runs_of_one_network_have_its_name_or_are_told_apart_by_their_seeds():
+    whole = "DS-Net of residual + mbconv + dense + ada_rk, 3 modules of 6 channels, k = 2"
+    assert names_of({}) == [whole]
+    assert names_of({}, {"seed": 1}) == [whole] * 2
+    assert names_of({}, {"seed": 1}, seeds=True) == ["seed 0", "seed 1"]
+    assert names_of({}, {"seed": 1}, {"attention": "fixed"}, seeds=True) == [
+        *("learned, seed 0", "learned, seed 1", "fixed")
+    ]
+
+
+def test_weights_that_no_words_tell_apart_are_numbered():
+    given = {"attention": "fixed", "attention_init": "given"}
+    rows = [((share, 1 - share, 0.0, 0.0),) * 3 for share in (0.3, 0.6)]
+    names = names_of(*({**given, "attention_weights": row} for row in rows))
+    assert names == ["version 1", "version 2"]
+
+
+def test_equal_configurations_have_one_name_wherever_they_were_read():
+    config = resolve(RunConfig(**BASE)).to_dict()
+    stored = dict(reversed(json.loads(json.dumps(config)).items()))  # another order, and lists
+    assert len(set(name_variants([config, stored]))) == 1
+    other = resolve(RunConfig(**{**BASE, "epochs": 3})).to_dict()
+    names = name_variants([config | {"milestones": (1, 2)}, other | {"milestones": [1, 2]}])
+    assert names == ["--epochs 20", "--epochs 3"]
+
+
+def test_files_of_other_contents_are_named():
+    config = resolve(RunConfig(**BASE, plugins=("/lab/my_blocks.py",))).to_dict()
+    first, second = (config | {"contents": {"/lab/my_blocks.py": digit * 16}} for digit in "ab")
+    assert name_variants([first, second, second | {"seed": 1}]) == [
+        *("version 1 of my_blocks.py", *["version 2 of my_blocks.py"] * 2)
+    ]
+
+
+def test_no_name_is_a_hash():
+    configs = [resolve(RunConfig(**BASE)), resolve(RunConfig(**{**BASE, "epochs": 3}))]
+    configs += [replace(config, seed=1) for config in configs]
+    for name in name_variants([config.to_dict() for config in configs], seeds=True):
+        assert not re.search(r"[0-9a-f]{8}", name)
+
+
+def test_what_all_share_is_said_once():
+    configs = [resolve(RunConfig(**{**BASE, **c})).to_dict() for c in ({}, {"attention": "fixed"})]
+    assert describe_shared(configs) == (
+        "DS-Net of residual + mbconv + dense + ada_rk, 3 modules, k = 2, AT, digits, 6 channels"
+    )
+    assert describe_shared([]) == ""
