@@ -8,8 +8,8 @@ import torch.distributed as dist
 from torch import nn
 
 from nasbench_at.attacks import attack_mode
-from nasbench_at.runtime.sync_norm import CpuSyncBatchNorm2d, share_batch_norm
 from nasbench_at.runtime import sync_norm
+from nasbench_at.runtime.sync_norm import CpuSyncBatchNorm2d, share_batch_norm
 
 
 @pytest.fixture
