@@ -8,7 +8,10 @@ READY := $(VENV)/.installed
 # Tests compute with one thread each; a file's tests share what they trained.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test lint coverage
+# The Python of `make gpu`; `make gpu PYTHON_GPU=python3` installs nothing.
+PYTHON_GPU ?= $(BIN)/python
+
+.PHONY: demo test lint coverage gpu
 
 demo: $(READY)
 	$(BIN)/nasbench-at study run block-ensemble --config demo.yaml --ways at --seeds 0 1 \
@@ -21,6 +24,10 @@ test: $(READY)
 
 coverage: $(READY)
 	$(PYTEST) -m "not gpu and not network" --cov
+
+# At most 8 minutes on one GPU; writes gpu.md.
+gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),$(READY))
+	$(PYTHON_GPU) -m benchmarks.gpu_check --out gpu.md
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -43,7 +43,7 @@ def predict(network: nn.Module, x: Tensor) -> Tensor:
 
 def plain_evaluation(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     """Returns which images the last iterate does not fool, as the authors' evaluation does."""
-    x_adv = LINF.uniform(x, eps, torch.Generator().manual_seed(0))
+    x_adv = LINF.uniform(x, eps, torch.Generator(x.device).manual_seed(0))
     for _ in range(STEPS):
         x_adv = plain_attack_step(network, x, x_adv, y, eps=eps, step_size=eps / 4)
     return predict(network, x_adv) == y
@@ -61,14 +61,24 @@ def plain_survivors(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> Ten
 
 def our_survivors(network: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     """Returns which images survive the attack that drops the fooled ones."""
-    x_adv = make_attack(eps)(network, x, y, generator=torch.Generator().manual_seed(0))
+    x_adv = make_attack(eps)(network, x, y, generator=torch.Generator(x.device).manual_seed(0))
     return predict(network, x_adv) == y
 
 
-def half_robust_radius(network: nn.Module, x: Tensor, y: Tensor) -> float:
+@torch.no_grad()
+def settle(network: nn.Module, x: Tensor) -> None:
+    """Gives an untrained network BatchNorm statistics of some images, and different answers."""
+    for _ in range(5):
+        network.train()(x)
+    # An untrained head gives all images one class; without its mean, they differ.
+    head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    head.bias -= network.eval()(x).mean(dim=0)
+
+
+def half_robust_radius(network: nn.Module, x: Tensor, y: Tensor, rounds: int = 12) -> float:
     """Returns a radius at which half of the images survive, by bisection of its logarithm."""
     low, high = 1e-4, 0.1
-    for _ in range(12):
+    for _ in range(rounds):
         middle = (low * high) ** 0.5
         num_survivors = int(our_survivors(network, x, y, middle).sum())
         print(f"eps {middle:.2g}: {num_survivors} of {len(y)} survive", file=sys.stderr, flush=True)
@@ -96,12 +106,7 @@ def main() -> None:
     )
     plain = plain_network(architecture)
     x = torch.rand(arguments.batch_size, 3, 32, 32)
-    with torch.no_grad():
-        for _ in range(5):  # BatchNorm statistics of these images
-            plain.train()(x)
-        # An untrained head gives all images one class; without its mean, they differ.
-        head = [module for module in plain.modules() if isinstance(module, nn.Linear)][-1]
-        head.bias -= plain.eval()(x).mean(dim=0)
+    settle(plain, x)
     ours = build_network(architecture)
     ours.load_state_dict(copy.deepcopy(plain.state_dict()))
     ours = ours.eval().to(memory_format=torch.channels_last)

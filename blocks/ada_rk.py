@@ -68,9 +68,14 @@ class AdaRK(nn.Module):
         b21 = 0.5 / beta
         b20 = 1 - b21 - alpha * beta
         slope = self.residual(x, updates=self.first_updates)
-        second_slope = self._second_residual(x.addcmul(beta, slope))
+
+        def add(total: Tensor, factor: Tensor, f: Tensor) -> Tensor:
+            # Of one type: CUDA's autocast would widen the whole sum to the factor's.
+            return total.addcmul(factor.to(f.dtype), f)
+
+        second_slope = self._second_residual(add(x, beta, slope))
         # The brackets keep α in the autograd graph, with its exact gradient of zero.
-        stepped = x.addcmul(b20 + alpha * beta, slope).addcmul(b21, second_slope)
+        stepped = add(add(x, b20 + alpha * beta, slope), b21, second_slope)
         output: Tensor = self.norm(stepped)
         return output
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from nasbench_at.data import DataSet
 from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
 from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
+from nasbench_at.runtime.provenance import package_version
 from nasbench_at.runtime.seeding import derive_seed
 from nasbench_at.training.launch import load_config_data
 from studies.config import DIRECTIONS, StudyConfig, study_folder
@@ -199,7 +199,7 @@ def _find(storage: RDBStorage, name: str) -> Mapping[str, Any] | None:
 
 def _provenance(data: DataSet) -> dict[str, Any]:
     return {
-        "version": version("nasbench-at"),
+        "version": package_version(),
         "source_hash": source_hash(),
         "data_fingerprint": data.fingerprint,
         "input_shape": list(data.image_shape),

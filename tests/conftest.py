@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,28 @@ torch.set_num_threads(1)
 # How fast the machine happens to be decides nothing.
 settings.register_profile("any_speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any_speed")
+
+
+OPTIONAL_ON_A_GPU = ("tyro", "docstring_parser", "optuna", "pyautoattack", "foolbox")
+"""Packages that a machine lent for its GPU may lack."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skips by name the modules that cannot be imported there, where tests for a GPU are run."""
+    report = yield
+    missing = re.search(r"ModuleNotFoundError: No module named '(\w+)", str(report.longrepr))
+    if (
+        collector.config.option.markexpr == "gpu"
+        and report.failed
+        and missing
+        and missing[1] in OPTIONAL_ON_A_GPU
+    ):
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: {missing[1]} is not installed")
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import Generator, Tensor, nn
 
+from nasbench_at.runtime.devices import without_autotuning
+
 from .guard import attack_mode
 from .inputs import check_inputs, check_number
 from .norms import NORMS
@@ -203,6 +205,7 @@ class AutoAttack:
             attack_mode(model),
             torch.no_grad(),
             torch.autocast(x.device.type, enabled=False),
+            without_autotuning(),
         ):
             num_classes = self._check(model, x, y)
             result = resume or self._begin(model, x, y)

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from nasbench_at.runtime.devices import without_autotuning
+
 from .folding import folded_norms
 from .gradient import Start, gradient_and_verdict, start_points
 from .guard import attack_mode
@@ -99,7 +101,7 @@ class EarlyStopPGD:
         result = start_points(self.start, LINF, clean, self.eps, generator).clamp(0, 1)
         rows = torch.arange(len(x), device=x.device)
         steps_left = torch.full_like(y, self.tau)
-        with attack_mode(model), folded_norms(model, x):
+        with attack_mode(model), folded_norms(model, x), without_autotuning():
             for _ in range(self.steps):
                 noise = self.noise * gaussian_like(x, generator) if self.noise else None
                 gradient, fooled = gradient_and_verdict(

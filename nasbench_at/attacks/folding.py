@@ -17,6 +17,8 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
+from nasbench_at.runtime.devices import without_tf32
+
 from .conv_norm_pairs import find_conv_norm_pairs
 from .guard import cuda_devices
 
@@ -85,7 +87,7 @@ def folding_agrees(model: nn.Module, x: Tensor) -> bool:
         model: the model, in the mode in which it will be attacked.
         x: the images, (N, ...).
     """
-    with torch.random.fork_rng(devices=cuda_devices(model)):
+    with torch.random.fork_rng(devices=cuda_devices(model)), without_tf32():
         plain = _compute_logits(model, x, {})
 
         def compare() -> bool:
@@ -120,7 +122,10 @@ def _is_exact(module: nn.Module) -> TypeGuard[_BatchNorm]:
         isinstance(module, _BatchNorm)
         and not module.training
         and module.running_var is not None
-        and type(module).forward in _NORM_FORWARDS
+        and (
+            type(module).forward in _NORM_FORWARDS
+            or getattr(type(module), "is_affine_in_eval_mode", False)
+        )
         and _is_untouched(module)
     )
 
@@ -292,7 +297,9 @@ def _planned_pairs(
 @contextmanager
 def _trial(model: nn.Module, x: Tensor) -> Iterator[None]:
     """Let a model run without a trace in the random state, as it was written, in full precision."""
+    # TF32 rounds more coarsely than what tells a convolution that was folded wrongly.
     with (
+        without_tf32(),
         torch.random.fork_rng(devices=cuda_devices(model)),
         torch.autocast(x.device.type, enabled=False),
         _uncompiled(),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Generator, Tensor, nn
+
+from nasbench_at.runtime.devices import without_autotuning
 
 from .folding import folded_norms
 from .guard import Mode, attack_mode
@@ -186,7 +189,9 @@ class GradientAttack:
         check_inputs(x, y, check_values=x.is_cpu)
         generator = generator or torch.Generator(x.device).manual_seed(0)
         objective = objective or self.objective
-        with attack_mode(model, self.mode), folded_norms(model, x):
+        shrinks = self.verdict == "any" or self.restarts > 1
+        tuning = without_autotuning() if shrinks else nullcontext()
+        with attack_mode(model, self.mode), folded_norms(model, x), tuning:
             x_adv = self._ascend(model, x, y, objective=objective, generator=generator)
             if self.restarts > 1:
                 self._restart(model, x, y, x_adv, objective=objective, generator=generator)

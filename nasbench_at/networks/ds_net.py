@@ -52,7 +52,8 @@ class RobustModule(nn.Module):
         for block, slot, active in zip(self.blocks, self.slots, self.active, strict=True):
             if active:
                 output = block(x)
-                weight = weights[slot]
+                # Of one type: CUDA's autocast would widen the whole sum to the weight's.
+                weight = weights[slot].to(output.dtype)
                 total = output * weight if total is None else total.addcmul(output, weight)
         assert total is not None  # Attention refuses a module without an active block.
         return total

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-__all__ = ["fit_threads", "select_device"]
+__all__ = ["fit_threads", "select_device", "without_autotuning", "without_tf32"]
 
 SMALL_NETWORK = 1_000_000
 """Parameters below which a second thread costs more than it brings."""
@@ -16,7 +19,8 @@ SMALL_NETWORK = 1_000_000
 def select_device(name: str) -> torch.device:
     """Returns the device of a name; ``auto`` takes a GPU where there is one.
 
-    On a GPU, cuDNN is told to try its algorithms on the first batch and keep the fastest.
+    On a GPU, cuDNN is told to try its algorithms on the first batch and keep the fastest, and that
+    float32 is float32: by default torch lets convolutions round to TF32's ten bits.
 
     Args:
         name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -39,7 +43,40 @@ def select_device(name: str) -> torch.device:
                 f"{torch.cuda.device_count()} GPUs"
             )
         torch.backends.cudnn.benchmark = True
+        _set_tf32(False, False)
     return device
+
+
+def _set_tf32(convolutions: bool, products: bool) -> tuple[bool, bool]:
+    """Lets convolutions and matrix products round to TF32 or not; returns what was so before."""
+    cudnn, cublas = torch.backends.cudnn, torch.backends.cuda.matmul
+    with warnings.catch_warnings():
+        # torch 2.9 and later speak of new names for these, which older ones do not know.
+        warnings.simplefilter("ignore", UserWarning)
+        before = bool(cudnn.allow_tf32), bool(cublas.allow_tf32)
+        cudnn.allow_tf32, cublas.allow_tf32 = convolutions, products
+    return before
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Lets float32 be exact on a GPU for the length of the block."""
+    before = _set_tf32(False, False)
+    try:
+        yield
+    finally:
+        _set_tf32(*before)
+
+
+@contextmanager
+def without_autotuning() -> Iterator[None]:
+    """Keeps cuDNN from trying its algorithms anew for each size of a batch that shrinks."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def fit_threads(network: nn.Module) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["collect_provenance"]
+__all__ = ["collect_provenance", "package_version"]
 
 
 def collect_provenance(device: torch.device) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def collect_provenance(device: torch.device) -> dict[str, Any]:
         device: Where the run computes.
     """
     return {
-        "nasbench_at": version("nasbench-at"),
+        "nasbench_at": package_version(),
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -29,6 +29,14 @@ def collect_provenance(device: torch.device) -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "precision": "float32",
     }
+
+
+def package_version() -> str | None:
+    """The installed version; None where the checkout is used as it is."""
+    try:
+        return version("nasbench-at")
+    except PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:

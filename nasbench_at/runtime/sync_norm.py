@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CpuSyncBatchNorm2d", "share_batch_norm"]
+__all__ = ["CpuSyncBatchNorm2d", "GpuSyncBatchNorm2d", "share_batch_norm"]
 
 
 def share_batch_norm(network: nn.Module) -> None:
@@ -27,16 +28,27 @@ def share_batch_norm(network: nn.Module) -> None:
 
 
 def _shared(norm: nn.BatchNorm2d) -> nn.Module:
-    if norm.weight.is_cuda:
-        convert = nn.SyncBatchNorm.convert_sync_batchnorm
-        converted: nn.Module = convert(norm)  # type: ignore[no-untyped-call]
-        return converted
-    twin = CpuSyncBatchNorm2d(norm.num_features, eps=norm.eps, momentum=norm.momentum)
+    kind = GpuSyncBatchNorm2d if norm.weight.is_cuda else CpuSyncBatchNorm2d
+    twin = kind(norm.num_features, eps=norm.eps, momentum=norm.momentum)
     twin.weight, twin.bias = norm.weight, norm.bias
     twin.running_mean, twin.running_var = norm.running_mean, norm.running_var
     twin.num_batches_tracked = norm.num_batches_tracked
     twin.training = norm.training
     return twin
+
+
+class GpuSyncBatchNorm2d(nn.SyncBatchNorm):
+    """torch's, which asks other ranks in an attack in training mode too; this one does not."""
+
+    is_affine_in_eval_mode = True
+    """Lets :func:`nasbench_at.attacks.folding.folded_norms` have it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(N, C, H, W)`` to the same shape."""
+        if self.training and not self.track_running_stats:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        output: Tensor = super().forward(x)
+        return output
 
 
 class CpuSyncBatchNorm2d(nn.BatchNorm2d):

@@ -69,6 +69,10 @@ class Optimizers:
             momentum=values.momentum,
             weight_decay=values.weight_decay,
         )
+        if impl == "fused" and values.momentum:
+            # torch leaves them uninitialised if the first loss overflows in fp16.
+            for parameter in blocks.param_groups[0]["params"]:
+                blocks.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return cls(blocks, attention)
 
     def set_rate(self, rate: float) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from nasbench_at.config import RunConfig
 from nasbench_at.runtime.ranks import Distribution
@@ -49,15 +50,7 @@ class TrainingStep:
         self.method: Method = create_method(config.method, hyperparameters)
         self.optimizers = Optimizers.create(network, hyperparameters, config.optimizer_impl)
         self.precision = MixedPrecision.create(config.precision, device)
-        self.average = (
-            AveragedModel(
-                network,
-                multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay),  # type: ignore[no-untyped-call]
-                use_buffers=True,
-            )
-            if config.ema_decay
-            else None
-        )
+        self.average = AveragedModel(network) if config.ema_decay else None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -86,7 +79,7 @@ class TrainingStep:
                 totals += self._backward(images, labels, noise, num_images)
         self.optimizers.step(self.precision.scaler)
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            update_average(self.average, self.network, self.config.ema_decay)
         return totals
 
     def _backward(self, x: Tensor, y: Tensor, noise: Generator, num_images: int) -> Tensor:
@@ -132,3 +125,30 @@ class TrainingStep:
         self.precision.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+@torch.no_grad()
+def update_average(average: AveragedModel, network: nn.Module, decay: float) -> None:
+    """Moves an exponential average towards a network; the first time it becomes the network.
+
+    ``AveragedModel.update_parameters`` copies its counter from the CPU each time, for which the
+    host waits.
+    """
+    averaged = [*chain(average.module.parameters(), average.module.buffers())]
+    present = [*chain(network.parameters(), network.buffers())]
+    is_float = [tensor.is_floating_point() for tensor in averaged]
+    floats, others = (
+        [
+            (old, new)
+            for old, new, kind in zip(averaged, present, is_float, strict=True)
+            if kind is k
+        ]
+        for k in (True, False)
+    )
+    is_first = bool(average.n_averaged == 0)  # on the CPU
+    torch._foreach_lerp_(
+        [old for old, _ in floats], [new for _, new in floats], 1.0 if is_first else 1 - decay
+    )
+    for old, new in others:
+        old.copy_(new if is_first else old * decay + new * (1 - decay))
+    average.n_averaged += 1

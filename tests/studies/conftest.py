@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from nasbench_at import RunConfig
-from studies.config import StudyConfig
-from studies.recipes import block_space
+
+if TYPE_CHECKING:
+    from studies.config import StudyConfig
 
 
 @pytest.fixture(scope="session")
 def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_stripes(tmp_path_factory.mktemp("data"))
+
+
+def write_stripes(folder: Path) -> Path:
     """Noisy 1x8x8 images; class i of four has a bright pair of rows i."""
     rng = np.random.default_rng(0)
     labels = np.arange(184) % 4
     images = rng.integers(0, 90, (184, 1, 8, 8))
     for i, label in enumerate(labels):
         images[i, :, 2 * label : 2 * label + 2] += 150
-    path = tmp_path_factory.mktemp("data") / "stripes.npz"
+    path = folder / "stripes.npz"
     np.savez(
         path,
         x_train=images[:160].astype(np.uint8),
@@ -54,4 +59,7 @@ def tiny_run(stripes: Path, **changes: Any) -> RunConfig:
 @pytest.fixture
 def tiny_study(base: RunConfig) -> StudyConfig:
     """Three runs: each of two blocks, and both."""
+    # Here, so that tests are collected where Optuna is not installed.
+    from studies.recipes import block_space
+
     return block_space(base)
