@@ -378,11 +378,11 @@ def main() -> int:
     bench.measure_peak()
     for number, part in enumerate(arguments.parts):
         left = deadline - time.monotonic()
-        if left <= 0:
-            bench.notes.append(f"{part}: no time left of {arguments.seconds:.0f} s")
-            continue
         try:
-            RUN[part](bench, left / (len(arguments.parts) - number))
+            if left > 0:
+                RUN[part](bench, left / (len(arguments.parts) - number))
+            else:
+                bench.notes.append(f"{part}: no time left of {arguments.seconds:.0f} s")
         except (RuntimeError, ValueError) as error:  # the other parts are worth having
             reason = (str(error).splitlines() or [""])[0]
             bench.notes.append(f"{part}: failed, {type(error).__name__}: {reason}")

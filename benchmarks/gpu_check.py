@@ -29,7 +29,8 @@ KINDS = ("passed", "failed", "skipped")
 
 def run(words: Sequence[str], seconds: float) -> int:
     """Runs a command from the checkout's root, interrupted after so many seconds; its status."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    known = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(known), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment)
     for patience, number in ((seconds, signal.SIGINT), (15, signal.SIGKILL)):
         try:
@@ -42,7 +43,19 @@ def run(words: Sequence[str], seconds: float) -> int:
 def test_words(report: Path, device: str) -> list[str]:
     """Returns the command that runs the tests for a GPU."""
     parallel = ["-n", "6"] if device == "cuda" and find_spec("xdist") else []
-    return ["-m", "pytest", "-m", "gpu", "-q", "-rfEs", f"--junitxml={report}", *parallel]
+    # pytest-benchmark, where it is there, warns of working beside pytest-xdist.
+    return [
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "-p",
+        "no:benchmark",
+        "-q",
+        "-rfEs",
+        f"--junitxml={report}",
+        *parallel,
+    ]
 
 
 def describe_tests(report: Path) -> str:

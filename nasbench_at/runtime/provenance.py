@@ -12,6 +12,8 @@ import torch
 
 __all__ = ["collect_provenance", "package_version"]
 
+_PACKAGE = "nasbench-at"
+
 
 def collect_provenance(device: torch.device) -> dict[str, Any]:
     """Returns what is needed to judge whether two results may differ for technical reasons.
@@ -34,7 +36,7 @@ def collect_provenance(device: torch.device) -> dict[str, Any]:
 def package_version() -> str | None:
     """The installed version; None where the checkout is used as it is."""
     try:
-        return version("nasbench-at")
+        return version(_PACKAGE)
     except PackageNotFoundError:
         return None
 

@@ -28,7 +28,7 @@ def test_output_and_gradients_are_the_cpu_s(device, exact, same_draws, name, mod
     found = []
     for place in (torch.device("cpu"), device):
         torch.manual_seed(0)
-        twin, leaf = copy.deepcopy(block).to(place), x.to(place).requires_grad_()
+        twin, leaf = copy.deepcopy(block).to(place), x.clone().to(place).requires_grad_()
         output = twin(leaf)
         (output * direction.to(place)).sum().backward()
         found.append([output.detach(), leaf.grad, *(p.grad for p in twin.parameters())])

@@ -148,6 +148,23 @@ def test_host_does_not_wait_within_an_attack(no_waits, attack):
     assert x_adv.is_contiguous(memory_format=torch.channels_last)
 
 
+class _OneType(TorchDispatchMode):
+    """Refuses sums of tensors of several types, which CUDA's autocast computes in the widest."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket is torch.ops.aten.addcmul:
+            assert len({tensor.dtype for tensor in args}) == 1, [tensor.dtype for tensor in args]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+def test_half_precision_is_not_widened_by_a_weight(mode):
+    x, _ = make_batch()
+    network = make_network().train(mode)
+    with torch.autocast("cpu", torch.bfloat16), _OneType():
+        network(x)
+
+
 WAITS: dict[str, Callable[[Tensor], object]] = {
     "value": lambda x: x.sum().item(),
     "branch": lambda x: bool(x.sum() > 0),

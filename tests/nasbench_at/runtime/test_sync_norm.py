@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 from nasbench_at.attacks import attack_mode
+from nasbench_at.attacks.folding import folded_norms
 from nasbench_at.runtime import sync_norm
 from nasbench_at.runtime.sync_norm import CpuSyncBatchNorm2d, share_batch_norm
 
@@ -94,3 +95,22 @@ def test_parameters_and_buffers_stay_the_same_objects():
     norms = [module for module in plain.modules() if isinstance(module, nn.BatchNorm2d)]
     assert [type(norm) for norm in norms] == [CpuSyncBatchNorm2d] * 2
     assert not any(norm.training for norm in norms)
+
+
+def test_attack_in_training_mode_asks_no_other_gpu(monkeypatch):
+    plain = nn.BatchNorm2d(3)
+    shared = sync_norm.GpuSyncBatchNorm2d(3)
+    asked = []
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda self, x: asked.append(x) or x)
+    x = torch.rand(4, 3, 5, 5)
+    with attack_mode(shared, "train"), attack_mode(plain, "train"):
+        assert torch.equal(shared(x), plain(x))
+    assert not asked
+    shared.train()(x)
+    assert len(asked) == 1
+
+
+def test_norm_that_gpus_share_is_folded():
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), sync_norm.GpuSyncBatchNorm2d(3)).eval()
+    with folded_norms(net, torch.rand(2, 1, 8, 8)):
+        assert isinstance(net[1], nn.Identity)

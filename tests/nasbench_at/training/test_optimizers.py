@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from dataclasses import replace
 
@@ -243,3 +244,19 @@ def test_fused_kernels_take_the_same_step():
             descend(optimizers, net(x).square().mean())
     for one, other in zip(*(net.parameters() for net in nets), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_fused_sgd_survives_a_first_step_that_overflows():
+    """torch would take what lay in memory for the momentum."""
+    net = nn.Linear(64, 64, bias=False)
+    junk = [torch.full((64, 64), 7e3) for _ in range(50)]
+    del junk
+    config = resolve(RunConfig(lr=1.0, momentum=0.9, weight_decay=0.0))
+    optimizers = Optimizers.create(net, config.hyperparameters(), "fused")
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    before = net.weight.detach().clone()
+    for factor in (math.inf, 1.0):
+        optimizers.zero_grad()
+        scaler.scale(net.weight.sum() * factor).backward()
+        optimizers.step(scaler)
+    torch.testing.assert_close(net.weight.detach(), before - 1)
