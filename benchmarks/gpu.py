@@ -87,12 +87,11 @@ class Bench:
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.architecture = ARCHITECTURES[self.arguments.network]
-        template = plain_network(self.architecture)
+        template = plain_network(self.architecture).to(self.device)
         size = self.arguments.batch_size
-        x = torch.rand(size, *self.architecture.input_shape)
-        settle(template, x)
+        self.x = torch.rand(size, *self.architecture.input_shape).to(self.device)
+        settle(template, self.x)
         self.state = copy.deepcopy(template.state_dict())
-        self.x = x.to(self.device)
         self.x_last = self.x.contiguous(memory_format=torch.channels_last)
         self.y = torch.randint(self.architecture.num_classes, (size,)).to(self.device)
 

@@ -59,7 +59,20 @@ class Distribution:
         with warnings.catch_warnings():
             # Newer torch has another name for the option, which older torch does not know.
             warnings.simplefilter("ignore", FutureWarning)
-            return DistributedDataParallel(network, broadcast_buffers=not sync_batch_norm)
+            # Its own way to share buffers writes into them before every forward pass: the first
+            # of two in a step, as in TRADES, could not be differentiated any more with cuDNN.
+            return DistributedDataParallel(network, broadcast_buffers=False)
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Gives all ranks rank 0's buffers, the norms' running statistics."""
+        buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+        if self.world_size == 1 or not buffers:
+            return
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.broadcast(flat, src=0)
+        parts = torch.split(flat, [buffer.numel() for buffer in buffers])
+        for buffer, values in zip(buffers, parts, strict=True):
+            buffer.copy_(values.view_as(buffer))
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Returns a tensor's sum over ranks."""

@@ -78,6 +78,7 @@ class TrainingStep:
             with self._gradient_sync(is_last=i + 1 == len(parts)):
                 totals += self._backward(images, labels, noise, num_images)
         self.optimizers.step(self.precision.scaler)
+        self.distribution.share_buffers(self.network)
         if self.average is not None:
             update_average(self.average, self.network, self.config.ema_decay)
         return totals

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nasbench_at.runtime.provenance import collect_provenance, package_version
 from torch import nn
 
 from nasbench_at.attacks import AutoAttack, EarlyStopPGD, LinfPGD, attack_mode, folding
 from nasbench_at.runtime.devices import select_device, without_autotuning, without_tf32
+from nasbench_at.runtime.provenance import collect_provenance, package_version
 
 
 def flags() -> tuple[bool, bool, bool]:
