@@ -25,7 +25,14 @@ settings.register_profile("any_speed", deadline=None, suppress_health_check=[Hea
 settings.load_profile("any_speed")
 
 
-OPTIONAL_ON_A_GPU = ("tyro", "docstring_parser", "optuna", "pyautoattack", "foolbox")
+OPTIONAL_ON_A_GPU = (
+    "docstring_parser",
+    "foolbox",
+    "importlinter",
+    "optuna",
+    "pyautoattack",
+    "tyro",
+)
 """Packages that a machine lent for its GPU may lack."""
 
 
