@@ -1,4 +1,4 @@
-"""Lend a model to an attack and get it back unchanged."""
+"""Lends a model to an attack and gets it back unchanged."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from torch import nn
 # SyncBatchNorm and all BatchNorm*d; the base class has no public name.
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .inputs import check_choice
+
 Mode: TypeAlias = Literal["eval", "train", "keep"]
 
 
 @contextmanager
 def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
-    """Prepare `model` for an attack; restore it afterwards, also after an exception.
+    """Prepares `model` for an attack; restores it afterwards, also after an exception.
 
     Inside, no parameter requires a gradient, so a backward pass computes the gradient of the
     images alone and leaves nothing in `.grad`. BatchNorm layers in training mode normalise with
@@ -28,14 +30,13 @@ def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     statistics and the global random state (of the CPU and of the model's GPUs) are as before.
 
     Args:
-        model: the model to attack.
+        model: The model to attack.
         mode: `eval` or `train` puts the whole model in that mode, `keep` leaves its flags alone.
 
     Raises:
-        ValueError: if `mode` is none of these.
+        ValueError: If `mode` is none of these.
     """
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+    check_choice("mode", mode, get_args(Mode))
     was_training = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tracking = [
@@ -62,7 +63,7 @@ def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
 
 
 def cuda_devices(model: nn.Module) -> list[int]:
-    """Return the numbers of the GPUs whose random state work on the model may change."""
+    """Returns the numbers of the GPUs whose random state work on the model may change."""
     tensors = chain(model.parameters(), model.buffers())
     devices = {tensor.get_device() for tensor in tensors if tensor.is_cuda}
     # `torch.cuda.manual_seed` seeds the current device, which need not be the model's.

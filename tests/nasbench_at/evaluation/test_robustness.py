@@ -11,8 +11,8 @@ from torch import nn
 from nasbench_at.attacks import FGSM, AutoAttack, LinfPGD
 from nasbench_at.attacks.folding import folded_norms
 from nasbench_at.data import LabelledImages, load_data
+from nasbench_at.evaluation.options import ATTACK_NAMES
 from nasbench_at.evaluation.robustness import (
-    ATTACK_NAMES,
     count_aa_samples,
     evaluate,
     standard_attacks,
@@ -141,11 +141,9 @@ def test_fgsm_starts_at_random_in_the_authors_recipe_alone(recipe, start):
     assert attack.settings()["start"] == start
 
 
-def test_standard_attacks_take_restarts_and_a_verdict():
-    attacks = standard_attacks(("pgd", "cw"), eps=0.1, restarts=3, verdict="any").values()
-    assert [(a.settings()["restarts"], a.settings()["verdict"]) for a in attacks] == [
-        (3, "any")
-    ] * 2
+def test_standard_attacks_take_restarts_and_what_counts():
+    attacks = standard_attacks(("pgd", "cw"), eps=0.1, restarts=3, counts="any").values()
+    assert [(a.settings()["restarts"], a.settings()["counts"]) for a in attacks] == [(3, "any")] * 2
 
 
 def test_l2_attacks_share_the_radius_and_have_a_step_of_their_own():
