@@ -1,8 +1,4 @@
-"""Graphs of networks as files: GraphML, JSON, DOT, and drawings.
-
-JSON is lossless and can be read back; GraphML and DOT are for other programs, and the drawing is
-for people.
-"""
+"""Graphs of networks as files: JSON, which can be read back, and GraphML and DOT."""
 
 from __future__ import annotations
 
@@ -32,7 +28,7 @@ def write_graph(graph: Graph, path: str | Path) -> None:
     """Writes a graph in the format that the file's suffix names, whole or not at all.
 
     ``.json`` can be read back by :func:`read_graph`; ``.graphml`` and ``.dot`` carry the same nodes
-    and edges for other programs; ``.png``, ``.pdf`` and ``.svg`` hold the drawing.
+    and edges for other programs.
 
     Args:
         graph: As :func:`nasbench_at.networks.graph.build_graph` lays it out.
@@ -203,23 +199,8 @@ def _quote(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _drawing_bytes(file_format: str) -> Callable[[Graph], bytes]:
-    def draw(graph: Graph) -> bytes:
-        # matplotlib takes a second to import, and the other formats do without it.
-        from nasbench_at.networks.cell_drawing import draw_cell
-        from nasbench_at.networks.drawing import draw_graph, render
-
-        draw_it = draw_graph if "attention" in graph.graph else draw_cell
-        return render(draw_it(graph), file_format)
-
-    return draw
-
-
 _FORMATS: Mapping[str, Callable[[Graph], bytes]] = {
     ".json": _json_bytes,
     ".graphml": _graphml_bytes,
     ".dot": _dot_bytes,
-    ".png": _drawing_bytes("png"),
-    ".pdf": _drawing_bytes("pdf"),
-    ".svg": _drawing_bytes("svg"),
 }

@@ -150,17 +150,9 @@ def test_dot_escapes_quotes_and_backslashes(graph, tmp_path):
     assert ("input", r"the \"stem\\") in edges
 
 
-@pytest.mark.parametrize(
-    ("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".SVG", b"<?xml")]
-)
-def test_drawings_are_of_the_format_of_the_suffix(graph, tmp_path, suffix, start):
-    write_graph(graph, tmp_path / f"g{suffix}")
-    assert (tmp_path / f"g{suffix}").read_bytes().startswith(start)
-
-
-@pytest.mark.parametrize("name", ["g.gif", "g", "g.json.bak"])
+@pytest.mark.parametrize("name", ["g.gif", "g.png", "g", "g.json.bak"])
 def test_unknown_suffix_is_refused_with_those_allowed(graph, tmp_path, name):
-    with pytest.raises(ValueError, match=r"\.json, \.graphml, \.dot, \.png, \.pdf, \.svg, got"):
+    with pytest.raises(ValueError, match=r"\.json, \.graphml, \.dot, got"):
         write_graph(graph, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
