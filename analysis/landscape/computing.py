@@ -20,13 +20,13 @@ from analysis.landscape.grid import (
     save_landscape,
 )
 from analysis.landscape.measuring import LossesAt, Measure, Point, measuring
-from analysis.run_inputs import load_run_inputs
+from analysis.run_images import first_images
 from nasbench_at.attacks import Attack, check_inputs
 from nasbench_at.attacks.objectives import Objective, cross_entropy_objective, describe
 from nasbench_at.evaluation.outcome_files import hash_images, hash_weights
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.evaluation.standard_attacks import standard_attacks
 from nasbench_at.records.naming.variants import name_run
-from nasbench_at.records.run_folders import RunFolder, open_run_folder
 
 __all__ = ["OnProgress", "compute_landscape", "compute_run_landscape"]
 
@@ -111,41 +111,34 @@ def compute_landscape(
 
 
 def compute_run_landscape(
-    run: RunFolder | str | Path,
+    run: Run,
     *,
     num_images: int | None = None,
     adversarial: bool = False,
-    device: str = "auto",
-    data_root: str | Path | None = None,
     **options: Any,
 ) -> Landscape:
     """Measures the landscape of a run's selected weights on its first test images.
 
     Args:
-        run: The run's folder.
+        run: The run.
         num_images: How many; by default 512, or all if there are fewer.
         adversarial: Attack them by the PGD-20 that the run is evaluated by, at its own radius.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
         **options: Other arguments of :func:`compute_landscape`; ``name`` is by default the
             network and its seed.
 
     Raises:
         ValueError: If the folder, its weights or an argument is not usable.
     """
-    folder = run if isinstance(run, RunFolder) else open_run_folder(run)
-    config = folder.config
+    config = run.config
     if adversarial and "attack" not in options:
         eps = config.hyperparameters().eps
         attacks = standard_attacks(("pgd",), eps=eps, recipe=config.recipe, method=config.method)
         options["attack"] = attacks["pgd"]
-    inputs = load_run_inputs(
-        folder.path, part="test", num_images=num_images, device=device, data_root=data_root
-    )
+    if num_images is None:
+        num_images = min(_NUM_IMAGES, len(run.data.test))
     return compute_landscape(
-        inputs.model,
-        inputs.images,
-        inputs.labels,
+        run.network,
+        *first_images(run, "test", num_images),
         **{"name": name_run(config.to_dict()), **options},
     )
 

@@ -14,6 +14,7 @@ from analysis.landscape import (
     Landscape,
     compute_landscape,
     compute_run_landscape,
+    computing,
     draw_landscape_contour,
     draw_landscape_line,
     draw_landscape_surface,
@@ -24,6 +25,7 @@ from analysis.landscape.directions import draw_direction
 from nasbench_at import RunConfig, build_network
 from nasbench_at.attacks import LinfPGD
 from nasbench_at.config.presets import resolve
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.records.run_folders import create_run_folder
 from nasbench_at.training.checkpoints import save_weights
 
@@ -301,16 +303,16 @@ def test_bad_input_is_named(options, message):
         quadratic_landscape(**options)
 
 
-def test_landscape_of_a_run(tmp_path):
+def test_landscape_of_a_run(tmp_path, monkeypatch):
     config = resolve(
         RunConfig(blocks=("residual",), num_modules=3, init_channels=4, widen_factor=1, eps=0.1)
     )
     network = build_network(config.architecture((1, 8, 8), 10))
-    folder = create_run_folder(tmp_path, config)
-    save_weights(folder.best, network, {"epoch": 1})
-    options = {"points": 3, "num_images": 20, "device": "cpu"}
-    natural = compute_run_landscape(folder, **options)
-    attacked = compute_run_landscape(str(folder.path), adversarial=True, **options)
+    run = Run(create_run_folder(tmp_path, config), torch.device("cpu"))
+    save_weights(run.folder.best, network, {"epoch": 1})
+    options = {"points": 3, "num_images": 20}
+    natural = compute_run_landscape(run, **options)
+    attacked = compute_run_landscape(run, adversarial=True, **options)
     assert natural.name == "DS-Net of residual, 3 modules of 4 channels, k = 1, seed 0"
     assert natural.settings["attack"] is None
     assert natural.settings["num_images"] == 20
@@ -318,7 +320,9 @@ def test_landscape_of_a_run(tmp_path):
     assert (attack["eps"], attack["steps"]) == (0.1, 20)
     assert attacked.center_loss > natural.center_loss
     with pytest.raises(ValueError, match=r"num_images must lie in 1\.\.500, got 501"):
-        compute_run_landscape(folder, num_images=501)
+        compute_run_landscape(run, num_images=501)
+    monkeypatch.setattr(computing, "_NUM_IMAGES", 7)
+    assert compute_run_landscape(run, points=3).settings["num_images"] == 7
 
 
 def test_contour_shows_the_plane_from_above():
