@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.attacked_predictions import describe_attack, predict_under_attack
-from analysis.run_inputs import load_run_inputs
+from analysis.run_images import first_images
 from analysis.style import PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.attacks import GradientAttack
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.records import wilson_interval
 from nasbench_at.training.trainer import validation_attack
 
@@ -97,34 +97,26 @@ def compute_attack_steps(
 
 
 def compute_run_attack_steps(
-    path: str | Path,
+    run: Run,
     *,
     steps: Sequence[int] = STEPS,
     num_images: int | None = None,
     seed: int = 0,
-    device: str = "auto",
-    data_root: str | Path | None = None,
 ) -> AttackStepsCurve:
     """Measures a run's accuracy on its test images under PGD of a growing number of steps.
 
     Args:
-        path: The run's folder.
+        run: The run.
         steps: As in :func:`compute_attack_steps`.
         num_images: How many images; all by default.
         seed: As there.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
 
     Raises:
         ValueError: If the folder or an argument is not usable.
     """
-    inputs = load_run_inputs(
-        path, part="test", num_images=num_images, device=device, data_root=data_root
-    )
-    attack = validation_attack(inputs.folder.config)
-    return compute_attack_steps(
-        inputs.model, inputs.images, inputs.labels, attack, steps=steps, seed=seed
-    )
+    images, labels = first_images(run, "test", num_images)
+    attack = validation_attack(run.config)
+    return compute_attack_steps(run.network, images, labels, attack, steps=steps, seed=seed)
 
 
 def draw_attack_steps(curve: AttackStepsCurve) -> Figure:

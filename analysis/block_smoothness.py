@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +20,9 @@ from analysis.curvature import compute_curvature
 from analysis.gradient_variance import compute_gradient_variance
 from analysis.local_lipschitz import compute_local_constants, record_inputs
 from analysis.loss_gradients import Loss, choose_method
-from analysis.run_inputs import load_run_inputs
+from analysis.run_images import first_images
 from nasbench_at.attacks import attack_mode
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.networks.ds_net import DSNet, RobustModule
 from nasbench_at.training.methods import Method
 
@@ -257,43 +257,34 @@ def _measure_eigenvalues(
 
 
 def compute_run_block_smoothness(
-    path: str | Path,
+    run: Run,
     *,
     module: int = 0,
     loss: Loss = "training",
     num_images: int = 512,
     num_batches: int = 50,
     seed: int = 0,
-    device: str = "auto",
-    data_root: str | Path | None = None,
 ) -> BlockSmoothness:
     """Evaluates Theorem 3.5 for one module of a run's network, on its first training images.
 
     Args:
-        path: The run's folder.
+        run: The run.
         module: As in :func:`compute_block_smoothness`.
         loss: ``natural``, ``adversarial`` or ``training``, see
             :func:`analysis.loss_gradients.choose_method`.
         num_images: How many images.
         num_batches: Batches of the variance, of the run's size.
         seed: Of starts, orders and attacks.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
 
     Raises:
         ValueError: If the folder or an argument is not usable, or the network is no DS-Net.
     """
-    inputs = load_run_inputs(
-        path, part="train", num_images=num_images, device=device, data_root=data_root
-    )
-    config = inputs.folder.config
     return compute_block_smoothness(
-        inputs.model,
-        inputs.images,
-        inputs.labels,
+        run.network,
+        *first_images(run, "train", num_images),
         module=module,
-        method=choose_method(config, loss),
-        batch_size=config.hyperparameters().batch_size,
+        method=choose_method(run.config, loss),
+        batch_size=run.config.hyperparameters().batch_size,
         num_batches=num_batches,
         seed=seed,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.attacked_predictions import describe_attack, name_classes, predict_under_attack
-from analysis.run_inputs import load_run_inputs
+from analysis.run_images import first_images
 from analysis.style import INK, PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.attacks import Attack, check_inputs
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.records import wilson_interval
 from nasbench_at.training.trainer import validation_attack
 
@@ -104,33 +104,27 @@ def compute_confusion(
 
 
 def compute_run_confusion(
-    path: str | Path,
+    run: Run,
     *,
     natural: bool = False,
     num_images: int | None = None,
     seed: int = 0,
-    device: str = "auto",
-    data_root: str | Path | None = None,
 ) -> ConfusionMatrix:
     """Counts a run's predictions of its test images under attack, or of the clean ones.
 
     Args:
-        path: The run's folder.
+        run: The run.
         natural: Whether to leave the images as they are; else the attack is the one that the run
             was selected by.
         num_images: How many images; all by default.
         seed: As in :func:`compute_confusion`.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
 
     Raises:
         ValueError: If the folder or an argument is not usable.
     """
-    inputs = load_run_inputs(
-        path, part="test", num_images=num_images, device=device, data_root=data_root
-    )
-    attack = None if natural else validation_attack(inputs.folder.config)
-    return compute_confusion(inputs.model, inputs.images, inputs.labels, attack, seed=seed)
+    images, labels = first_images(run, "test", num_images)
+    attack = None if natural else validation_attack(run.config)
+    return compute_confusion(run.network, images, labels, attack, seed=seed)
 
 
 def draw_confusion(

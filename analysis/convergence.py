@@ -11,18 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
 
 from analysis.claims import Claim
-from analysis.curvature import Curvature, compute_curvature
+from analysis.curvature import compute_curvature
 from analysis.gradient_variance import compute_gradient_variance
 from analysis.loss_gradients import Loss, choose_method
-from analysis.run_inputs import RunInputs, load_run_inputs
+from analysis.run_images import first_images
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.training.launch import create_network
-from nasbench_at.training.methods import Method
 from nasbench_at.training.schedules import learning_rate
 
 __all__ = ["ConvergenceBound", "compute_convergence_bound", "compute_run_convergence_bound"]
@@ -144,14 +142,12 @@ def compute_convergence_bound(
 
 
 def compute_run_convergence_bound(
-    path: str | Path,
+    run: Run,
     *,
     loss: Loss = "training",
     num_images: int = 512,
     num_batches: int = 50,
     seed: int = 0,
-    device: str = "auto",
-    data_root: str | Path | None = None,
 ) -> ConvergenceBound:
     """Evaluates Theorem 3.4 for a run, on its first training images.
 
@@ -160,60 +156,44 @@ def compute_run_convergence_bound(
     run's schedule.
 
     Args:
-        path: The run's folder.
+        run: The run.
         loss: ``natural``, ``adversarial`` or ``training``, see
             :func:`analysis.loss_gradients.choose_method`.
         num_images: How many images the loss and its Hessian are of, and the batches drawn from.
         num_batches: Batches for the variance, of the run's size.
         seed: Of starts, orders and attacks.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
 
     Raises:
         ValueError: If the folder or an argument is not usable.
     """
-    inputs = load_run_inputs(
-        path, part="train", num_images=num_images, device=device, data_root=data_root
-    )
-    config = inputs.folder.config
-    method = choose_method(config, loss)
-    untrained = create_network(config, inputs.data, inputs.labels.device)
-    measured = [
-        _measure(model, inputs, method, num_batches, seed) for model in (untrained, inputs.model)
-    ]
+    images, labels = first_images(run, "train", num_images)
+    method = choose_method(run.config, loss)
+    values = run.config.hyperparameters()
+    untrained = create_network(run.config, run.data, run.device)
+    measured = []
+    for model in (untrained, run.network):
+        curvature = compute_curvature(model, images, labels, method=method, seed=seed)
+        variance = compute_gradient_variance(
+            model,
+            images,
+            labels,
+            method=method,
+            layer="all",
+            batch_size=values.batch_size,
+            num_batches=num_batches,
+            seed=seed,
+        )
+        measured.append((curvature, variance.variance))
     (before, _), (after, _) = measured
+    num_steps = run.data.train.num_batches(values.batch_size)
     return compute_convergence_bound(
-        _step_sizes(inputs),
+        [
+            learning_rate(values, epoch, step, num_steps)
+            for epoch in range(1, values.epochs + 1)
+            for step in range(num_steps)
+        ],
         initial_loss=before.loss,
         smoothness=max(0.0, *(curvature.top_eigenvalue for curvature, _ in measured)),
         variance=max(variance for _, variance in measured),
         gradient_norm=after.gradient_norm,
     )
-
-
-def _measure(
-    model: nn.Module, inputs: RunInputs, method: Method, num_batches: int, seed: int
-) -> tuple[Curvature, float]:
-    images: Tensor = inputs.images
-    curvature = compute_curvature(model, images, inputs.labels, method=method, seed=seed)
-    variance = compute_gradient_variance(
-        model,
-        images,
-        inputs.labels,
-        method=method,
-        layer="all",
-        batch_size=inputs.folder.config.hyperparameters().batch_size,
-        num_batches=num_batches,
-        seed=seed,
-    )
-    return curvature, variance.variance
-
-
-def _step_sizes(inputs: RunInputs) -> list[float]:
-    values = inputs.folder.config.hyperparameters()
-    num_steps = inputs.data.train.num_batches(values.batch_size)
-    return [
-        learning_rate(values, epoch, step, num_steps)
-        for epoch in range(1, values.epochs + 1)
-        for step in range(num_steps)
-    ]

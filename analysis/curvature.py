@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from analysis.loss_gradients import Loss, choose_method, flatten, gradients_of, select_parameters
 from analysis.operator_norms import compute_top_eigenvalue
-from analysis.run_inputs import load_run_inputs
+from analysis.run_images import first_images
 from nasbench_at.attacks import check_inputs
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.runtime.seeding import make_generator
 from nasbench_at.training.methods import Method, StandardTraining
 
@@ -153,34 +153,26 @@ class _MeanLoss:
 
 
 def compute_run_curvature(
-    path: str | Path,
+    run: Run,
     *,
     loss: Loss = "training",
     layer: str = "all",
     num_images: int = 512,
     seed: int = 0,
-    device: str = "auto",
-    data_root: str | Path | None = None,
 ) -> Curvature:
     """Computes the curvature of a run's loss on its first training images.
 
     Args:
-        path: The run's folder.
+        run: The run.
         loss: ``natural``, ``adversarial`` or ``training``, see
             :func:`analysis.loss_gradients.choose_method`.
         layer: As in :func:`compute_curvature`.
         num_images: How many images.
         seed: As there.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
 
     Raises:
         ValueError: If the folder or an argument is not usable.
     """
-    inputs = load_run_inputs(
-        path, part="train", num_images=num_images, device=device, data_root=data_root
-    )
-    method = choose_method(inputs.folder.config, loss)
-    return compute_curvature(
-        inputs.model, inputs.images, inputs.labels, method=method, layer=layer, seed=seed
-    )
+    images, labels = first_images(run, "train", num_images)
+    method = choose_method(run.config, loss)
+    return compute_curvature(run.network, images, labels, method=method, layer=layer, seed=seed)

@@ -51,9 +51,10 @@ from analysis.study_figures import (
     draw_rank_correlation,
 )
 from nasbench_at.config.suggestions import suggest
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.records import Benchmark, Record, read_metrics
 from nasbench_at.records.naming.variants import name_run, name_variants
-from nasbench_at.records.run_folders import find_runs, open_run_folder
+from nasbench_at.records.run_folders import RunFolder, find_runs
 
 __all__ = ["FIGURES", "FigureKind", "FigureRequest", "LandscapeForm", "find_figure"]
 
@@ -103,26 +104,28 @@ class FigureRequest:
         """Returns the records of the runs."""
         return Benchmark.load(*self.paths)
 
-    def runs(self) -> list[Path]:
-        """Returns the folders of the runs.
+    def runs(self) -> list[Run]:
+        """Opens the runs.
 
         Raises:
             UnsuitableRunsError: If there is none.
         """
-        runs = [run for path in self.paths for run in find_runs(path)]
-        if not runs:
+        folders = dict.fromkeys(run for path in self.paths for run in find_runs(path))
+        if not folders:
             raise UnsuitableRunsError(f"there is no run in {', '.join(map(str, self.paths))}")
-        return list(dict.fromkeys(runs))
+        return [
+            Run.open(folder, device=self.device, data_root=self.data_root) for folder in folders
+        ]
 
-    def named_runs(self) -> dict[Path, str]:
-        """Returns the folders of the runs, and what each is called beside the others."""
+    def named_runs(self) -> dict[Run, str]:
+        """Opens the runs, and says what each is called beside the others."""
         runs = self.runs()
-        configs = [open_run_folder(run).config.to_dict() for run in runs]
+        configs = [run.config.to_dict() for run in runs]
         names = name_variants(configs, seeds=True) if len(runs) > 1 else map(name_run, configs)
         return dict(zip(runs, names, strict=True))
 
-    def only_run(self) -> Path:
-        """Returns the folder of the one run that the figure is about.
+    def only_run(self) -> Run:
+        """Opens the one run that the figure is about.
 
         Raises:
             UnsuitableRunsError: If there are several.
@@ -145,7 +148,7 @@ class FigureRequest:
 
     def measuring(self, **more: Any) -> dict[str, Any]:
         """Returns the arguments of what is measured anew on a run's test images."""
-        values = {"seed": self.seed, "device": self.device, "data_root": self.data_root, **more}
+        values = {"seed": self.seed, **more}
         return values if self.num_images is None else {**values, "num_images": self.num_images}
 
 
@@ -175,12 +178,12 @@ def find_figure(name: str) -> FigureKind:
 
 def _attention_groups(request: FigureRequest) -> list[AttentionWeights]:
     """Runs that differ in their seeds only are one group."""
-    groups: dict[str, list[Path]] = {}
+    groups: dict[str, list[RunFolder]] = {}
     configs: dict[str, dict[str, Any]] = {}
     for run in request.runs():
-        config = open_run_folder(run).config.to_dict()
+        config = run.config.to_dict()
         key = json.dumps({**config, "seed": None}, sort_keys=True)
-        groups.setdefault(key, []).append(run)
+        groups.setdefault(key, []).append(run.folder)
         configs.setdefault(key, config)
     names = name_variants(list(configs.values()))
     return [
@@ -191,7 +194,8 @@ def _attention_groups(request: FigureRequest) -> list[AttentionWeights]:
 
 def _draw_attention_distances(request: FigureRequest) -> Figure:
     named = request.named_runs()
-    return draw_attention_distances(compute_attention(list(named)), list(named.values()))
+    attention = compute_attention([run.folder for run in named])
+    return draw_attention_distances(attention, list(named.values()))
 
 
 def _landscapes(request: FigureRequest) -> list[Landscape]:
@@ -226,19 +230,16 @@ def _draw_landscape(request: FigureRequest) -> Figure:
 
 
 def _draw_gradient_variance(request: FigureRequest) -> Figure:
-    options = {"seed": request.seed, "device": request.device, "data_root": request.data_root}
     return draw_gradient_variance(
         [
-            replace(compute_run_gradient_variance(run, **options), title=name)  # type: ignore[arg-type]
+            replace(compute_run_gradient_variance(run, seed=request.seed), title=name)
             for run, name in request.named_runs().items()
         ]
     )
 
 
 def _draw_learning_curves(request: FigureRequest) -> Figure:
-    metrics = {
-        name: read_metrics(run / "metrics.jsonl") for run, name in request.named_runs().items()
-    }
+    metrics = {name: read_metrics(run.folder.metrics) for run, name in request.named_runs().items()}
     return draw_learning_curves(compute_learning_curves(metrics))
 
 
@@ -303,7 +304,9 @@ FIGURES: Mapping[str, FigureKind] = {
     ),
     "attention-history": FigureKind(
         "attention weights by epoch",
-        lambda request: draw_attention_history(compute_attention_history(request.only_run())),
+        lambda request: draw_attention_history(
+            compute_attention_history(request.only_run().folder)
+        ),
     ),
     "lipschitz": FigureKind(
         "bounds and local Lipschitz constants of each block (Prop. 3.3)",

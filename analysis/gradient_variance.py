@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from analysis.errors import IncomparableRunsError
 from analysis.loss_gradients import Loss, choose_method, flatten, gradients_of, select_parameters
-from analysis.run_inputs import load_run_inputs
+from analysis.run_images import first_images
 from analysis.style import MARKERS, PALETTE, create_figure, style_axes
 from nasbench_at.attacks import check_inputs
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.records.naming.variants import name_run
 from nasbench_at.runtime.seeding import make_generator
 from nasbench_at.training.checkpoints import load_weights
@@ -164,7 +166,7 @@ def _draw_batches(
 
 
 def compute_run_gradient_variance(
-    path: str | Path,
+    run: Run,
     *,
     weights: Sequence[str | Path] = (),
     loss: Loss = "training",
@@ -172,13 +174,11 @@ def compute_run_gradient_variance(
     num_batches: int = 50,
     batch_size: int | None = None,
     seed: int = 0,
-    device: str = "auto",
-    data_root: str | Path | None = None,
 ) -> RunGradientVariance:
     """Measures the gradient variance of a run on its training images.
 
     Args:
-        path: The run's folder.
+        run: The run.
         weights: Files of weights kept while training, as the run's own ``best.safetensors`` is
             written; by default that alone.
         loss: ``natural``, ``adversarial`` or ``training``, see
@@ -187,8 +187,6 @@ def compute_run_gradient_variance(
         num_batches: As there.
         batch_size: As there; the run's by default.
         seed: As there.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
 
     Returns:
         One point a file, by epoch.
@@ -196,24 +194,24 @@ def compute_run_gradient_variance(
     Raises:
         ValueError: If the folder, a file or an argument is not usable.
     """
-    inputs = load_run_inputs(path, part="train", device=device, data_root=data_root)
-    config = inputs.folder.config
-    method = choose_method(config, loss)
-    chosen = [Path(file) for file in weights or (inputs.folder.best,)]
+    images, labels = first_images(run, "train")
+    method = choose_method(run.config, loss)
+    chosen = [Path(file) for file in weights or (run.folder.best,)]
     files = {_read_epoch(file): file for file in chosen}
     if len(files) < len(chosen):
         raise ValueError(
             f"weights must be of different epochs, got {len(chosen)} files of epochs "
             f"{', '.join(map(str, sorted(files)))}"
         )
-    size = config.hyperparameters().batch_size if batch_size is None else batch_size
+    size = run.config.hyperparameters().batch_size if batch_size is None else batch_size
     points = []
+    network = copy.deepcopy(run.network)
     for epoch in sorted(files):
-        load_weights(files[epoch], inputs.model)
+        load_weights(files[epoch], network)
         point = compute_gradient_variance(
-            inputs.model,
-            inputs.images,
-            inputs.labels,
+            network,
+            images,
+            labels,
             method=method,
             layer=layer,
             batch_size=size,
@@ -222,7 +220,7 @@ def compute_run_gradient_variance(
         )
         points.append(point)
     return RunGradientVariance(
-        name_run(config.to_dict()), loss, tuple(sorted(files)), tuple(points)
+        name_run(run.config.to_dict()), loss, tuple(sorted(files)), tuple(points)
     )
 
 

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -34,10 +33,11 @@ from analysis.local_lipschitz import (
     compute_local_constants,
     record_inputs,
 )
-from analysis.run_inputs import load_run_inputs
+from analysis.run_images import first_images
 from analysis.style import MARKERS, PALETTE, create_figure, style_axes
 from blocks.mbconv import SqueezeExcite
 from nasbench_at.attacks import LINF, attack_mode, check_inputs
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.networks.ds_net import DSNet, RobustModule
 from nasbench_at.networks.graph import ModuleStage, find_node, walk_stages
 
@@ -195,36 +195,28 @@ def _bound_outside(
 
 
 def compute_run_lipschitz(
-    path: str | Path,
+    run: Run,
     *,
     num_images: int = 64,
     eps: float | None = None,
     num_ascents: int = 5,
     seed: int = 0,
-    device: str = "auto",
-    data_root: str | Path | None = None,
 ) -> LipschitzAnalysis:
     """Bounds and measures the Lipschitz constants of a run's network at its test images.
 
     Args:
-        path: The run's folder.
+        run: The run.
         num_images: How many of them.
         eps: As in :func:`compute_lipschitz`; the run's own by default.
         num_ascents: As there.
         seed: As there.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
 
     Raises:
         ValueError: If the folder or an argument is not usable, or the network is no DS-Net.
     """
-    inputs = load_run_inputs(
-        path, part="test", num_images=num_images, device=device, data_root=data_root
-    )
-    radius = inputs.folder.config.hyperparameters().eps if eps is None else eps
-    return compute_lipschitz(
-        inputs.model, inputs.images, eps=radius, num_ascents=num_ascents, seed=seed
-    )
+    images, _ = first_images(run, "test", num_images)
+    radius = run.config.hyperparameters().eps if eps is None else eps
+    return compute_lipschitz(run.network, images, eps=radius, num_ascents=num_ascents, seed=seed)
 
 
 def draw_lipschitz(analysis: LipschitzAnalysis) -> Figure:

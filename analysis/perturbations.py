@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.attacked_predictions import describe_attack, name_classes
-from analysis.run_inputs import load_run_inputs
+from analysis.run_images import first_images
 from analysis.style import INK, PALETTE, create_figure
 from nasbench_at.attacks import Attack, attack_mode, check_inputs
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.runtime.seeding import make_generator
 from nasbench_at.training.trainer import validation_attack
 
@@ -93,32 +93,26 @@ def compute_perturbations(
 
 
 def compute_run_perturbations(
-    path: str | Path,
+    run: Run,
     *,
     num_images: int = 6,
     attack: Attack | None = None,
     seed: int = 0,
-    device: str = "auto",
-    data_root: str | Path | None = None,
 ) -> Perturbations:
     """Attacks a run's first test images.
 
     Args:
-        path: The run's folder.
+        run: The run.
         num_images: How many images.
         attack: The attack; by default the one that the run was selected by.
         seed: As in :func:`compute_perturbations`.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
 
     Raises:
         ValueError: If the folder or an argument is not usable.
     """
-    inputs = load_run_inputs(
-        path, part="test", num_images=num_images, device=device, data_root=data_root
-    )
-    chosen = attack or validation_attack(inputs.folder.config)
-    return compute_perturbations(inputs.model, inputs.images, inputs.labels, chosen, seed=seed)
+    images, labels = first_images(run, "test", num_images)
+    chosen = attack or validation_attack(run.config)
+    return compute_perturbations(run.network, images, labels, chosen, seed=seed)
 
 
 def draw_perturbations(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from analysis.block_smoothness import compute_run_block_smoothness
@@ -13,7 +12,7 @@ from analysis.convergence import compute_run_convergence_bound
 from analysis.curvature import compute_run_curvature
 from analysis.gradient_variance import compute_run_gradient_variance
 from analysis.lipschitz import compute_run_lipschitz
-from nasbench_at.records.run_folders import open_run_folder
+from nasbench_at.evaluation.runs import Run
 
 __all__ = ["RunTheory", "compute_run_theory"]
 
@@ -36,35 +35,24 @@ class RunTheory:
 
 
 def compute_run_theory(
-    path: str | Path,
+    run: Run,
     *,
     num_images: int = 64,
     num_batches: int = 10,
     seed: int = 0,
-    device: str = "auto",
-    data_root: str | Path | None = None,
 ) -> RunTheory:
     """Evaluates the paper's theory for a run's selected network; losses are natural ones.
 
     Args:
-        path: The run's folder.
+        run: The run.
         num_images: Images of constants and curvature; Theorems 3.4 and 3.5 take a batch at least.
         num_batches: Batches of the gradient's variance.
         seed: Seed of all that is random.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
 
     Raises:
-        ValueError: If the folder is no run's.
+        ValueError: If the run's weights or data are not usable.
     """
-    config = open_run_folder(path).config
-    theory = _Theory(
-        path,
-        place={"seed": seed, "device": device, "data_root": data_root},
-        num_images=num_images,
-        num_batches=num_batches,
-        batch_size=config.hyperparameters().batch_size,
-    )
+    theory = _Theory(run, num_images=num_images, num_batches=num_batches, seed=seed)
     left_out = []
     for part in (
         theory.measure_lipschitz,
@@ -77,35 +65,28 @@ def compute_run_theory(
         except ValueError as error:  # such as a block whose bound nobody has worked out
             left_out.append(str(error))
     return RunTheory(
-        config.run_id, theory.constants, tuple(theory.claims), tuple(dict.fromkeys(left_out))
+        run.config.run_id, theory.constants, tuple(theory.claims), tuple(dict.fromkeys(left_out))
     )
 
 
 class _Theory:
     """Collects constants and claims part by part."""
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        place: Mapping[str, Any],
-        num_images: int,
-        num_batches: int,
-        batch_size: int,
-    ) -> None:
-        self.path = path
-        self.place = place
+    def __init__(self, run: Run, *, num_images: int, num_batches: int, seed: int) -> None:
+        self.run = run
         self.num_images = num_images
+        self.seed = seed
         self.batches: dict[str, Any] = {
             "loss": "natural",
-            "num_images": max(num_images, batch_size),
+            "num_images": max(num_images, run.config.hyperparameters().batch_size),
             "num_batches": num_batches,
+            "seed": seed,
         }
         self.constants: dict[str, str] = {}
         self.claims: list[Claim] = []
 
     def measure_lipschitz(self) -> None:
-        found = compute_run_lipschitz(self.path, num_images=self.num_images, **self.place)
+        found = compute_run_lipschitz(self.run, num_images=self.num_images, seed=self.seed)
         where = "everywhere" if found.is_global else "for inputs like these images"
         self.constants["Lipschitz bound (L2)"] = f"10^{found.bound_log10:.1f}, {where}"
         self.constants["Largest local constant (L2)"] = f"{found.local:.3g}"
@@ -113,22 +94,21 @@ class _Theory:
 
     def measure_loss(self) -> None:
         curvature = compute_run_curvature(
-            self.path, loss="natural", num_images=self.num_images, **self.place
+            self.run, loss="natural", num_images=self.num_images, seed=self.seed
         )
         self.constants["Largest eigenvalue of the Hessian"] = f"{curvature.top_eigenvalue:.4g}"
         self.constants["Norm of the loss's gradient"] = f"{curvature.gradient_norm:.3g}"
         variance = compute_run_gradient_variance(
-            self.path, loss="natural", num_batches=self.batches["num_batches"], **self.place
+            self.run,
+            loss="natural",
+            num_batches=self.batches["num_batches"],
+            seed=self.seed,
         )
         name = "Gradient variance of the last layer"
         self.constants[name] = f"{variance.points[-1].variance:.3g}"
 
     def judge_convergence(self) -> None:
-        self.claims += compute_run_convergence_bound(
-            self.path, **self.batches, **self.place
-        ).claims()
+        self.claims += compute_run_convergence_bound(self.run, **self.batches).claims()
 
     def judge_smoothness(self) -> None:
-        self.claims += compute_run_block_smoothness(
-            self.path, **self.batches, **self.place
-        ).claims()
+        self.claims += compute_run_block_smoothness(self.run, **self.batches).claims()

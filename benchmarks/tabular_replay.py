@@ -22,12 +22,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.timing import time_in_turn
 from nasbench_at.config import RunConfig
 from nasbench_at.config.presets import resolve
-from nasbench_at.records import Benchmark, Record
+from nasbench_at.records import AttackResult, Benchmark, Evaluation, Record
 from studies.tabular import TabularObjective, replay
 
 BLOCKS = ("residual", "mbconv", "dense", "ada_rk")
 METHODS = ("at", "trades", "mart", "fat")
 WIDTHS = (8, 12, 16, 20)
+
+
+def attack_result(accuracy: float) -> AttackResult:
+    """Returns a result of PGD on 10,000 images."""
+    num_correct = round(10_000 * accuracy)
+    return AttackResult("pgd", 10_000, num_correct, norm="Linf", eps=8 / 255, data="cifar10/test")
 
 
 def make_records(num_seeds: int) -> Benchmark:
@@ -48,7 +54,7 @@ def make_records(num_seeds: int) -> Benchmark:
                 architecture="",
                 num_params=0,
                 provenance={},
-                evaluation={"results": {"pgd": {"accuracy": generator.random()}}},
+                evaluations=(Evaluation((attack_result(generator.random()),)),),
             )
             for config in configs
         ]

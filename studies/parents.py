@@ -9,10 +9,8 @@ from typing import TypeAlias
 import torch
 
 from nasbench_at.config import RunConfig
-from nasbench_at.evaluation.run_evaluation import load_run
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.networks.ds_net import DSNet
-from nasbench_at.records import read_record
-from nasbench_at.records.run_folders import open_run_folder
 
 __all__ = ["Matrix", "keep_top", "learned_weights"]
 
@@ -32,21 +30,21 @@ def learned_weights(
     Raises:
         ValueError: If the run is not finished, has not learned its weights or weighs other blocks.
     """
-    folder = open_run_folder(path)
-    config = folder.config
+    run = Run.open(path, device="cpu", data_root=data_root)
+    config = run.config
     if config.model != "ds_net" or config.attention != "learned":
         raise ValueError(
             f"parent run {str(path)!r} has no learned weights: its model is {config.model!r}, its "
             f"attention {config.attention}"
         )
-    if not folder.record.exists() or not read_record(folder.record).training:
+    if not run.folder.record.exists() or not run.record.training:
         raise ValueError(f"parent run {str(path)!r} is not finished")
     if (config.blocks, config.num_modules) != (base.blocks, base.num_modules):
         raise ValueError(
             f"parent run {str(path)!r} weighs {config.num_modules} modules of {config.blocks}, "
             f"the study's network {base.num_modules} of {base.blocks}"
         )
-    network, _ = load_run(folder, "cpu", data_root)
+    network = run.network
     assert isinstance(network, DSNet)
     with torch.no_grad():
         rows = network.attention.weights().double()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -17,11 +16,10 @@ from nasbench_at.config import RunConfig
 from nasbench_at.networks.ds_net import DSNet, build_network
 from nasbench_at.networks.graph import ModuleStage, walk_stages
 from nasbench_at.networks.zoo import create_model
-from nasbench_at.records.run_folders import RunFolder, open_run_folder
+from nasbench_at.records.run_folders import RunFolder
 
-__all__ = ["AttentionLayout", "Run", "open_run", "read_history", "read_layout", "read_weights"]
+__all__ = ["AttentionLayout", "read_history", "read_layout", "read_weights"]
 
-Run: TypeAlias = RunFolder | str | Path
 _ANY_INPUT = (3, 32, 32)
 _KEY = "attention.logits"
 
@@ -64,11 +62,6 @@ class AttentionLayout(NamedTuple):
             for j, name in enumerate(names):
                 sorted_rows[i, columns.index(name)] = rows[i, j]
         return sorted_rows
-
-
-def open_run(run: Run) -> RunFolder:
-    """Returns a run's folder, opened if it is given by its path."""
-    return run if isinstance(run, RunFolder) else open_run_folder(run)
 
 
 def read_layout(config: RunConfig) -> AttentionLayout:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.attention.reading import Run, open_run, read_history, read_layout, read_weights
+from analysis.attention.reading import read_history, read_layout, read_weights
 from analysis.errors import IncomparableRunsError
 from nasbench_at.records.naming.variants import name_run
+from nasbench_at.records.run_folders import RunFolder
 
 __all__ = [
     "AttentionHistory",
@@ -72,11 +73,11 @@ class AttentionHistory:
     weights: NDArray[np.float64]
 
 
-def compute_attention(runs: Sequence[Run], *, name: str = "") -> AttentionWeights:
+def compute_attention(folders: Sequence[RunFolder], *, name: str = "") -> AttentionWeights:
     """Collects the weights of runs' selected epochs.
 
     Args:
-        runs: Folders of runs that differ in their seed, say; all must weigh the same blocks.
+        folders: Of runs that differ in their seed, say; all must weigh the same blocks.
         name: The group's; by default the first run's network and seed.
 
     Raises:
@@ -86,7 +87,6 @@ def compute_attention(runs: Sequence[Run], *, name: str = "") -> AttentionWeight
     Reference:
         Sec. 4.6 of the paper.
     """
-    folders = [open_run(run) for run in runs]
     if not folders:
         raise ValueError("there must be at least one run, got none")
     names = tuple(folder.config.run_id for folder in folders)
@@ -110,13 +110,12 @@ def compute_attention(runs: Sequence[Run], *, name: str = "") -> AttentionWeight
     )
 
 
-def compute_attention_history(run: Run) -> AttentionHistory:
+def compute_attention_history(folder: RunFolder) -> AttentionHistory:
     """Collects a run's weights after each epoch from its metrics.
 
     Raises:
         ValueError: If the run is no DS-Net, or has no metrics with attention weights.
     """
-    folder = open_run(run)
     layout = read_layout(folder.config)
     epochs, weights = read_history(folder, layout)
     return AttentionHistory(

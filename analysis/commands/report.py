@@ -73,21 +73,24 @@ def run_report(words: Sequence[str]) -> int:
         one_line_warnings(),
         PointProgress("landscapes") as progress,
     ):
-        place = {"device": arguments.device, "data_root": arguments.data_root}
         landscapes = best_landscapes(
             entries,
             arguments.landscapes,
             points=arguments.points,
             num_images=arguments.num_images,
+            device=arguments.device,
+            data_root=arguments.data_root,
             on_progress=progress.update,
-            **place,
+        )
+        theories = best_theories(
+            entries, arguments.theory, device=arguments.device, data_root=arguments.data_root
         )
         out = write_report(
             arguments.paths,
             arguments.out,
             title=arguments.title,
             landscapes=landscapes,
-            theories=best_theories(entries, arguments.theory, **place),
+            theories=theories,
             entries=entries,
         )
     stdout.print(str(out), highlight=False, soft_wrap=True)

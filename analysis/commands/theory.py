@@ -47,20 +47,16 @@ def run_theory(words: Sequence[str]) -> int:
     from analysis.errors import UnsuitableRunsError
     from analysis.theory import compute_run_theory
     from nasbench_at.commands.console import stdout
-    from nasbench_at.records.run_folders import open_run_folder
-    from nasbench_at.runtime.devices import select_device
+    from nasbench_at.evaluation.runs import Run
 
     with bad_input():
-        open_run_folder(arguments.run)
-        select_device(arguments.device)
+        run = Run.open(arguments.run, device=arguments.device, data_root=arguments.data_root)
     with bad_input(UnsuitableRunsError), one_line_warnings():
         theory = compute_run_theory(
-            arguments.run,
+            run,
             num_images=arguments.num_images,
             num_batches=arguments.num_batches,
             seed=arguments.seed,
-            device=arguments.device,
-            data_root=arguments.data_root,
         )
     lines = [f"{name}: {value}" for name, value in theory.constants.items()]
     for claim in theory.claims:

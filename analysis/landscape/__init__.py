@@ -12,25 +12,15 @@ from analysis.landscape.drawing import (
     draw_landscape_line,
     draw_landscape_surface,
 )
-from analysis.landscape.grid import (
-    Landscape,
-    Sharpness,
-    load_landscape,
-    measure_sharpness,
-    merge_landscapes,
-    save_landscape,
-)
+from analysis.landscape.grid import Landscape, load_landscape, save_landscape
 
 __all__ = [
     "Landscape",
-    "Sharpness",
     "compute_landscape",
     "compute_run_landscape",
     "draw_landscape_contour",
     "draw_landscape_line",
     "draw_landscape_surface",
     "load_landscape",
-    "measure_sharpness",
-    "merge_landscapes",
     "save_landscape",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,13 +20,13 @@ from analysis.landscape.grid import (
     save_landscape,
 )
 from analysis.landscape.measuring import LossesAt, Measure, Point, measuring
-from analysis.run_inputs import load_run_inputs
+from analysis.run_images import first_images
 from nasbench_at.attacks import Attack, check_inputs
 from nasbench_at.attacks.objectives import Objective, cross_entropy_objective, describe
 from nasbench_at.evaluation.outcome_files import hash_images, hash_weights
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.evaluation.standard_attacks import standard_attacks
 from nasbench_at.records.naming.variants import name_run
-from nasbench_at.records.run_folders import RunFolder, open_run_folder
 
 __all__ = ["OnProgress", "compute_landscape", "compute_run_landscape"]
 
@@ -46,21 +47,17 @@ def compute_landscape(
     dimensions: int = 2,
     seed: int = 0,
     attack: Attack | None = None,
-    reattack: bool = False,
     loss: Objective = cross_entropy_objective,
-    move_vectors: bool = False,
     batch_size: int = 512,
-    workers: int | None = None,
-    shard: tuple[int, int] = (0, 1),
     progress_file: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Landscape:
     """Measures f(α, β) = L(W* + αδ + βη) on a grid, for two random directions δ and η.
 
     The directions are filter-normalised, see :func:`analysis.landscape.directions.draw_direction`.
-    Biases and the parameters of norms stay where they are (unless ``move_vectors``), and so do the
-    attention logits and the running statistics of BatchNorm, always. The model computes in eval
-    mode, convolution and BatchNorm as one, and is left as it was, bit for bit.
+    Biases, the parameters of norms, the attention logits and the running statistics of BatchNorm
+    stay where they are. The model computes in eval mode, convolution and BatchNorm as one, and is
+    left as it was, bit for bit. On the CPU small networks are copied for several threads.
 
     Args:
         model: Its weights are W*.
@@ -71,15 +68,9 @@ def compute_landscape(
         points: Points a direction, odd, at least 3.
         dimensions: 2, or 1 for a line along δ.
         seed: Seed of directions and attack.
-        attack: L is the loss on its images; None takes the images as they are.
-        reattack: Attack anew at each point, from the same start; else once, at W*.
+        attack: L is the loss on its images, attacked at W*; None takes the images as they are.
         loss: Maps logits ``(N, C)`` and labels ``(N,)`` to values ``(N,)``; L is their mean.
-        move_vectors: Whether biases and the parameters of norms move too.
         batch_size: Images of a forward pass. Large ones are faster, by half for tiny networks.
-        workers: Threads that each take points, with a copy of the model. By default one, but for a
-            small network on the CPU ``OMP_NUM_THREADS`` or all cores, at most 8: its operations are
-            too short to be shared out.
-        shard: (i, n) computes every n-th point, from the i-th; the others stay NaN.
         progress_file: Keeps what is done after each row; a call that finds it goes on from there.
             Calls at the same time need a file each.
         on_progress: Is told after each point.
@@ -90,89 +81,69 @@ def compute_landscape(
     Reference:
         Sec. 4.7 of the paper; Li et al., NeurIPS 2018.
     """
-    _check_arguments(span, points, dimensions, batch_size, workers, shard)
-    if reattack and attack is None:
-        raise ValueError("reattack needs an attack, got none")
+    _check_arguments(span, points, dimensions, batch_size)
     check_inputs(images, labels)
-    device = next(iter(moved_parameters(model, move_vectors=move_vectors).values())).device
-    attack_settings = attack and {
-        **attack.settings(),
-        "reattack": reattack,
-        "batch_size": batch_size,
-    }
+    device = next(iter(moved_parameters(model).values())).device
     settings = {
         "weights": hash_weights(model),
         "images": hash_images(images, labels),
         "num_images": len(images),
         "seed": seed,
         "loss": describe(loss),
-        "attack": attack_settings,
-        "move_vectors": move_vectors,
-        "rules": RULES[move_vectors],
+        "attack": attack and {**attack.settings(), "batch_size": batch_size},
+        "rules": RULES,
     }
     landscape = _start(_empty(name, span, points, dimensions, settings), progress_file)
-    places = _missing_places(landscape, shard)
+    places = [
+        place for place in np.ndindex(landscape.losses.shape) if np.isnan(landscape.losses[place])
+    ]
     if not places:
         return landscape
-    measure = Measure(images.to(device), labels.to(device), loss, attack, seed, batch_size)
-    directions = [
-        draw_direction(model, number, seed=seed, move_vectors=move_vectors)
-        for number in range(dimensions)
-    ]
-    measure = measure if reattack else measure.with_fixed_images(model)
-    with measuring(model, measure, directions, workers, fold=not move_vectors) as losses_at:
+    layout = torch.channels_last if images.ndim == 4 else torch.preserve_format
+    on_device = images.to(device, memory_format=layout), labels.to(device)
+    measure = Measure(*on_device, loss, batch_size)
+    if attack is not None:
+        measure = measure.attacked(model, attack, seed)
+    directions = [draw_direction(model, number, seed=seed) for number in range(dimensions)]
+    with measuring(model, measure, directions) as losses_at:
         _fill(landscape, places, losses_at, progress_file, on_progress)
     return landscape
 
 
 def compute_run_landscape(
-    run: RunFolder | str | Path,
+    run: Run,
     *,
     num_images: int | None = None,
     adversarial: bool = False,
-    device: str = "auto",
-    data_root: str | Path | None = None,
     **options: Any,
 ) -> Landscape:
     """Measures the landscape of a run's selected weights on its first test images.
 
     Args:
-        run: The run's folder.
+        run: The run.
         num_images: How many; by default 512, or all if there are fewer.
         adversarial: Attack them by the PGD-20 that the run is evaluated by, at its own radius.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
         **options: Other arguments of :func:`compute_landscape`; ``name`` is by default the
             network and its seed.
 
     Raises:
         ValueError: If the folder, its weights or an argument is not usable.
     """
-    folder = run if isinstance(run, RunFolder) else open_run_folder(run)
-    config = folder.config
+    config = run.config
     if adversarial and "attack" not in options:
         eps = config.hyperparameters().eps
         attacks = standard_attacks(("pgd",), eps=eps, recipe=config.recipe, method=config.method)
         options["attack"] = attacks["pgd"]
-    inputs = load_run_inputs(
-        folder.path, part="test", num_images=num_images, device=device, data_root=data_root
-    )
+    if num_images is None:
+        num_images = min(_NUM_IMAGES, len(run.data.test))
     return compute_landscape(
-        inputs.model,
-        inputs.images,
-        inputs.labels,
+        run.network,
+        *first_images(run, "test", num_images),
         **{"name": name_run(config.to_dict()), **options},
     )
 
 
-def _check_arguments(
-    span: float,
-    points: int,
-    dimensions: int,
-    batch_size: int,
-    workers: int | None,
-    shard: tuple[int, int],
-) -> None:
+def _check_arguments(span: float, points: int, dimensions: int, batch_size: int) -> None:
     if not 0 < span < float("inf"):
         raise ValueError(f"span must be positive and finite, got {span}")
     if points < 3 or points % 2 == 0:
@@ -181,10 +152,6 @@ def _check_arguments(
         raise ValueError(f"dimensions must be 1 or 2, got {dimensions}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    if not 0 <= shard[0] < shard[1]:
-        raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard}")
 
 
 def _empty(
@@ -209,13 +176,6 @@ def _start(landscape: Landscape, progress_file: str | Path | None) -> Landscape:
     else:
         save_landscape(progress_file, landscape)
     return landscape
-
-
-def _missing_places(landscape: Landscape, shard: tuple[int, int]) -> list[Place]:
-    """Returns the indices of the shard's points that are not known yet, row by row."""
-    everything = list(np.ndindex(*landscape.losses.shape))
-    mine = everything[shard[0] :: shard[1]]
-    return [place for place in mine if np.isnan(landscape.losses[place])]
 
 
 def _fill(

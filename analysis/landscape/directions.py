@@ -16,18 +16,15 @@ __all__ = ["RULES", "Direction", "draw_direction", "moved_parameters"]
 Direction: TypeAlias = Mapping[str, Tensor]
 """By parameter name, what is added to it; on the CPU. Parameters not named stay."""
 
-RULES = {
-    False: "filters scaled to their norms; biases, norms, attention and running statistics fixed",
-    True: "filters, biases and norms scaled to their norms; attention, running statistics fixed",
-}
-"""What moves and what does not, by ``move_vectors``: a line for results and figures."""
+RULES = "filters scaled to their norms; biases, norms, attention and running statistics fixed"
+"""What moves and what does not: a line for results and figures."""
 
 
-def moved_parameters(model: nn.Module, *, move_vectors: bool = False) -> dict[str, nn.Parameter]:
+def moved_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Returns by name the parameters that a direction moves.
 
-    These are the weights of two or more dimensions. Biases, the parameters of norms and scalars
-    move only if asked for; the attention logits of a DS-Net never do.
+    These are the weights of two or more dimensions, not biases, the parameters of norms, scalars
+    and the attention logits of a DS-Net.
 
     Raises:
         ValueError: If there are none, or they are not of one floating-point type on one device.
@@ -36,7 +33,7 @@ def moved_parameters(model: nn.Module, *, move_vectors: bool = False) -> dict[st
     moved = {
         name: parameter
         for name, parameter in model.named_parameters()
-        if id(parameter) not in fixed and (move_vectors or parameter.ndim >= 2)
+        if id(parameter) not in fixed and parameter.ndim >= 2
     }
     kinds = sorted({f"{parameter.dtype} on {parameter.device}" for parameter in moved.values()})
     if len(kinds) != 1:
@@ -47,19 +44,16 @@ def moved_parameters(model: nn.Module, *, move_vectors: bool = False) -> dict[st
     return moved
 
 
-def draw_direction(
-    model: nn.Module, number: int, *, seed: int = 0, move_vectors: bool = False
-) -> Direction:
+def draw_direction(model: nn.Module, number: int, *, seed: int = 0) -> Direction:
     """Draws a filter-normalised direction.
 
     Each entry is standard normal. Then each filter, that is each index of a weight's first axis, is
-    scaled to the norm of the filter it will be added to; a vector or scalar counts as one filter.
+    scaled to the norm of the filter it will be added to.
 
     Args:
         model: Its weights give shapes and norms.
         number: Which direction; directions of different numbers are independent.
         seed: Seed of all directions; they are drawn on the CPU, so that a GPU gets the same ones.
-        move_vectors: Whether biases and the parameters of norms move too.
 
     Raises:
         ValueError: As :func:`moved_parameters`.
@@ -70,7 +64,7 @@ def draw_direction(
     """
     generator = make_generator(seed, "landscape", number)
     direction = {}
-    for name, parameter in moved_parameters(model, move_vectors=move_vectors).items():
+    for name, parameter in moved_parameters(model).items():
         weight = parameter.detach().cpu()
         noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
         smallest = torch.finfo(weight.dtype).tiny
@@ -79,7 +73,7 @@ def draw_direction(
 
 
 def _norms(weight: Tensor) -> Tensor:
-    """Norms of the filters, in a shape that multiplies them; of a vector, the one norm."""
-    axes = tuple(range(1, weight.ndim)) if weight.ndim >= 2 else None
+    """Norms of the filters, in a shape that multiplies them."""
+    axes = tuple(range(1, weight.ndim))
     norms: Tensor = torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
     return norms

@@ -61,14 +61,11 @@ class _Scale:
         return cut if self.is_linear else np.log10(cut)
 
 
-def draw_landscape_contour(
-    landscape: Landscape, *, max_loss: float | None = None, is_linear: bool = False
-) -> Figure:
+def draw_landscape_contour(landscape: Landscape, *, is_linear: bool = False) -> Figure:
     """Draws a plane from above, with a star at the weights.
 
     Args:
         landscape: Of two directions, all points computed.
-        max_loss: Where the loss is cut; by default at its largest finite value.
         is_linear: Whether the scale is linear; it also is if a loss is not positive.
 
     Returns:
@@ -78,7 +75,7 @@ def draw_landscape_contour(
         ValueError: If the landscape is a line or lacks points.
     """
     _check_planes([landscape])
-    scale = _find_scale([landscape], max_loss, is_linear=is_linear)
+    scale = _find_scale([landscape], is_linear=is_linear)
     grid = (landscape.alphas, landscape.betas, landscape.losses.clip(max=scale.top).T)
     figure = create_figure(4.6, 3.8)
     axes = figure.add_subplot()
@@ -94,14 +91,11 @@ def draw_landscape_contour(
     return figure
 
 
-def draw_landscape_surface(
-    landscapes: Sequence[Landscape], *, max_loss: float | None = None, is_linear: bool = False
-) -> Figure:
+def draw_landscape_surface(landscapes: Sequence[Landscape], *, is_linear: bool = False) -> Figure:
     """Draws planes as surfaces side by side, on one scale of heights and colours, as Fig. 7a.
 
     Args:
         landscapes: Of two directions each, all points computed, of the same kind of loss.
-        max_loss: Where the losses are cut; by default at their largest finite value.
         is_linear: Whether the scale is linear; it also is if a loss is not positive.
 
     Returns:
@@ -111,7 +105,7 @@ def draw_landscape_surface(
         ValueError: If there are none, one is a line or lacks points, or they cannot be compared.
     """
     _check_planes(landscapes)
-    scale = _find_scale(landscapes, max_loss, is_linear=is_linear)
+    scale = _find_scale(landscapes, is_linear=is_linear)
     figure = create_figure(3.2 * len(landscapes) + 0.8, 3.4)
     panels = [
         figure.add_subplot(1, len(landscapes), i + 1, projection="3d")
@@ -149,14 +143,11 @@ def _draw_surface(panel: Any, landscape: Landscape, scale: _Scale) -> None:
     panel.yaxis.set_major_locator(MaxNLocator(4))
 
 
-def draw_landscape_line(
-    landscapes: Sequence[Landscape], *, max_loss: float | None = None, is_linear: bool = False
-) -> Figure:
+def draw_landscape_line(landscapes: Sequence[Landscape], *, is_linear: bool = False) -> Figure:
     """Draws the loss along the first direction, a line a model; of a plane, its middle section.
 
     Args:
         landscapes: All points computed, of the same kind of loss.
-        max_loss: Where the losses are cut; by default at their largest finite value.
         is_linear: Whether the scale is linear; it also is if a loss is not positive.
 
     Returns:
@@ -166,7 +157,7 @@ def draw_landscape_line(
         ValueError: If there are none, one lacks points, or they cannot be compared.
     """
     _check_comparable(landscapes)
-    scale = _find_scale(landscapes, max_loss, is_linear=is_linear)
+    scale = _find_scale(landscapes, is_linear=is_linear)
     figure = create_figure()
     axes = figure.add_subplot()
     for i, landscape in enumerate(landscapes):
@@ -209,18 +200,14 @@ def _check_comparable(landscapes: Sequence[Landscape]) -> None:
                 )
 
 
-def _find_scale(
-    landscapes: Sequence[Landscape], max_loss: float | None, *, is_linear: bool
-) -> _Scale:
+def _find_scale(landscapes: Sequence[Landscape], *, is_linear: bool) -> _Scale:
     """Returns the scale of all losses that are finite."""
     losses = np.concatenate([landscape.losses.ravel() for landscape in landscapes])
     finite = losses[np.isfinite(losses)]
     if not len(finite):
         raise ValueError("none of the losses is finite, so there is nothing to draw")
     low = float(finite.min())
-    top = float(finite.max()) if max_loss is None else max_loss
-    if top < low:
-        raise ValueError(f"max_loss must be at least the smallest loss, {low:.4g}, got {top}")
+    top = float(finite.max())
     # A flat landscape has one height; its scale still needs two ends.
     top = max(top, low + 1e-9 * max(1.0, abs(low)))
     name: str = landscapes[0].settings["loss"]["objective"].replace("_", " ")
@@ -236,8 +223,7 @@ def _describe(landscape: Landscape) -> str:
     images = f"{settings['num_images']:,} images"
     if attack is None:
         return f"{images}, natural; directions of seed {settings['seed']}"
-    when = "at each point" if attack["reattack"] else "at the weights"
     return (
-        f"{images}, {attack['name']} with eps {attack['eps']:g} {when}; directions of seed "
+        f"{images}, {attack['name']} with eps {attack['eps']:g} at the weights; directions of seed "
         f"{settings['seed']}"
     )

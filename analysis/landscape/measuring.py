@@ -21,7 +21,7 @@ from nasbench_at.attacks.objectives import Objective
 from nasbench_at.runtime.devices import SMALL_NETWORK
 from nasbench_at.runtime.seeding import make_generator
 
-__all__ = ["LossesAt", "Measure", "Point", "measuring"]
+__all__ = ["LossesAt", "Measure", "Point", "count_workers", "measuring"]
 
 MOST_WORKERS = 8
 """Beyond that, threads wait for Python's lock more than they compute."""
@@ -39,54 +39,41 @@ class Measure:
         images: Shape ``(N, ...)``, on the model's device.
         labels: Shape ``(N,)``.
         loss: Maps logits and labels to a value an image.
-        attack: Applied to the images whenever the loss is measured.
-        seed: Of its starts, which are the same each time.
         batch_size: Images of a forward pass.
     """
 
     images: Tensor
     labels: Tensor
     loss: Objective
-    attack: Attack | None
-    seed: int
     batch_size: int
 
-    def __post_init__(self) -> None:
-        if self.images.ndim == 4:
-            images = self.images.contiguous(memory_format=torch.channels_last)
-            object.__setattr__(self, "images", images)
-
+    @torch.inference_mode()
     def __call__(self, model: nn.Module) -> float:
         """Returns the mean loss; one that is no number is infinite."""
         total = torch.zeros((), dtype=torch.float64, device=self.images.device)
-        for number, (x, y) in enumerate(self._batches()):
-            x_adv = self._attacked(model, x, y, number)
-            with torch.inference_mode():
-                losses = self.loss(model(x_adv), y)
-                if losses.shape != y.shape:
-                    raise ValueError(
-                        f"loss must return a value an image, shape {tuple(y.shape)}, got shape "
-                        f"{tuple(losses.shape)}"
-                    )
-                total += losses.sum(dtype=torch.float64)
+        for x, y in self._batches():
+            losses = self.loss(model(x), y)
+            if losses.shape != y.shape:
+                raise ValueError(
+                    f"loss must return a value an image, shape {tuple(y.shape)}, got shape "
+                    f"{tuple(losses.shape)}"
+                )
+            total += losses.sum(dtype=torch.float64)
         mean = float(total) / len(self.labels)
         return float("inf") if mean != mean else mean
 
-    def with_fixed_images(self, model: nn.Module) -> Measure:
-        """Attacks once; the measure returned attacks no more."""
-        batches = [self._attacked(model, x, y, i) for i, (x, y) in enumerate(self._batches())]
-        return replace(self, images=torch.cat(batches), attack=None)
+    def attacked(self, model: nn.Module, attack: Attack, seed: int) -> Measure:
+        """Returns the measure on the images after an attack, whose starts a seed decides."""
+        images = []
+        for number, (x, y) in enumerate(self._batches()):
+            generator = make_generator(seed, "landscape attack", number, device=x.device)
+            images.append(attack(model, x, y, generator=generator))
+        return replace(self, images=torch.cat(images))
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self.labels), self.batch_size):
             rows = slice(start, start + self.batch_size)
             yield self.images[rows], self.labels[rows]
-
-    def _attacked(self, model: nn.Module, x: Tensor, y: Tensor, number: int) -> Tensor:
-        if self.attack is None:
-            return x
-        generator = make_generator(self.seed, "landscape attack", number, device=x.device)
-        return self.attack(model, x, y, generator=generator)
 
 
 @contextmanager
@@ -94,9 +81,6 @@ def measuring(
     model: nn.Module,
     measure: Measure,
     directions: Sequence[Direction],
-    workers: int | None,
-    *,
-    fold: bool,
 ) -> Iterator[LossesAt]:
     """Lends a model out to be measured at points; afterwards it is as it was.
 
@@ -104,10 +88,8 @@ def measuring(
         model: At the origin.
         measure: What to measure.
         directions: The axes.
-        workers: Threads, each with a copy of the model; None chooses.
-        fold: As in :func:`moving_weights`.
     """
-    num_workers = _count_workers(model, measure.images.device) if workers is None else workers
+    num_workers = count_workers(model, measure.images.device)
     idle: SimpleQueue[tuple[nn.Module, Move]] = SimpleQueue()
 
     def loss_at(point: Point) -> float:
@@ -121,9 +103,7 @@ def measuring(
     with ExitStack() as stack:
         for own in [model, *(copy.deepcopy(model) for _ in range(num_workers - 1))]:
             stack.enter_context(attack_mode(own))
-            move = stack.enter_context(
-                moving_weights(own, directions, images=measure.images, fold=fold)
-            )
+            move = stack.enter_context(moving_weights(own, directions, images=measure.images))
             idle.put((own, move))
         if num_workers == 1:
             yield lambda points: map(loss_at, points)
@@ -135,7 +115,12 @@ def measuring(
         yield lambda points: pool.map(loss_at, points)
 
 
-def _count_workers(model: nn.Module, device: torch.device) -> int:
+def count_workers(model: nn.Module, device: torch.device) -> int:
+    """Returns how many threads take points, each with a copy of the model.
+
+    That is one, but for a small network on the CPU ``OMP_NUM_THREADS`` or all cores, at most 8: its
+    operations are too short to be shared out.
+    """
     size = sum(parameter.numel() for parameter in model.parameters())
     if device.type != "cpu" or size >= SMALL_NETWORK:
         return 1

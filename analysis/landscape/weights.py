@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -31,24 +31,21 @@ def moving_weights(
     directions: Sequence[Direction],
     *,
     images: Tensor,
-    fold: bool,
 ) -> Iterator[Move]:
     """Lets a model's weights move along directions; afterwards they are what they were.
 
     All moved weights lie in one buffer, which two additions set for a point. The parameters' own
     memory is never written: they only look elsewhere meanwhile.
 
-    With ``fold``, BatchNorm layers and the convolutions before them are computed as one. While the
-    norms stay, a folded convolution is linear in its weight, so that weights and directions are
-    folded once and not at each point.
+    BatchNorm layers and the convolutions before them are computed as one. As the norms stay, a
+    folded convolution is linear in its weight, so that weights and directions are folded once and
+    not at each point.
 
     Args:
         model: In eval mode.
         directions: What is added to the weights, all of the same parameters.
         images: What the model takes, shape ``(N, ...)``.
-        fold: Whether to fold; only if the parameters of norms do not move.
     """
-    folded = folded_norms if fold else _unfolded
     parameters = {name: model.get_parameter(name) for name in directions[0]}
     originals = {name: parameter.data for name, parameter in parameters.items()}
     slots = _find_slots(model, parameters)
@@ -57,7 +54,7 @@ def moving_weights(
         for values in (originals, *directions):
             for name, parameter in parameters.items():
                 parameter.data = values[name].to(originals[name].device)
-            with folded(model, images), torch.no_grad():
+            with folded_norms(model, images), torch.no_grad():
                 buffers.append(torch.cat([_flatten(_tensor_at(model, slot)) for slot in slots]))
         base, *steps = buffers
         current = base.clone()
@@ -68,17 +65,12 @@ def moving_weights(
             for coordinate, step in zip(coordinates, steps, strict=True):
                 current.add_(step, alpha=coordinate)
 
-        with folded(model, images):
+        with folded_norms(model, images):
             _look_into(model, slots, current)
             yield move
     finally:
         for name, parameter in parameters.items():
             parameter.data = originals[name]
-
-
-def _unfolded(model: nn.Module, images: Tensor) -> AbstractContextManager[None]:
-    del model, images
-    return nullcontext()
 
 
 def _find_slots(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[_Slot]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from matplotlib.figure import Figure
 
 from analysis.errors import IncomparableRunsError, MissingRunsError
+from analysis.network_drawing import draw_graph
 from analysis.report.attention import AttentionView, find_graph
 from analysis.report.entries import RunEntry
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
@@ -31,7 +32,7 @@ from analysis.study_figures import (
     draw_rank_correlation,
 )
 from analysis.study_figures.estimates import describe_setting
-from nasbench_at.networks.drawing import draw_graph, render
+from analysis.style import render
 from nasbench_at.records import Benchmark, Record, conditions_of
 from nasbench_at.records.naming.variants import name_run, name_variants
 

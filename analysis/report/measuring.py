@@ -23,6 +23,8 @@ def best_landscapes(
     *,
     num_images: int = 128,
     points: int = 21,
+    device: str = "auto",
+    data_root: str | Path | None = None,
     **options: Any,
 ) -> list[LandscapeData]:
     """Measures the loss around the weights of the most robust runs.
@@ -34,6 +36,8 @@ def best_landscapes(
         count: How many runs.
         num_images: Test images, or all of them where there are fewer.
         points: Points along each of the two directions, odd.
+        device: As in :meth:`nasbench_at.evaluation.runs.Run.open`.
+        data_root: Likewise.
         **options: Other arguments of :func:`analysis.landscape.compute_run_landscape`.
 
     Raises:
@@ -43,6 +47,7 @@ def best_landscapes(
     if not chosen:
         return []
     from analysis.landscape import compute_run_landscape  # torch
+    from nasbench_at.evaluation.runs import Run
 
     configs = [entry.config for entry, _ in chosen]
     names = [name_run(c) for c in configs] if count == 1 else name_variants(configs, seeds=True)
@@ -50,7 +55,7 @@ def best_landscapes(
     for (entry, folder), name in zip(chosen, names, strict=True):
         images = min(num_images, entry.results["natural"].num_samples)
         landscape = compute_run_landscape(
-            folder,
+            Run.open(folder, device=device, data_root=data_root),
             num_images=images,
             points=points,
             progress_file=folder / f"landscape-{points}-{images}.safetensors",
@@ -60,13 +65,20 @@ def best_landscapes(
     return found
 
 
-def best_theories(entries: Sequence[RunEntry], count: int, **options: Any) -> list[RunTheory]:
+def best_theories(
+    entries: Sequence[RunEntry],
+    count: int,
+    *,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+) -> list[RunTheory]:
     """Holds the paper's theory against the most robust DS-Nets with learned weights.
 
     Args:
         entries: The runs, from :func:`analysis.report.collect_entries`.
         count: How many runs.
-        **options: Other arguments of :func:`analysis.theory.compute_run_theory`.
+        device: As in :meth:`nasbench_at.evaluation.runs.Run.open`.
+        data_root: Likewise.
 
     Raises:
         ValueError: If a path or an argument is not usable.
@@ -80,8 +92,12 @@ def best_theories(entries: Sequence[RunEntry], count: int, **options: Any) -> li
     if not chosen:
         return []
     from analysis.theory import compute_run_theory  # torch
+    from nasbench_at.evaluation.runs import Run
 
-    return [compute_run_theory(folder, **options) for _, folder in chosen]
+    return [
+        compute_run_theory(Run.open(folder, device=device, data_root=data_root))
+        for _, folder in chosen
+    ]
 
 
 def _most_robust(entries: Iterable[RunEntry]) -> list[tuple[RunEntry, Path]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from nasbench_at.evaluation.outcome_files import outcomes_path, read_outcomes
 from nasbench_at.records import AttackResult, conditions_of, differences, read_record
 
-__all__ = ["PairedComparison", "compare_outcomes", "compare_runs", "mcnemar_p_value"]
+__all__ = ["PairedComparison", "compare_outcomes", "compare_runs"]
 
 
 @dataclass(frozen=True)
@@ -64,27 +64,18 @@ class PairedComparison:
 
     @property
     def p_value(self) -> float:
-        """McNemar's exact p value, two-sided: how likely so uneven a split is if they are equal."""
-        return mcnemar_p_value(self.num_first_only, self.num_second_only)
+        """McNemar's exact p value, two-sided: how likely so uneven a split is if they are equal.
 
+        Reference:
+            McNemar, "Note on the sampling error of the difference between correlated proportions or
+            percentages", Psychometrika 1947; the binomial distribution in place of its limit.
+        """
+        from scipy.stats import binomtest  # takes a second to import
 
-def mcnemar_p_value(num_first_only: int, num_second_only: int) -> float:
-    """Returns the two-sided exact p value of McNemar's test.
-
-    Args:
-        num_first_only: Pairs in which the first alone succeeds.
-        num_second_only: Pairs in which the second alone succeeds.
-
-    Reference:
-        McNemar, "Note on the sampling error of the difference between correlated proportions or
-        percentages", Psychometrika 1947; the binomial distribution in place of its limit.
-    """
-    num_discordant = num_first_only + num_second_only
-    tail, term = 0, 1  # sums and single binomial coefficients: exact integers
-    for k in range(min(num_first_only, num_second_only) + 1):
-        tail += term
-        term = term * (num_discordant - k) // (k + 1)
-    return min(1.0, 2 * tail / (1 << num_discordant))
+        num_discordant = self.num_first_only + self.num_second_only
+        if num_discordant == 0:
+            return 1.0
+        return float(binomtest(self.num_first_only, num_discordant).pvalue)
 
 
 def compare_outcomes(first: Tensor, second: Tensor) -> PairedComparison:

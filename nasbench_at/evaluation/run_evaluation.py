@@ -16,7 +16,7 @@ from nasbench_at.attacks import Attack, AutoAttack, Counts
 from nasbench_at.config.allowed_values import ExistingFile, check_value
 from nasbench_at.config.architecture import Recipe
 from nasbench_at.config.contents import hash_contents
-from nasbench_at.data import DataSet, LabelledImages, load_data
+from nasbench_at.data import LabelledImages, load_data
 from nasbench_at.evaluation.options import EvaluationOptions
 from nasbench_at.evaluation.outcome_files import (
     hash_images,
@@ -31,22 +31,19 @@ from nasbench_at.evaluation.robustness import (
     count_aa_samples,
     evaluate,
 )
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.evaluation.standard_attacks import standard_attacks
 from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.networks.user_models import load_user_model
 from nasbench_at.records import AttackResult, Evaluation, Record, read_record
-from nasbench_at.records.run_folders import RunFolder, open_run_folder
 from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.runtime.provenance import collect_provenance
 from nasbench_at.runtime.ranks import Distribution
-from nasbench_at.training.checkpoints import load_weights
-from nasbench_at.training.launch import create_network, load_config_data
 
 __all__ = [
     "PreparedEvaluation",
     "evaluate_run",
-    "load_run",
     "prepare_evaluation",
     "prepare_model_evaluation",
 ]
@@ -107,9 +104,8 @@ def prepare_evaluation(
         ValueError: If the folder, its weights or an argument is not usable.
     """
     options = options or EvaluationOptions()
-    folder = open_run_folder(path)
-    config = folder.config
-    record = read_record(folder.record)
+    run = Run.open(path, device=device, data_root=data_root)
+    config, record = run.config, run.record
     assert config.eps is not None  # a run's folder holds a resolved configuration
     if not options.eps and options.norm != "Linf":
         raise ValueError(f"eps must be given with norm {options.norm}: the run's own is of Linf")
@@ -120,7 +116,7 @@ def prepare_evaluation(
         counts=options.counts or "last",
     )
     attacks = _attacks_by_eps(options, config.method)
-    model, data = load_run(folder, device, data_root)
+    model, data = run.network, run.data
     trained_on = record.provenance.get("data_fingerprint", data.fingerprint)
     if trained_on != data.fingerprint:
         raise ValueError(
@@ -137,29 +133,9 @@ def prepare_evaluation(
         options=options,
         data=f"{config.data}/test",
         record=record,
-        path=folder.record,
-        lock=folder.locked,
+        path=run.folder.record,
+        lock=run.folder.locked,
     )
-
-
-def load_run(
-    folder: RunFolder, device: str = "auto", data_root: str | Path | None = None
-) -> tuple[nn.Module, DataSet]:
-    """Loads a run's selected network, in eval mode, and its data set.
-
-    Args:
-        folder: The run's folder.
-        device: Where to put both.
-        data_root: Where the data set's files lie.
-
-    Raises:
-        ValueError: If the weights are missing, damaged or of another architecture.
-    """
-    chosen = select_device(device)
-    data = load_config_data(folder.config, chosen, data_root)
-    network = create_network(folder.config, data, chosen)
-    load_weights(folder.best, network)
-    return network.eval(), data
 
 
 def prepare_model_evaluation(

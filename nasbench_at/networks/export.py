@@ -1,8 +1,4 @@
-"""Graphs of networks as files: GraphML, JSON, DOT, and drawings.
-
-JSON is lossless and can be read back; GraphML and DOT are for other programs, and the drawing is
-for people.
-"""
+"""Graphs of networks as files: JSON, which can be read back, and GraphML and DOT."""
 
 from __future__ import annotations
 
@@ -22,8 +18,9 @@ __all__ = ["read_graph", "write_graph"]
 
 Graph: TypeAlias = "nx.DiGraph[str]"
 
-_FORMAT = "nasbench-at graph 1"
-_TUPLE = "__tuple__"  # JSON has lists only; {"__tuple__": [...]} is a tuple.
+_FORMAT = "nasbench-at graph 2"
+_NAMES = {"id", "source", "target"}  # of node-link data
+_TUPLES = {"resolution", "shape"}  # attributes that JSON makes lists of
 _TIMES = " \N{MULTIPLICATION SIGN} "
 _DOT_STYLES = {"sum": "shape=circle, width=0.3, fixedsize=true", "reduction": "shape=trapezium"}
 
@@ -32,7 +29,7 @@ def write_graph(graph: Graph, path: str | Path) -> None:
     """Writes a graph in the format that the file's suffix names, whole or not at all.
 
     ``.json`` can be read back by :func:`read_graph`; ``.graphml`` and ``.dot`` carry the same nodes
-    and edges for other programs; ``.png``, ``.pdf`` and ``.svg`` hold the drawing.
+    and edges for other programs.
 
     Args:
         graph: As :func:`nasbench_at.networks.graph.build_graph` lays it out.
@@ -59,7 +56,8 @@ def read_graph(path: str | Path) -> Graph:
         path: A ``.json`` file.
 
     Returns:
-        A graph with the nodes, edges and attributes of the one written, in the same order.
+        A graph with the nodes, edges and attributes of the one written, in the same order. Tuples
+        among attributes of one's own have become lists.
 
     Raises:
         ValueError: If the file cannot be read or does not hold a graph.
@@ -76,72 +74,34 @@ def read_graph(path: str | Path) -> Graph:
 
 
 def _json_bytes(graph: Graph) -> bytes:
-    """Node-link JSON, which networkx and d3 read as well, with a mark of its own."""
-    attributes = {**graph.graph}
-    if "attention" in attributes:
-        attributes["attention"] = asdict(attributes["attention"])
-    data = {
-        "format": _FORMAT,
-        "directed": True,
-        "multigraph": False,
-        "graph": _to_plain(attributes),
-        "nodes": [_entry(values, id=node) for node, values in graph.nodes(data=True)],
-        "edges": [_entry(values, source=a, target=b) for a, b, values in graph.edges(data=True)],
-    }
-    return (json.dumps(data, indent=1) + "\n").encode()
-
-
-def _entry(attributes: Mapping[str, Any], **names: str) -> dict[str, Any]:
-    for key in names:
-        if key in attributes:
-            raise ValueError(f"an attribute cannot be named {key!r}, got {attributes[key]!r}")
-    return {**names, **_to_plain(attributes)}
+    """Node-link data of networkx, with a mark of its own."""
+    for values in (*graph.nodes.values(), *graph.edges.values()):
+        for key in _NAMES & values.keys():
+            raise ValueError(f"an attribute cannot be named {key!r}, got {values[key]!r}")
+    data = {"format": _FORMAT, **nx.node_link_data(graph, edges="edges")}
+    return (json.dumps(data, indent=1, default=_to_plain) + "\n").encode()
 
 
 def _graph_of(data: Mapping[str, Any]) -> Graph:
-    attributes = _from_plain(data["graph"])
+    attributes = data["graph"]
+    graph: Graph = nx.DiGraph(nx.node_link_graph({**data, "directed": True}, edges="edges"))
+    for node in sorted(graph.nodes - {node["id"] for node in data["nodes"]}):
+        raise ValueError(f"an edge names node {node!r}, which is not there")
     if "attention" in attributes:
-        attributes["attention"] = AttentionSpec(**attributes["attention"])
-    graph: Graph = nx.DiGraph(**attributes)
-    for node in data["nodes"]:
-        values = _from_plain(node)
-        graph.add_node(values.pop("id"), **values)
-    for edge in data["edges"]:
-        values = _from_plain(edge)
-        ends = values.pop("source"), values.pop("target")
-        for end in ends:
-            if end not in graph:
-                raise ValueError(f"an edge names node {end!r}, which is not there")
-        graph.add_edge(*ends, **values)
+        graph.graph["attention"] = AttentionSpec(**attributes["attention"])
+    for values in (*graph.nodes.values(), *graph.edges.values()):
+        for key in _TUPLES & values.keys():
+            values[key] = tuple(values[key])
     return graph
 
 
 def _to_plain(value: Any) -> Any:
-    """Turns an attribute into JSON data from which :func:`_from_plain` restores it."""
-    match value:
-        case None | bool() | int() | float() | str():
-            return value
-        case tuple():
-            return {_TUPLE: [_to_plain(item) for item in value]}
-        case list():
-            return [_to_plain(item) for item in value]
-        case dict() if all(isinstance(key, str) and key != _TUPLE for key in value):
-            return {key: _to_plain(item) for key, item in value.items()}
+    if isinstance(value, AttentionSpec):
+        return asdict(value)
     raise ValueError(
         "an attribute of a graph must be made of numbers, text, lists, tuples and dicts with text "
         f"as keys, got {value!r}"
     )
-
-
-def _from_plain(value: Any) -> Any:
-    match value:
-        case {"__tuple__": list(items), **rest} if not rest:
-            return tuple(map(_from_plain, items))
-        case dict():
-            return {key: _from_plain(item) for key, item in value.items()}
-        case list():
-            return [_from_plain(item) for item in value]
-    return value
 
 
 def _graphml_bytes(graph: Graph) -> bytes:
@@ -154,14 +114,11 @@ def _graphml_bytes(graph: Graph) -> bytes:
 
 def _scalars(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: value if isinstance(value, bool | int | float | str) else _json_text(value)
+        key: value
+        if isinstance(value, bool | int | float | str)
+        else json.dumps(value, default=_to_plain)
         for key, value in attributes.items()
     }
-
-
-def _json_text(value: Any) -> str:
-    plain = asdict(value) if isinstance(value, AttentionSpec) else value
-    return json.dumps(plain, default=str)
 
 
 def _dot_bytes(graph: Graph) -> bytes:
@@ -203,23 +160,8 @@ def _quote(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _drawing_bytes(file_format: str) -> Callable[[Graph], bytes]:
-    def draw(graph: Graph) -> bytes:
-        # matplotlib takes a second to import, and the other formats do without it.
-        from nasbench_at.networks.cell_drawing import draw_cell
-        from nasbench_at.networks.drawing import draw_graph, render
-
-        draw_it = draw_graph if "attention" in graph.graph else draw_cell
-        return render(draw_it(graph), file_format)
-
-    return draw
-
-
 _FORMATS: Mapping[str, Callable[[Graph], bytes]] = {
     ".json": _json_bytes,
     ".graphml": _graphml_bytes,
     ".dot": _dot_bytes,
-    ".png": _drawing_bytes("png"),
-    ".pdf": _drawing_bytes("pdf"),
-    ".svg": _drawing_bytes("svg"),
 }

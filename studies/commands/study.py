@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from nasbench_at.commands.input_errors import BadInputError
 from nasbench_at.config.suggestions import suggest
+from studies.commands.replay import run_replay
 from studies.commands.results import (
     run_dashboard,
     run_export,
@@ -26,6 +27,7 @@ SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "export": run_export,
     "importance": run_importance,
     "dashboard": run_dashboard,
+    "replay": run_replay,
 }
 
 

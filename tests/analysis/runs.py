@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from nasbench_at.config.presets import resolve
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.records.run_folders import create_run_folder
 from nasbench_at.training.checkpoints import save_weights
 from nasbench_at.training.launch import create_network, load_config_data
 from tests.nasbench_at.conftest import tiny_config
 
 
-def make_run(runs_dir: Path, **changes: Any) -> Path:
-    """The folder of a tiny run on stripes whose network has seen images but no gradient."""
+def make_run(runs_dir: Path, **changes: Any) -> Run:
+    """A tiny run on stripes whose network has seen images but no gradient."""
     config = resolve(tiny_config(batch_size=32, **changes))
     folder = create_run_folder(runs_dir, config)
     device = torch.device("cpu")
@@ -26,7 +27,7 @@ def make_run(runs_dir: Path, **changes: Any) -> Path:
     network = create_network(config, data, device).train()
     network(data.train.take(torch.arange(64))[0])
     save_weights(folder.best, network, {"epoch": 2})
-    return folder.path
+    return Run(folder, device)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def group(weights: Any, name: str = "a group") -> AttentionWeights:
 def test_weights_are_those_of_the_networks_and_the_random_state_is_kept(tmp_path):
     runs = [make_run(tmp_path, seed) for seed in (0, 1)]
     before = torch.get_rng_state()
-    found = compute_attention([runs[0][0], str(runs[1][0].path)], name="at")
+    found = compute_attention([runs[0][0], runs[1][0]], name="at")
     assert torch.equal(torch.get_rng_state(), before)
     expected = torch.stack([weights for _, weights in runs])
     np.testing.assert_allclose(found.weights, expected, rtol=1e-6)
@@ -110,7 +110,7 @@ def test_runs_of_other_blocks_are_named(tmp_path):
 def test_a_run_counts_once(tmp_path):
     folder, _ = make_run(tmp_path)
     with pytest.raises(ValueError, match=r"each run counts once, got 'digits-at-.*' 2 times"):
-        compute_attention([folder, folder.path])
+        compute_attention([folder, folder])
     with pytest.raises(ValueError, match="at least one run, got none"):
         compute_attention([])
 

@@ -18,7 +18,6 @@ from analysis.curvature import compute_curvature, compute_run_curvature
 from analysis.gradient_variance import compute_gradient_variance
 from nasbench_at import Architecture, build_network
 from nasbench_at.attacks import LinfPGD
-from nasbench_at.records.run_folders import open_run_folder
 from nasbench_at.training.methods import AdversarialTraining, LossAndLogits, StandardTraining
 from tests.analysis.runs import left_as_it_was, make_run
 
@@ -258,16 +257,16 @@ def test_module_that_is_not_there_is_named(network, linear, images):
 
 @pytest.mark.slow
 def test_run_is_measured_on_its_training_images(tmp_path):
-    path = make_run(tmp_path)
-    options = {"num_images": 64, "device": "cpu"}
-    curvature = compute_run_curvature(path, layer="last", **options)
+    run = make_run(tmp_path)
+    options = {"num_images": 64}
+    curvature = compute_run_curvature(run, layer="last", **options)
     assert curvature.num_images == 64
-    natural = compute_run_curvature(path, layer="last", loss="natural", **options)
+    natural = compute_run_curvature(run, layer="last", loss="natural", **options)
     assert curvature.loss > natural.loss
-    bound = compute_run_convergence_bound(path, num_batches=2, **options)
-    values = open_run_folder(path).config.hyperparameters()
+    bound = compute_run_convergence_bound(run, num_batches=2, **options)
+    values = run.config.hyperparameters()
     assert bound.num_steps == values.epochs * (144 // 32 + 1)
     assert bound.largest_step == values.lr
     assert bound.smoothness > 0
-    found = compute_run_block_smoothness(path, num_batches=2, **options)
+    found = compute_run_block_smoothness(run, num_batches=2, **options)
     assert found.blocks == ("stages.0.blocks.0", "stages.0.blocks.1")

@@ -183,36 +183,35 @@ def test_model_without_a_linear_layer_needs_the_layers_name():
 
 
 def test_run_is_measured_at_each_of_its_weights_by_epoch(tmp_path):
-    path = make_run(tmp_path / "runs")
-    run = compute_run_gradient_variance(path, loss="natural", num_batches=3, device="cpu")
-    assert run.epochs == (2,)
+    run = make_run(tmp_path / "runs")
+    found = compute_run_gradient_variance(run, loss="natural", num_batches=3)
+    assert found.epochs == (2,)
     network = build_network(resolve(tiny_config()).architecture((1, 8, 8), 4))
-    load_weights(path / "best.safetensors", network)
+    load_weights(run.folder.best, network)
     with torch.no_grad():
         network.head.weight.zero_()
         network.head.bias.zero_()
     save_weights(tmp_path / "early.safetensors", network, {"epoch": 1})
-    files = [path / "best.safetensors", tmp_path / "early.safetensors"]
-    over = compute_run_gradient_variance(
-        path, weights=files, loss="natural", num_batches=3, device="cpu"
-    )
+    files = [run.folder.best, tmp_path / "early.safetensors"]
+    with left_as_it_was(run.network):
+        over = compute_run_gradient_variance(run, weights=files, loss="natural", num_batches=3)
     assert over.epochs == (1, 2)
-    assert over.points[1] == run.points[0]
-    assert over.points[0].variance != run.points[0].variance
+    assert over.points[1] == found.points[0]
+    assert over.points[0].variance != found.points[0].variance
     assert over.points[0].batch_size == 32
 
 
 def test_weights_that_do_not_say_their_epoch_are_named(tmp_path):
-    path = make_run(tmp_path)
+    run = make_run(tmp_path)
     network = nn.Linear(1, 1)
     save_weights(tmp_path / "w.safetensors", network, json.loads("{}"))
     with pytest.raises(ValueError, match=r"w\.safetensors' do not say of which epoch they are"):
-        compute_run_gradient_variance(path, weights=[tmp_path / "w.safetensors"], device="cpu")
+        compute_run_gradient_variance(run, weights=[tmp_path / "w.safetensors"])
     with pytest.raises(ValueError, match="cannot read weights"):
-        compute_run_gradient_variance(path, weights=[tmp_path / "none"], device="cpu")
-    twice = [path / "best.safetensors"] * 2
+        compute_run_gradient_variance(run, weights=[tmp_path / "none"])
+    twice = [run.folder.best] * 2
     with pytest.raises(ValueError, match="must be of different epochs, got 2 files of epochs 2"):
-        compute_run_gradient_variance(path, weights=twice, device="cpu")
+        compute_run_gradient_variance(run, weights=twice)
 
 
 def line(title, variances, layer="last"):

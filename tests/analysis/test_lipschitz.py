@@ -394,8 +394,8 @@ def test_what_is_no_ds_net_or_no_image_of_it_is_refused(analysed):
 
 
 def test_run_is_analysed_at_its_own_radius(tmp_path):
-    path = make_run(tmp_path, blocks=("plain_conv",), eps=0.25)
-    analysis = compute_run_lipschitz(path, num_images=3, num_ascents=1, device="cpu")
+    run = make_run(tmp_path, blocks=("plain_conv",), eps=0.25)
+    analysis = compute_run_lipschitz(run, num_images=3, num_ascents=1)
     assert (analysis.num_images, analysis.eps) == (3, 0.25)
     with pytest.raises(ValueError, match=r"num_images must lie in 1\.\.24, got 99"):
-        compute_run_lipschitz(path, num_images=99, device="cpu")
+        compute_run_lipschitz(run, num_images=99)

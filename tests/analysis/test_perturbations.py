@@ -188,7 +188,7 @@ def run(tmp_path_factory):
 
 
 def test_run_is_attacked_on_its_test_images(run):
-    found = compute_run_perturbations(run, num_images=3, device="cpu")
+    found = compute_run_perturbations(run, num_images=3)
     assert found.images.shape == (3, 1, 8, 8)
     assert found.labels.tolist() == [0, 1, 2]
     assert found.attack["eps"] == 0.25
@@ -196,10 +196,10 @@ def test_run_is_attacked_on_its_test_images(run):
 
 
 def test_run_has_a_confusion_matrix_and_a_curve_over_steps(run):
-    natural = compute_run_confusion(run, natural=True, device="cpu")
-    attacked = compute_run_confusion(run, device="cpu")
+    natural = compute_run_confusion(run, natural=True)
+    attacked = compute_run_confusion(run)
     assert natural.class_sizes.tolist() == attacked.class_sizes.tolist() == [6, 6, 6, 6]
     assert (natural.attack, attacked.attack["steps"]) == ({}, 10)
-    curve = compute_run_attack_steps(run, steps=(1, 10), device="cpu")
+    curve = compute_run_attack_steps(run, steps=(1, 10))
     assert curve.accuracy[0] == natural.accuracy
     assert curve.accuracy[2] == attacked.accuracy

@@ -590,8 +590,9 @@ def test_two_conditions_are_never_interleaved():
 def test_what_is_measured_anew_is_of_the_runs_that_compare(tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(
-        "analysis.theory.compute_run_theory", lambda folder, **_: measured.append(folder)
+        "analysis.theory.compute_run_theory", lambda folder: measured.append(folder)
     )
+    monkeypatch.setattr("nasbench_at.evaluation.runs.Run.open", lambda folder, **_: folder)
     runs = [make_run({"natural": 80.0, "pgd": 50.0 - s}, seed=s, **DEPTH) for s in range(2)]
     runs += [make_run({"natural": 80.0, "pgd": 90.0}, eps=0.01, seed=2, **DEPTH)]
     for run in runs:

@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 
 from nasbench_at.cli import main
+from nasbench_at.records import Benchmark
 from studies.config import StudyConfig, study_folder
 from studies.queue import claim_trial
 from studies.recipes import RECIPES
 from studies.storage import StorageError, storage_url
 from studies.study import open_study
 from studies.suggestion import suggest_run
+from tests.studies.test_tabular import make_run
 
 FLAGS = [
     *("--blocks", "residual", "mbconv", "--num-modules", "3", "--init-channels", "4"),
@@ -46,7 +48,8 @@ def test_recipes_and_commands_are_listed(capsys):
     assert main(["study", "--help"]) == 0
     assert main(["study", "run", "--help"]) == 0
     text = capsys.readouterr().out
-    for name in ("run", "worker", "status", "repair", "export", "importance", "dashboard"):
+    commands = ("run", "worker", "status", "repair", "export", "importance", "dashboard")
+    for name in (*commands, "replay"):
         assert f"  {name}" in text
     for name in RECIPES:
         assert f"  {name}" in text
@@ -194,6 +197,28 @@ def test_importance_names_the_parameters(capsys):
     text = capsys.readouterr().out
     assert "residual" in text
     assert "seed" in text
+
+
+def test_replay_compares_samplers_on_records(capsys):
+    runs = [
+        make_run(("residual",), pgd=0.2),
+        make_run(("dense",), pgd=0.4),
+        make_run(("residual", "dense"), pgd=0.6),
+    ]
+    Benchmark(runs).save("runs.jsonl")
+    words = ["study", "replay", "runs.jsonl", "--trials", "30", "--seeds", "3"]
+    assert main([*words, "--samplers", "random", "tpe"]) == 0
+    headings, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert headings == ["sampler", "trial", "regret", "low", "high", "seeds"]
+    trials = range(1, 31)
+    assert [row[:2] for row in rows] == [[s, str(i)] for s in ("random", "tpe") for i in trials]
+    assert {(row[2], row[5]) for row in (rows[29], rows[59])} == {("0", "3")}  # the best is found
+    assert float(rows[0][2]) > 0
+    assert main([*words, "--samplers"]) == 2
+    assert main([*words, "--space", "method", "nope"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert "samplers must be at least one of random, tpe, nsga2, got none" in errors[0]
+    assert "space has the unknown key 'nope'" in errors[1]
 
 
 @pytest.mark.parametrize("command", ["status", "export", "importance", "dashboard", "repair"])

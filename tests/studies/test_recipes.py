@@ -8,9 +8,8 @@ import torch
 
 from nasbench_at import RunConfig, train
 from nasbench_at.config.presets import resolve
-from nasbench_at.evaluation.run_evaluation import load_run
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.networks.ds_net import build_network
-from nasbench_at.records.run_folders import open_run_folder
 from studies import recipes
 from studies.parents import keep_top, learned_weights
 from studies.recipes import RECIPES, find_recipe
@@ -146,7 +145,7 @@ def test_pruning_keeps_the_highest_weights_in_both_forms(four, parent):
         *((k, f) for k in (1, 2, 3) for f in ("instantiated", "zeroed")),
         (4, "instantiated"),
     ]
-    network, _ = load_run(open_run_folder(parent), "cpu")
+    network = Run.open(parent, device="cpu").network
     weights = network.attention.weights()
     top = weights.argmax(dim=1).tolist()
     built, zeroed = study.cells[0].config, study.cells[1].config

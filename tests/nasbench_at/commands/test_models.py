@@ -1,8 +1,7 @@
-"""Networks by name through the command line: models, graph, train, evaluate."""
+"""Networks by name through the command line: models, train, evaluate."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -54,53 +53,6 @@ def test_unknown_network_is_bad_input(capsys):
     assert "unknown model 'resne50'; did you mean 'resnet50'" in complaint(
         ["models", "resne50"], capsys
     )
-
-
-# --- graph
-
-
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_cell_of_a_robnet_is_drawn(suffix, capsys):
-    out = Path(f"cell.{suffix}")
-    assert main(["graph", "--model", "robnet_large_v2", "--out", str(out)]) == 0
-    assert "7 nodes; 33,326,666 parameters in the whole network" in capsys.readouterr().out
-    assert out.read_bytes()[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
-
-
-def test_cell_is_exported_with_its_operations():
-    genotype = "genotype=['01 00','10 01 00','00 00 01 00','00 00 00 00 10']"
-    words = ["graph", "--model", "robnet", "--model-options", genotype]
-    assert main([*words, "--out", "cell.dot"]) == 0
-    assert '"input0" -> "node0" [label="sep_conv"];' in Path("cell.dot").read_text()
-    assert main([*words, "--out", "cell.json"]) == 0
-    edges = json.loads(Path("cell.json").read_text())["edges"]
-    assert {"source": "node3", "target": "output", "operation": "concat"} in edges
-
-
-def test_ds_net_by_name_is_edited(capsys):
-    words = ["graph", "--model", "ds_net_4"]
-    assert main(words) == 0
-    assert "20,780,245 parameters" in capsys.readouterr().out
-    assert main([*words, "--remove", "module01.dense"]) == 0
-    assert "80 nodes" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--model", "resnet18"], "model 'resnet18' has no graph; DS-Nets and RobNets have one"),
-        (
-            ["--model", "robnet", "--blocks", "dense"],
-            "--blocks goes with model ds_net, got it with 'robnet'",
-        ),
-        (["--model", "robnet", "--remove", "node0"], "--remove goes with DS-Nets"),
-        (["--model-options", "a=1"], "--model-options go with a --model by name"),
-        (["--model", "robnet", "--model-options", "a=1"], "model 'robnet' has no option 'a'"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_graph_refuses_what_does_not_go_together(words, message, capsys):
-    assert message in complaint(["graph", *words], capsys)
 
 
 # --- train and evaluate

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import math
 import shutil
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from scipy.stats import binomtest
 
-from nasbench_at.evaluation.comparison import compare_outcomes, compare_runs, mcnemar_p_value
+from nasbench_at.evaluation.comparison import PairedComparison, compare_outcomes, compare_runs
 from nasbench_at.evaluation.outcome_files import hash_subset, outcomes_path
 from nasbench_at.records import AttackResult, Evaluation, Record
 from tests.nasbench_at.conftest import one_line
@@ -45,12 +45,14 @@ def write_run(
 )
 def test_p_value_is_the_exact_binomial_test_s(first, second):
     total = first + second
-    expected = binomtest(first, total).pvalue if total else 1.0
-    assert mcnemar_p_value(first, second) == pytest.approx(expected, rel=1e-12)
+    tail = sum(math.comb(total, k) for k in range(min(first, second) + 1))
+    expected = float(min(Fraction(1), Fraction(2 * tail, 2**total)))
+    comparison = PairedComparison(2000, 10, first, second)
+    assert comparison.p_value == pytest.approx(expected, rel=1e-12)
 
 
 def test_p_value_of_thousands_of_pairs_does_not_overflow():
-    assert 0 <= mcnemar_p_value(200, 9_800) < 1e-300
+    assert 0 <= PairedComparison(10_000, 0, 200, 9_800).p_value < 1e-300
 
 
 def test_discordant_pairs_are_counted_by_side():

@@ -69,10 +69,11 @@ def test_json_gives_back_an_equal_graph(make, tmp_path):
     assert isinstance(again.nodes["stem"]["resolution"], tuple)
 
 
-def test_json_keeps_tuples_apart_from_lists(graph, tmp_path):
+def test_json_keeps_attributes_of_ones_own_tuples_as_lists(graph, tmp_path):
     graph.nodes["stem"]["note"] = {"pair": (1, (2.5, None)), "list": [1, [True, "x"]]}
     write_graph(graph, tmp_path / "g.json")
-    assert read_graph(tmp_path / "g.json").nodes["stem"]["note"] == graph.nodes["stem"]["note"]
+    note = read_graph(tmp_path / "g.json").nodes["stem"]["note"]
+    assert note == {"pair": [1, [2.5, None]], "list": [1, [True, "x"]]}
 
 
 @pytest.mark.parametrize("make", [mixed_graph, default_graph])
@@ -150,17 +151,9 @@ def test_dot_escapes_quotes_and_backslashes(graph, tmp_path):
     assert ("input", r"the \"stem\\") in edges
 
 
-@pytest.mark.parametrize(
-    ("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".SVG", b"<?xml")]
-)
-def test_drawings_are_of_the_format_of_the_suffix(graph, tmp_path, suffix, start):
-    write_graph(graph, tmp_path / f"g{suffix}")
-    assert (tmp_path / f"g{suffix}").read_bytes().startswith(start)
-
-
-@pytest.mark.parametrize("name", ["g.gif", "g", "g.json.bak"])
+@pytest.mark.parametrize("name", ["g.gif", "g.png", "g", "g.json.bak"])
 def test_unknown_suffix_is_refused_with_those_allowed(graph, tmp_path, name):
-    with pytest.raises(ValueError, match=r"\.json, \.graphml, \.dot, \.png, \.pdf, \.svg, got"):
+    with pytest.raises(ValueError, match=r"\.json, \.graphml, \.dot, got"):
         write_graph(graph, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
@@ -183,24 +176,24 @@ def test_failed_replacing_leaves_no_temporary_file(graph, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["g.json"]
 
 
-def test_attribute_that_would_hide_a_name_is_refused(graph, tmp_path):
+def test_attribute_that_a_name_would_hide_is_refused(graph, tmp_path):
     graph.nodes["stem"]["id"] = 7
     with pytest.raises(ValueError, match="an attribute cannot be named 'id', got 7"):
         write_graph(graph, tmp_path / "g.json")
 
 
-FORMAT = {"format": "nasbench-at graph 1", "graph": {}, "nodes": [], "edges": []}
+FORMAT = {"format": "nasbench-at graph 2", "graph": {}, "nodes": [], "edges": []}
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ('{"format": ', "Expecting value"),
-        ("[]", "not marked with format 'nasbench-at graph 1'"),
+        ("[]", "not marked with format 'nasbench-at graph 2'"),
         ('{"nodes": []}', "not marked with format"),
-        (json.dumps({"format": "nasbench-at graph 1"}), "lacks 'graph'"),
+        (json.dumps({"format": "nasbench-at graph 2"}), "lacks 'graph'"),
         (json.dumps({**FORMAT, "nodes": [{"kind": "stem"}]}), "lacks 'id'"),
-        (json.dumps({**FORMAT, "nodes": [3]}), "pop"),
+        (json.dumps({**FORMAT, "nodes": [3]}), "'int' object has no"),
         (json.dumps({**FORMAT, "edges": [{"source": "a", "target": "b"}]}), "node 'a'"),
         (json.dumps({**FORMAT, "graph": {"attention": {"init": "no"}}}), "must be one of normal"),
         (json.dumps({**FORMAT, "graph": {"attention": {"no": 1}}}), "unexpected keyword .*'no'"),

@@ -13,9 +13,9 @@ from nasbench_at import Benchmark, evaluate_run, train
 from nasbench_at.config import load_config
 from nasbench_at.config.presets import resolve
 from nasbench_at.evaluation.outcome_files import read_outcomes
-from nasbench_at.evaluation.run_evaluation import load_run, prepare_evaluation
+from nasbench_at.evaluation.run_evaluation import prepare_evaluation
+from nasbench_at.evaluation.runs import Run
 from nasbench_at.records import read_record
-from nasbench_at.records.run_folders import open_run_folder
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.runtime.provenance import collect_provenance
 from nasbench_at.training.launch import prepare_training
@@ -80,7 +80,7 @@ def test_record_says_what_was_run_where_and_how_it_was_selected(trained):
 
 
 def test_number_of_parameters_leaves_the_logits_out(trained):
-    model, _ = load_run(open_run_folder(trained), "cpu")
+    model = Run.open(trained, device="cpu").network
     logits = sum(p.numel() for p in model.attention_parameters())
     assert logits == 6
     total = sum(p.numel() for p in model.parameters())
@@ -88,8 +88,8 @@ def test_number_of_parameters_leaves_the_logits_out(trained):
 
 
 def test_loaded_run_is_its_selected_network_in_eval_mode(trained):
-    model, data = load_run(open_run_folder(trained), "cpu")
-    images = data.test
+    run = Run.open(trained, device="cpu")
+    model, images = run.network, run.data.test
     weights = load_file(trained / "best.safetensors")
     assert not model.training
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())

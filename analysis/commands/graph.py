@@ -31,7 +31,8 @@ __all__ = ["GraphArguments", "run_graph"]
 
 Graph: TypeAlias = "nx.DiGraph[str]"
 
-GRAPH_SUFFIXES = (".json", ".graphml", ".dot", ".png", ".pdf", ".svg")
+DATA_SUFFIXES = (".json", ".graphml", ".dot")
+DRAWING_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class GraphArguments:
     match_parameters: NumParameters | None = None
     remove: tuple[Name, ...] = ()
     plugins: tuple[Name, ...] = ()
-    out: Annotated[Path, NewFile(GRAPH_SUFFIXES)] | None = None
+    out: Annotated[Path, NewFile((*DATA_SUFFIXES, *DRAWING_SUFFIXES))] | None = None
 
 
 def run_graph(words: Sequence[str]) -> int:
@@ -82,7 +83,6 @@ def run_graph(words: Sequence[str]) -> int:
         check_network_names(arguments.model, arguments.blocks, arguments.plugins)
     from blocks import load_entry_points, load_plugin
     from nasbench_at.commands.console import stdout
-    from nasbench_at.networks.export import write_graph
 
     with bad_input():
         load_entry_points()
@@ -92,7 +92,7 @@ def run_graph(words: Sequence[str]) -> int:
             _lay_out(arguments) if arguments.model == "ds_net" else _find_graph(arguments)
         )
     if arguments.out is not None:
-        write_graph(graph, arguments.out)
+        _write(graph, arguments.out)
     stdout.print(description, highlight=False, soft_wrap=True)
     if arguments.out is not None:
         stdout.print(f"written to {arguments.out}", highlight=False, soft_wrap=True)
@@ -149,6 +149,18 @@ def _find_graph(arguments: GraphArguments) -> tuple[Graph, str]:
         raise ValueError(f"--remove goes with DS-Nets, got it with {arguments.model!r}")
     num_params = count_parameters(network)
     return graph, f"a cell of {len(graph)} nodes; {num_params:,} parameters in the whole network"
+
+
+def _write(graph: Graph, path: Path) -> None:
+    if path.suffix in DATA_SUFFIXES:
+        from nasbench_at.networks.export import write_graph
+
+        write_graph(graph, path)
+        return
+    from analysis.network_drawing import draw_cell, draw_graph
+    from analysis.style import write_figure
+
+    write_figure(draw_graph(graph) if "attention" in graph.graph else draw_cell(graph), path)
 
 
 def _edit(graph: Graph, remove: Sequence[str]) -> Graph:

@@ -8,13 +8,13 @@ import networkx as nx
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from nasbench_at.networks.drawing import PALETTE
+from analysis.style import INK, PALETTE
 
 __all__ = ["draw_cell"]
 
 Graph: TypeAlias = "nx.DiGraph[str]"
 
-_PLAIN, _INK = "#8A9099", "#222222"
+_PLAIN = "#8A9099"
 
 
 def draw_cell(graph: Graph) -> Figure:
@@ -56,8 +56,8 @@ def draw_cell(graph: Graph) -> Figure:
             },
         )
     for node, (x, y) in places.items():
-        box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": _INK}
-        axes.text(x, y, node, ha="center", va="center", fontsize=9, color=_INK, bbox=box)
+        box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": INK}
+        axes.text(x, y, node, ha="center", va="center", fontsize=9, color=INK, bbox=box)
     for name, color in colors.items():
         axes.plot([], [], color=color, label=name)
     if colors:

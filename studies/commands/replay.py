@@ -1,0 +1,67 @@
+"""``nasbench-at study replay``: samplers compared on recorded runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
+from nasbench_at.config.allowed_values import Count, Name
+
+__all__ = ["ReplayArguments", "run_replay"]
+
+
+@dataclass(frozen=True)
+class ReplayArguments:
+    """Arguments of ``nasbench-at study replay``.
+
+    Attributes:
+        paths: Folders of runs, of studies, or files of records; they stand for the search space.
+        space: Keys of the configuration to search over.
+        attack: Whose accuracy is searched for.
+        samplers: Samplers of Optuna.
+        trials: Trials of each search.
+        seeds: Searches of each sampler.
+    """
+
+    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    space: tuple[Name, ...] = ("blocks",)
+    attack: Name = "pgd"
+    samplers: tuple[Literal["random", "tpe", "nsga2"], ...] = ("random", "tpe")
+    trials: Count = 20
+    seeds: Count = 20
+
+
+def run_replay(words: Sequence[str]) -> int:
+    """Show how far from the best recorded network samplers are, trial by trial."""
+    from nasbench_at.commands.flags import parse_flags
+
+    with bad_input():
+        arguments = parse_flags(
+            ReplayArguments, words, command="study replay", description=run_replay.__doc__
+        )
+    import optuna
+
+    from nasbench_at.commands.console import show_frame
+    from nasbench_at.records import Benchmark
+    from studies.tabular import SamplerFactory, TabularObjective, regret_curves
+
+    kinds: dict[str, SamplerFactory] = {
+        "random": optuna.samplers.RandomSampler,
+        "tpe": optuna.samplers.TPESampler,
+        "nsga2": optuna.samplers.NSGAIISampler,
+    }
+    samplers: dict[str, SamplerFactory] = {name: kinds[name] for name in arguments.samplers}
+    with one_line_warnings():
+        with bad_input():
+            if not samplers:
+                raise ValueError(f"samplers must be at least one of {', '.join(kinds)}, got none")
+            records = list(Benchmark.load(*arguments.paths))
+            objective = TabularObjective(records, arguments.space, arguments.attack)
+        frame = regret_curves(objective, samplers, arguments.trials, range(arguments.seeds))
+    show_frame(frame)
+    return 0
