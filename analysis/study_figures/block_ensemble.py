@@ -18,9 +18,9 @@ from analysis.study_figures.estimates import (
 )
 from analysis.study_figures.points import describe_spread, draw_points
 from analysis.style import LEGEND_BELOW, create_figure
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.records import Record
-from nasbench_at.records.naming.ds_nets import DSNetShape, describe_blocks
-from nasbench_at.records.naming.labels import method_label, metric_label
+from nasbench_at.records.naming.labels import describe_blocks, method_label, metric_label
 from nasbench_at.records.naming.variants import weights_label
 
 __all__ = [
@@ -109,17 +109,17 @@ def compute_block_ensemble(records: Sequence[Record], attack: str = "pgd") -> Bl
     return BlockEnsemble(tuple(variants), attack, setting)
 
 
-def _variant_blocks(shape: DSNetShape) -> frozenset[str]:
-    is_fixed = (shape.attention, shape.attention_init) == ("fixed", "equal")
-    return shape.all_blocks if is_fixed and shape.blocks is not None else frozenset()
+def _variant_blocks(shape: Architecture) -> frozenset[str]:
+    is_fixed = (shape.attention.mode, shape.attention.init) == ("fixed", "equal")
+    return shape.all_blocks if is_fixed and shape.block_set is not None else frozenset()
 
 
-def _variant_of(shape: DSNetShape, blocks: frozenset[str]) -> str | None:
+def _variant_of(shape: Architecture, blocks: frozenset[str]) -> str | None:
     if shape.is_same_block:
         return describe_blocks(shape)
-    if shape.blocks is None or shape.all_blocks != blocks or not shape.is_whole:
+    if shape.block_set is None or shape.all_blocks != blocks or not shape.is_whole:
         return None
-    label = weights_label(shape)
+    label = weights_label(shape.attention)
     return label if label in _WEIGHTS else None
 
 

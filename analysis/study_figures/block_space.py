@@ -28,8 +28,8 @@ from analysis.style import (
     show_percent,
     style_axes,
 )
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.records import Record
-from nasbench_at.records.naming.ds_nets import DSNetShape
 
 __all__ = ["BlockSpace", "BlockSubset", "compute_block_space", "draw_block_space"]
 
@@ -109,15 +109,15 @@ def compute_block_space(records: Sequence[Record], attack: str = "pgd") -> Block
     )
 
 
-def _networks_of_sets(records: Sequence[Record], attack: str) -> list[tuple[Record, DSNetShape]]:
+def _networks_of_sets(records: Sequence[Record], attack: str) -> list[tuple[Record, Architecture]]:
     """The searched networks whose modules all choose from one set of different blocks."""
     nets = [
         (record, shape)
         for record, shape in ds_nets_of(records, attack, _FIGURE)
         if shape.is_searched
         and shape.is_whole
-        and shape.blocks is not None
-        and len(set(shape.blocks)) == len(shape.blocks)
+        and shape.block_set is not None
+        and len(set(shape.block_set)) == len(shape.block_set)
     ]
     kept = {record.run_id for record in prefer_recipe_weight_decay([record for record, _ in nets])}
     return [(record, shape) for record, shape in nets if record.run_id in kept]

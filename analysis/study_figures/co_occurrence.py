@@ -19,8 +19,8 @@ from analysis.selection import (
 )
 from analysis.study_figures.estimates import describe_setting, ds_nets_of
 from analysis.style import create_figure
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.records import Record
-from nasbench_at.records.naming.ds_nets import DSNetShape
 
 __all__ = ["CoOccurrence", "compute_co_occurrence", "draw_co_occurrence"]
 
@@ -95,10 +95,10 @@ def compute_co_occurrence(
     )
 
 
-def _pairs_of(shape: DSNetShape, blocks: Sequence[str]) -> NDArray[np.float64]:
+def _pairs_of(shape: Architecture, blocks: Sequence[str]) -> NDArray[np.float64]:
     """Share of a network's modules that hold both of two blocks; a block twice is no pair."""
     has = np.array(
-        [[block in module for block in blocks] for module in shape.module_blocks], dtype=np.float64
+        [[block in module for block in blocks] for module in shape.blocks], dtype=np.float64
     )
     shares: NDArray[np.float64] = has.T @ has / len(has)
     return shares

@@ -13,8 +13,8 @@ from analysis.selection import (
     check_evaluated_alike,
     check_trained_alike,
 )
+from nasbench_at.config.architecture import Architecture, architecture_of
 from nasbench_at.records import Record, mean_interval
-from nasbench_at.records.naming.ds_nets import DSNetShape, read_ds_net
 from nasbench_at.records.naming.labels import data_label, method_label, metric_label
 
 __all__ = [
@@ -97,16 +97,16 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
 
 def ds_nets_of(
     records: Sequence[Record], attack: str, figure: str
-) -> list[tuple[Record, DSNetShape]]:
-    """Returns the DS-Nets that were evaluated by an attack, with their shapes.
+) -> list[tuple[Record, Architecture]]:
+    """Returns the DS-Nets that were evaluated by an attack, with their architectures.
 
     Raises:
         MissingRunsError: If there is none.
     """
     found = [
-        (record, shape)
+        (record, network)
         for record in records
-        if (shape := read_ds_net(record.config)) is not None
+        if (network := architecture_of(record.config)) is not None
         and record.was_evaluated_by("natural")
         and record.was_evaluated_by(attack)
     ]
@@ -118,15 +118,17 @@ def ds_nets_of(
     return found
 
 
-def check_one_setting(nets: Sequence[tuple[Record, DSNetShape]], attack: str, figure: str) -> None:
+def check_one_setting(
+    nets: Sequence[tuple[Record, Architecture]], attack: str, figure: str
+) -> None:
     """Raises a ValueError unless networks were trained and evaluated alike, at one depth.
 
     Args:
-        nets: The runs and their shapes.
+        nets: The runs and their architectures.
         attack: Whose accuracies are compared.
         figure: Its name, for the message.
     """
-    depths = {(shape.num_modules, shape.widen_factor): record for record, shape in nets}
+    depths = {(net.num_modules, net.widen_factor): record for record, net in nets}
     if len(depths) > 1:
         found = ", ".join(f"{n} modules with k = {k} ({r.run_id})" for (n, k), r in depths.items())
         raise IncomparableRunsError(f"{figure} compares networks of one depth, got {found}")

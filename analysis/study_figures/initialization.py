@@ -77,13 +77,13 @@ def compute_initialization(records: Sequence[Record], attack: str = "pgd") -> In
     nets = [
         (record, shape)
         for record, shape in ds_nets_of(records, attack, _FIGURE)
-        if shape.attention == "learned" and shape.is_whole
+        if shape.attention.mode == "learned" and shape.is_whole
     ]
     shapes = {record.run_id: shape for record, shape in nets}
-    inits = {name: _name_of(shape.attention_init) for name, shape in shapes.items()}
+    inits = {name: _name_of(shape.attention.init) for name, shape in shapes.items()}
     groups = group_by(
         [record for record, _ in nets],
-        lambda r: (shapes[r.run_id].module_blocks, shapes[r.run_id].init_channels),
+        lambda r: (shapes[r.run_id].blocks, shapes[r.run_id].init_channels),
     )
     found = [g for g in groups.values() if len({inits[record.run_id] for record in g}) > 1]
     if not found:

@@ -13,13 +13,15 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from nasbench_at.config.run_config import RunConfig
 from nasbench_at.config.suggestions import suggest
+
+if TYPE_CHECKING:  # whose blocks are in the catalogue's order
+    from nasbench_at.config.run_config import RunConfig
 
 __all__ = [
     "CATALOGUE_FILE",
@@ -86,6 +88,11 @@ class Catalogue:
     models: Mapping[str, ModelCosts]
     families: Mapping[str, str]
     data_sets: Sequence[str]
+
+    @cached_property
+    def block_places(self) -> Mapping[str, int]:
+        """The place of each block."""
+        return {name: place for place, name in enumerate(self.blocks)}
 
     def find_blocks(self, names: Sequence[str]) -> list[BlockEntry]:
         """Returns the blocks of these names, or all if there is none.

@@ -29,7 +29,7 @@ _REFERENCES = {
 def _register_learned(name: str, network: Architecture) -> None:
     @register_model(
         name,
-        summary=f"{network.num_modules} modules of {', '.join(network.module_blocks[0])}, "
+        summary=f"{network.num_modules} modules of {', '.join(network.blocks[0])}, "
         f"k = {network.widen_factor}",
         reference=_REFERENCES[name],
     )
@@ -53,8 +53,7 @@ def _register_learned(name: str, network: Architecture) -> None:
 
 
 def _register_fixed(name: str, network: Architecture) -> None:
-    blocks = dict.fromkeys(network.module_blocks[0])
-    which = "every block" if len(blocks) > 1 else f"four {next(iter(blocks))} blocks, each"
+    which = f"four {network.blocks[0][0]} blocks, each" if network.is_same_block else "every block"
 
     @register_model(
         name, summary=f"DS-Net-4, {which} weighing 1/4", reference=f"{_PAPER}, Sec. 4.3"
