@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from nasbench_at.config import DS_NET_FIELDS
-from nasbench_at.config.architecture import architecture_of
+from nasbench_at.config.architecture import Architecture, architecture_of
 from nasbench_at.config.contents import replace_paths
 from nasbench_at.config.presets import find_preset
 from nasbench_at.records import Record, conditions_of, differences
@@ -23,6 +23,7 @@ __all__ = [
     "check_evaluated_alike",
     "check_trained_alike",
     "differing_keys",
+    "ds_net_of",
     "evaluated_runs",
     "group_by",
     "identity_without",
@@ -66,6 +67,13 @@ def evaluated_runs(
             found = f"not evaluated yet: {', '.join(waiting)}"
         raise MissingRunsError(f"{table} needs evaluated runs of {needs}; {found}")
     return evaluated
+
+
+def ds_net_of(record: Record) -> Architecture:
+    """Returns the network of a run that is known to be of a DS-Net."""
+    network = architecture_of(record.config)
+    assert network is not None
+    return network
 
 
 def is_network_to_compare(record: Record) -> bool:

@@ -10,6 +10,7 @@ from analysis.selection import (
     NAMED_KEYS,
     check_evaluated_alike,
     check_trained_alike,
+    ds_net_of,
     evaluated_runs,
     group_by,
     is_network_to_compare,
@@ -81,8 +82,8 @@ def _split_forms(pruned: Sequence[Record]) -> dict[str, list[Record]]:
 
     A network that keeps all of its blocks is of both forms.
     """
-    zeroed = [r for r in pruned if (n := architecture_of(r.config)) is not None and not n.is_whole]
-    whole = [r for r in pruned if r not in zeroed]
+    zeroed = [record for record in pruned if not ds_net_of(record).is_whole]
+    whole = [record for record in pruned if ds_net_of(record).is_whole]
     most = max(map(_order_of, pruned), default=0)
     full = [r for r in whole if _order_of(r) == most]
     built = [r for r in whole if r not in full]
@@ -104,8 +105,7 @@ def _is_ours(record: Record) -> bool:
 
 
 def _section_of(record: Record) -> str:
-    network = architecture_of(record.config)
-    assert network is not None
+    network = ds_net_of(record)
     data, method = data_label(str(record.config.get("data"))), str(record.config.get("method"))
     label = method_label(method, record.config.get("beta"))
     return f"{data}, {label}, {network.num_modules} modules, k = {network.widen_factor}"
@@ -113,14 +113,9 @@ def _section_of(record: Record) -> str:
 
 def _matching_ours(records: Sequence[Record], pruned: Sequence[Record]) -> list[Record]:
     """The searched networks of all blocks that the pruned ones chose from."""
-    wanted = frozenset().union(*map(_blocks_of, pruned))
-    ours = [record for record in records if _is_ours(record) and _blocks_of(record) == wanted]
+    wanted = frozenset().union(*(ds_net_of(record).all_blocks for record in pruned))
+    ours = [r for r in records if _is_ours(r) and ds_net_of(r).all_blocks == wanted]
     return prefer_recipe_weight_decay(ours)
-
-
-def _blocks_of(record: Record) -> frozenset[str]:
-    network = architecture_of(record.config)
-    return frozenset() if network is None else network.all_blocks
 
 
 def compute_weight_decay_table(records: Iterable[Record]) -> Table:

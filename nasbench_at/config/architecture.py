@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from nasbench_at.config.allowed_values import Name, Range, check_fields, check_value
 from nasbench_at.config.catalogue import catalogue
@@ -166,6 +166,8 @@ def block_sets(blocks: Blocks, num_modules: int) -> ModuleBlocks:
     Raises:
         ValueError: If there is none, or not one for each of the modules.
     """
+    blocks = check_value("blocks", Blocks, blocks)
+    num_modules = check_value("num_modules", NumModules, num_modules)
     if not blocks:
         raise ValueError("blocks must name at least one block, got an empty set")
     if isinstance(blocks[0], str):
@@ -183,12 +185,20 @@ def block_rank(name: str) -> tuple[int, str]:
     return known.get(name, len(known)), name
 
 
-class _Column(NamedTuple):
-    """A block of a module with all that is said of it; columns are ordered by this."""
-
-    rank: tuple[int, str]
-    weight: float
-    is_kept: bool
+@lru_cache(maxsize=4096)  # modules share rows
+def _sort_columns(
+    names: tuple[str, ...], weights: tuple[float, ...] | None, keep: tuple[int, ...] | None
+) -> tuple[tuple[str, ...], tuple[float, ...], tuple[int, ...]]:
+    """Puts a module's blocks in canonical order, each with its weight, equal ones by that."""
+    columns = sorted(
+        (block_rank(name), 1.0 if weights is None else weights[j], keep is None or j in keep)
+        for j, name in enumerate(names)
+    )
+    return (
+        tuple(name for (_, name), _, _ in columns),
+        tuple(weight for _, weight, _ in columns),
+        tuple(j for j, (_, _, is_kept) in enumerate(columns) if is_kept),
+    )
 
 
 @dataclass(frozen=True)
@@ -246,11 +256,11 @@ class Architecture:
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        blocks = check_value("blocks", Blocks, self.blocks)
-        num_modules = check_value("num_modules", NumModules, self.num_modules)
-        self._set(blocks=block_sets(blocks, num_modules))
+        sets = block_sets(self.blocks, self.num_modules)
+        self._set(blocks=())  # which need not be checked again
         check_fields(self)
         self._set(
+            blocks=sets,
             block_options={
                 name: dict(given) for name, given in self.block_options.items() if given
             },
@@ -296,43 +306,24 @@ class Architecture:
                 raise ValueError(f"no block of module {i} is left with a positive weight")
 
     def _sort_columns(self) -> None:
-        """Puts the blocks of every module in canonical order, each with its weight."""
-        spec = self.attention
-        modules = [
-            sorted(
-                _Column(
-                    block_rank(name),
-                    0.0 if spec.weights is None else spec.weights[i][j],
-                    spec.keep is None or j in spec.keep[i],
-                )
-                for j, name in enumerate(names)
-            )
-            for i, names in enumerate(self.blocks)
-        ]
-        weights = tuple(tuple(column.weight for column in module) for module in modules)
-        keep = tuple(
-            tuple(j for j, column in enumerate(module) if column.is_kept) for module in modules
+        spec, nothing = self.attention, (None,) * self.num_modules
+        rows = zip(self.blocks, spec.weights or nothing, spec.keep or nothing, strict=True)
+        blocks, weights, keep = zip(*(_sort_columns(*row) for row in rows), strict=True)
+        keeps_all = [*map(len, keep)] == [*map(len, blocks)]
+        attention = replace(
+            spec,
+            weights=None if spec.weights is None else weights,
+            keep=None if keeps_all else keep,
         )
-        keeps_all = all(column.is_kept for module in modules for column in module)
-        self._set(
-            blocks=tuple(tuple(column.rank[1] for column in module) for module in modules),
-            attention=replace(
-                spec,
-                weights=None if spec.weights is None else weights,
-                keep=None if keeps_all else keep,
-            ),
-        )
+        self._set(blocks=blocks, attention=attention)
 
     def _check_trained(self) -> None:
-        if self.attention.init != "trained":
-            return
-        for i, row in enumerate(self.blocks):
-            if row != TRAINED_BLOCKS or self.num_modules != 15:
-                raise ValueError(
-                    "attention init 'trained' is for 15 modules of "
-                    f"{', '.join(TRAINED_BLOCKS)}; got {self.num_modules} modules, module {i} "
-                    f"of {', '.join(row)}"
-                )
+        if self.attention.init == "trained" and self.blocks != (TRAINED_BLOCKS,) * 15:
+            wrong = next((row for row in self.blocks if row != TRAINED_BLOCKS), TRAINED_BLOCKS)
+            raise ValueError(
+                f"attention init 'trained' is for 15 modules of {', '.join(TRAINED_BLOCKS)}; got "
+                f"{self.num_modules} modules, one of {', '.join(wrong)}"
+            )
 
     @property
     def block_set(self) -> tuple[str, ...] | None:
@@ -454,20 +445,10 @@ NAMED_DS_NETS: Mapping[str, Architecture] = {
 }
 """The paper's own networks by name, and a tiny one; a run of one is a run of its fields."""
 
+_ATTENTION_FIELDS = ("init", "parameters", "weights", "keep")
 DS_NET_FIELDS = frozenset(
-    {
-        "blocks",
-        "num_modules",
-        "init_channels",
-        "widen_factor",
-        "block_options",
-        "block_copies",
-        "attention",
-        "attention_init",
-        "attention_parameters",
-        "attention_weights",
-        "attention_keep",
-    }
+    {item.name for item in fields(Architecture)} - {"num_classes", "input_shape"}
+    | {f"attention_{name}" for name in _ATTENTION_FIELDS}
 )
 """What describes a DS-Net in a run's configuration, and does not go with a network by name."""
 
@@ -518,14 +499,9 @@ def architecture_of(
 @lru_cache(maxsize=4096)  # thousands of records are of few networks, and asked for them often
 def _make(fields_of_run: str, input_shape: tuple[int, int, int], num_classes: int) -> Architecture:
     values = json.loads(fields_of_run)
+    given = {name: values.pop(f"attention_{name}", None) for name in _ATTENTION_FIELDS}
     mode = values.pop("attention", "learned")
-    default: AttentionInit = "normal" if mode == "learned" else "equal"
-    spec = AttentionSpec(
-        mode=mode,
-        init=values.pop("attention_init", None) or default,
-        recipe=values.pop("recipe", "paper"),
-        parameters=values.pop("attention_parameters", {}),
-        weights=values.pop("attention_weights", None),
-        keep=values.pop("attention_keep", None),
-    )
+    given["init"] = given["init"] or ("normal" if mode == "learned" else "equal")
+    given["parameters"] = given["parameters"] or {}
+    spec = AttentionSpec(mode=mode, recipe=values.pop("recipe", "paper"), **given)
     return Architecture(**values, input_shape=input_shape, num_classes=num_classes, attention=spec)

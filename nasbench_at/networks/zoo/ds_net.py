@@ -41,15 +41,9 @@ def _register_learned(name: str, network: Architecture) -> None:
         attention_init: AttentionInit = "normal",
         recipe: Recipe = "paper",
     ) -> DSNet:
-        return build_network(
-            replace(
-                network,
-                init_channels=init_channels,
-                num_classes=num_classes,
-                input_shape=input_shape,
-                attention=AttentionSpec(init=attention_init, recipe=recipe),
-            )
-        )
+        fitting = replace(network, num_classes=num_classes, input_shape=input_shape)
+        attention = AttentionSpec(init=attention_init, recipe=recipe)
+        return build_network(replace(fitting, init_channels=init_channels, attention=attention))
 
 
 def _register_fixed(name: str, network: Architecture) -> None:
@@ -59,14 +53,8 @@ def _register_fixed(name: str, network: Architecture) -> None:
         name, summary=f"DS-Net-4, {which} weighing 1/4", reference=f"{_PAPER}, Sec. 4.3"
     )
     def build(num_classes: int, input_shape: InputShape, *, init_channels: int = 20) -> DSNet:
-        return build_network(
-            replace(
-                network,
-                init_channels=init_channels,
-                num_classes=num_classes,
-                input_shape=input_shape,
-            )
-        )
+        fitting = replace(network, num_classes=num_classes, input_shape=input_shape)
+        return build_network(replace(fitting, init_channels=init_channels))
 
 
 for _name, _network in NAMED_DS_NETS.items():
