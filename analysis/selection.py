@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from nasbench_at.config import DS_NET_FIELDS
+from nasbench_at.config.architecture import Architecture, architecture_of
 from nasbench_at.config.contents import replace_paths
 from nasbench_at.config.presets import find_preset
 from nasbench_at.records import Record, conditions_of, differences
-from nasbench_at.records.naming.ds_nets import read_ds_net
 from nasbench_at.records.naming.labels import metric_label
 from nasbench_at.records.naming.variants import weights_label
 
@@ -23,6 +23,7 @@ __all__ = [
     "check_evaluated_alike",
     "check_trained_alike",
     "differing_keys",
+    "ds_net_of",
     "evaluated_runs",
     "group_by",
     "identity_without",
@@ -68,6 +69,13 @@ def evaluated_runs(
     return evaluated
 
 
+def ds_net_of(record: Record) -> Architecture:
+    """Returns the network of a run that is known to be of a DS-Net."""
+    network = architecture_of(record.config)
+    assert network is not None
+    return network
+
+
 def is_network_to_compare(record: Record) -> bool:
     """Whether a network is no variant that an ablation study makes of DS-Net."""
     return not variant_of(record)
@@ -75,14 +83,14 @@ def is_network_to_compare(record: Record) -> bool:
 
 def variant_of(record: Record) -> str:
     """Says which variant of DS-Net an ablation study makes a network; empty if none."""
-    shape = read_ds_net(record.config)
-    if shape is None:
+    network = architecture_of(record.config)
+    if network is None:
         return ""
-    if shape.is_same_block:
+    if network.is_same_block:
         return "DS-Nets of several of one block"
-    if not shape.is_searched:
-        return f"DS-Nets with weights {weights_label(shape)}"
-    return "" if shape.is_whole else "DS-Nets that keep only some of their blocks"
+    if not network.is_searched:
+        return f"DS-Nets with weights {weights_label(network.attention)}"
+    return "" if network.is_whole else "DS-Nets that keep only some of their blocks"
 
 
 def group_by(records: Iterable[Record], key: Callable[[Record], KeyT]) -> dict[KeyT, list[Record]]:
@@ -152,11 +160,8 @@ def _value_for(config: Mapping[str, Any], key: str, other: Mapping[str, Any]) ->
     value = config.get(key)
     if key not in ("block_options", "block_copies") or not isinstance(value, Mapping):
         return value
-    used = {
-        name
-        for row in other.get("blocks") or ()
-        for name in ((row,) if isinstance(row, str) else row)
-    }
+    network = architecture_of(other)
+    used = frozenset() if network is None else network.all_blocks
     return {name: entry for name, entry in value.items() if name in used}
 
 

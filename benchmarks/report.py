@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.records import make_configs, measure, run_apart, write_runs
 from nasbench_at.config import RunConfig
-from nasbench_at.records.naming.ds_nets import read_ds_net
+from nasbench_at.config.architecture import architecture_of
 
 
 def make_metrics(config: RunConfig, generator: random.Random) -> Iterator[dict[str, Any]]:
     """Makes the lines of a run's epochs up, with attention weights if it is a DS-Net."""
-    shape = read_ds_net(config.to_dict())
-    modules = () if shape is None else shape.module_blocks
+    network = architecture_of(config.to_dict())
+    modules = () if network is None else network.blocks
     names = ("train_accuracy", "validation_natural", "validation_robust")
     for epoch in range(1, 121):
         row: dict[str, Any] = {name: generator.random() for name in names}

@@ -48,7 +48,7 @@ def learned_weights(
     assert isinstance(network, DSNet)
     with torch.no_grad():
         rows = network.attention.weights().double()
-    sets = config.architecture((1, 8, 8), 2).module_blocks  # whatever the images are
+    sets = config.architecture((1, 8, 8), 2).blocks  # whatever the images are
     return tuple(
         tuple((row[: len(blocks)] / row.sum()).tolist())
         for row, blocks in zip(rows, sets, strict=True)

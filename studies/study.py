@@ -24,8 +24,7 @@ from nasbench_at.runtime.seeding import derive_seed
 from nasbench_at.training.launch import load_config_data
 from studies.config import DIRECTIONS, StudyConfig, study_folder
 from studies.storage import folder_storage, open_storage, without_experimental_warnings
-from studies.suggestion import ImageSpec
-from studies.variants import load_blocks
+from studies.variants import ImageSpec, load_blocks
 
 __all__ = [
     "OpenStudy",

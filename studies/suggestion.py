@@ -9,24 +9,13 @@ from typing import Any
 import optuna
 
 from nasbench_at.config import RunConfig
+from nasbench_at.config.architecture import Blocks
 from nasbench_at.networks.graph import count_parameters, match_parameters
 from studies.config import StudyConfig, label_values
 from studies.space import SearchSpace
+from studies.variants import ImageSpec, with_blocks
 
-__all__ = ["ImageSpec", "Suggestion", "suggest_run"]
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """What a network must fit.
-
-    Attributes:
-        input_shape: Channels, height and width of an image.
-        num_classes: Number of classes.
-    """
-
-    input_shape: tuple[int, int, int]
-    num_classes: int
+__all__ = ["Suggestion", "suggest_run"]
 
 
 @dataclass(frozen=True)
@@ -68,13 +57,7 @@ def _search(
     if space.num_modules is not None:
         num_modules = trial.suggest_int("num_modules", *space.num_modules)
     blocks = _choose_blocks(space, trial, num_modules)
-    config = replace(
-        base,
-        blocks=blocks,
-        num_modules=num_modules,
-        block_options={k: v for k, v in base.block_options.items() if _uses(blocks, k)},
-        block_copies={k: v for k, v in base.block_copies.items() if _uses(blocks, k)},
-    )
+    config = with_blocks(base, blocks, num_modules=num_modules)
     if space.widen_factors is not None:
         factor = trial.suggest_categorical("widen_factor", space.widen_factors)
         config = replace(config, widen_factor=factor)
@@ -97,9 +80,7 @@ def _search(
     return Suggestion(config, num_params, None if budget is None else num_params / budget - 1)
 
 
-def _choose_blocks(
-    space: SearchSpace, trial: optuna.Trial, num_modules: int
-) -> tuple[str, ...] | tuple[tuple[str, ...], ...]:
+def _choose_blocks(space: SearchSpace, trial: optuna.Trial, num_modules: int) -> Blocks:
     if space.per == "network":
         return _choose_set(space.blocks, trial, "")
     if space.per == "module":
@@ -117,7 +98,3 @@ def _choose_set(pool: Sequence[str], trial: optuna.Trial, prefix: str) -> tuple[
         name for name in pool if trial.suggest_categorical(f"{prefix}{name}", [True, False])
     )
     return chosen or (pool[0],)  # a module needs a block; the record tells the twin apart
-
-
-def _uses(blocks: Sequence[str] | Sequence[Sequence[str]], name: str) -> bool:
-    return any(name == row or (not isinstance(row, str) and name in row) for row in blocks)

@@ -19,7 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalChoiceType, CategoricalDistribution
 
-from nasbench_at.records import Record, canonical_form, conditions_of, differences, mean_interval
+from nasbench_at.config.architecture import architecture_of
+from nasbench_at.records import Record, conditions_of, differences, mean_interval
 
 __all__ = ["SamplerFactory", "TabularObjective", "regret_curves", "replay"]
 
@@ -61,7 +62,7 @@ class TabularObjective:
         evaluated = [record for record in records if record.was_evaluated_by(metric)]
         if not evaluated:
             raise ValueError(f"none of {len(records)} records was evaluated by {metric!r}")
-        configs = [canonical_form(record.config) for record in evaluated]
+        configs = [_in_canonical_order(record.config) for record in evaluated]
         _require_one_threat(evaluated, metric)
         _check_space(space, configs)
         points = [_parameters_of(config, space) for config in configs]
@@ -203,6 +204,16 @@ def _require_one_threat(records: Sequence[Record], metric: str) -> None:
         )
 
 
+def _in_canonical_order(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A configuration with the columns of a DS-Net's modules as its architecture has them."""
+    network = architecture_of(config)
+    if network is None:
+        return config
+    spec = network.attention
+    columns = {"attention_weights": spec.weights, "attention_keep": spec.keep}
+    return {**config, "blocks": network.blocks, **columns}
+
+
 def _check_space(space: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> None:
     if isinstance(space, str) or not space:
         raise ValueError(f"space must be keys of the configuration, at least one, got {space!r}")
@@ -231,7 +242,7 @@ def _parameters_of(
 
 
 def _block_set(blocks: Sequence[Any]) -> Sequence[str]:
-    names, *others = [blocks] if isinstance(blocks[0], str) else dict.fromkeys(blocks)
+    names, *others = dict.fromkeys(blocks)
     if others or len(set(names)) < len(names):
         raise ValueError(
             "to search over blocks, all modules must have the same set without repetition, got "

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from blocks import load_entry_points, load_plugin
 from nasbench_at.config import DS_NET_FIELDS, RunConfig
+from nasbench_at.config.architecture import Blocks, block_sets
 from nasbench_at.config.presets import resolve
 from nasbench_at.networks.graph import count_parameters, match_parameters
+from nasbench_at.records.naming.labels import describe_blocks
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.training.launch import fit_batch_size, load_config_data
 from studies.config import Cell, Label
-from studies.suggestion import ImageSpec
 
 __all__ = [
+    "ImageSpec",
+    "common_blocks",
     "fit_batch",
     "fit_width",
     "image_spec",
@@ -29,6 +32,19 @@ __all__ = [
     "with_seeds",
     "with_training",
 ]
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a network must fit.
+
+    Attributes:
+        input_shape: Channels, height and width of an image.
+        num_classes: Number of classes.
+    """
+
+    input_shape: tuple[int, int, int]
+    num_classes: int
 
 
 @lru_cache(maxsize=8)
@@ -71,19 +87,29 @@ def load_blocks(config: RunConfig) -> None:
         load_plugin(plugin)
 
 
-def with_blocks(
-    config: RunConfig, blocks: Sequence[str] | Sequence[Sequence[str]], **changes: Any
-) -> RunConfig:
+def common_blocks(base: RunConfig, recipe: str) -> tuple[str, ...]:
+    """Returns the block set of all modules of a run's DS-Net.
+
+    Raises:
+        ValueError: If the modules differ; the message names the recipe.
+    """
+    names = base.architecture((1, 8, 8), 2).block_set  # whatever the images are
+    if names is None:
+        raise ValueError(f"{recipe} takes one block set for all modules, got one for each")
+    return names
+
+
+def with_blocks(config: RunConfig, blocks: Blocks, **changes: Any) -> RunConfig:
     """Returns a run with another block set; options of blocks that it lacks are left out."""
-    rows: Any = tuple(row if isinstance(row, str) else tuple(row) for row in blocks)
-    used = {name for row in rows for name in ((row,) if isinstance(row, str) else row)}
+    sets = block_sets(blocks, changes.get("num_modules", config.num_modules))
+    used = {name for names in sets for name in names}
 
     def restrict(values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if name in used}
 
     return replace(
         config,
-        blocks=rows,
+        blocks=blocks,
         block_options=restrict(config.block_options),
         block_copies=restrict(config.block_copies),
         **changes,
@@ -149,10 +175,5 @@ def fit_width(config: RunConfig, images: ImageSpec, budget: int) -> RunConfig:
             break
         if size <= budget:
             return fitting
-    raise ValueError(
-        f"no width of blocks {', '.join(_names(config))} meets a budget of {budget} parameters"
-    )
-
-
-def _names(config: RunConfig) -> Iterable[str]:
-    return (row if isinstance(row, str) else "+".join(row) for row in config.blocks)
+    blocks = describe_blocks(config.architecture(images.input_shape, images.num_classes))
+    raise ValueError(f"no width of blocks {blocks} meets a budget of {budget} parameters")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -20,6 +21,8 @@ from nasbench_at.config.architecture import (
     NumModules,
     NumParameters,
     WidenFactor,
+    architecture_of,
+    block_sets,
 )
 from nasbench_at.config.catalogue import check_network_names
 from nasbench_at.config.suggestions import near_names
@@ -80,7 +83,8 @@ def run_graph(words: Sequence[str]) -> int:
         arguments = parse_flags(
             GraphArguments, words, command="graph", description=run_graph.__doc__
         )
-        check_network_names(arguments.model, arguments.blocks, arguments.plugins)
+        sets = block_sets(arguments.blocks, arguments.num_modules)
+        check_network_names(arguments.model, chain.from_iterable(sets), arguments.plugins)
     from blocks import load_entry_points, load_plugin
     from nasbench_at.commands.console import stdout
 
@@ -101,21 +105,12 @@ def run_graph(words: Sequence[str]) -> int:
 
 def _lay_out(arguments: GraphArguments) -> tuple[Graph, str]:
     """The graph of the architecture that the flags describe, edited, and a line about it."""
-    from nasbench_at.config.architecture import Architecture
     from nasbench_at.networks.graph import build_graph, match_parameters
 
     if arguments.model_options:
         raise ValueError("--model-options go with a --model by name, got them with ds_net")
-    architecture = Architecture(
-        blocks=arguments.blocks,
-        num_modules=arguments.num_modules,
-        init_channels=arguments.init_channels,
-        widen_factor=arguments.widen_factor,
-        num_classes=arguments.num_classes,
-        input_shape=arguments.input_shape,
-        block_options=arguments.block_options,
-        block_copies=arguments.block_copies,
-    )
+    architecture = architecture_of(vars(arguments), arguments.input_shape, arguments.num_classes)
+    assert architecture is not None
     if arguments.match_parameters is not None:
         architecture = match_parameters(architecture, arguments.match_parameters)
     graph = _edit(build_graph(architecture), arguments.remove)

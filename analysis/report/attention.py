@@ -10,10 +10,8 @@ import networkx as nx
 from safetensors import SafetensorError, safe_open
 
 from analysis.report.entries import RunEntry
-from nasbench_at.config import config_from_mapping
-from nasbench_at.config.architecture import Architecture
+from nasbench_at.config.architecture import Architecture, architecture_of
 from nasbench_at.networks.graph import build_graph
-from nasbench_at.records.naming.ds_nets import read_ds_net
 from nasbench_at.records.naming.variants import name_run
 
 __all__ = ["AttentionView", "attention_views", "find_graph"]
@@ -50,8 +48,8 @@ def attention_views(entries: Sequence[RunEntry]) -> list[AttentionView]:
 
 
 def _view(entry: RunEntry) -> AttentionView | None:
-    shape = read_ds_net(entry.config)
-    if shape is None or entry.attention is None or shape.attention_init == "equal":
+    network = architecture_of(entry.config)
+    if network is None or entry.attention is None or network.attention.init == "equal":
         return None
     epoch, weights = entry.attention
     numbers = tuple(f"block {i + 1}" for i in range(len(weights[0])))
@@ -59,9 +57,9 @@ def _view(entry: RunEntry) -> AttentionView | None:
         run_id=entry.run_id,
         label=name_run(entry.config),
         epoch=epoch,
-        columns=numbers if shape.blocks is None else shape.blocks,
+        columns=network.block_set or numbers,
         weights=weights,
-        is_learned=shape.attention == "learned",
+        is_learned=network.attention.mode == "learned",
     )
 
 
@@ -87,18 +85,8 @@ def find_graph(entry: RunEntry) -> nx.DiGraph[str] | None:
 
 
 def _architecture_of_name(entry: RunEntry, named: re.Match[str]) -> Architecture | None:
-    shape = read_ds_net(entry.config)
-    if shape is None:
-        return None
     channels, height, width = map(int, named["shape"].split("x"))
-    return Architecture(
-        blocks=shape.module_blocks,
-        num_modules=shape.num_modules,
-        init_channels=shape.init_channels,
-        widen_factor=shape.widen_factor,
-        num_classes=int(named["classes"]),
-        input_shape=(channels, height, width),
-    )
+    return architecture_of(entry.config, (channels, height, width), int(named["classes"]))
 
 
 def _architecture_of_hash(entry: RunEntry, wanted: str) -> Architecture | None:
@@ -106,11 +94,10 @@ def _architecture_of_hash(entry: RunEntry, wanted: str) -> Architecture | None:
     if sizes is None:
         return None
     channels, num_classes = sizes
-    config = config_from_mapping(entry.config)
     for side in _RESOLUTIONS:
-        architecture = config.architecture((channels, side, side), num_classes)
-        if architecture.hash == wanted:
-            return architecture
+        network = architecture_of(entry.config, (channels, side, side), num_classes)
+        if network is not None and network.hash == wanted:
+            return network
     return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from analysis.errors import MissingRunsError
-from analysis.selection import group_by, prefer_recipe_weight_decay
+from analysis.selection import ds_net_of, group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
     Estimate,
     check_one_setting,
@@ -18,9 +18,9 @@ from analysis.study_figures.estimates import (
 )
 from analysis.study_figures.points import describe_spread, draw_points
 from analysis.style import LEGEND_BELOW, create_figure
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.records import Record
-from nasbench_at.records.naming.ds_nets import DSNetShape, describe_blocks
-from nasbench_at.records.naming.labels import method_label, metric_label
+from nasbench_at.records.naming.labels import describe_blocks, method_label, metric_label
 from nasbench_at.records.naming.variants import weights_label
 
 __all__ = [
@@ -81,20 +81,17 @@ def compute_block_ensemble(records: Sequence[Record], attack: str = "pgd") -> Bl
         ValueError: If the runs of a method were trained or evaluated differently.
     """
     nets = ds_nets_of(records, attack, _FIGURE)
-    fixed = {blocks for _, shape in nets if (blocks := _variant_blocks(shape))}
+    fixed = frozenset().union(*(_fixed_blocks(ds_net_of(record)) for record in nets))
     variants: list[EnsembleVariant] = []
     used: list[Record] = []
-    candidates = [(r, s) for r, s in nets if _variant_of(s, frozenset().union(*fixed)) is not None]
-    shapes = {record.run_id: shape for record, shape in candidates}
-    methods = group_by([r for r, _ in candidates], _method_of)
+    candidates = [record for record in nets if _variant_of(record, fixed) is not None]
+    methods = group_by(candidates, _method_of)
     for method, runs in methods.items():
         kept = prefer_recipe_weight_decay(runs)
-        by_variant = group_by(
-            kept, lambda r: str(_variant_of(shapes[r.run_id], frozenset().union(*fixed)))
-        )
+        by_variant = group_by(kept, lambda r: str(_variant_of(r, fixed)))
         if len(by_variant) < 2:
             continue
-        check_one_setting([(r, shapes[r.run_id]) for r in kept], attack, _FIGURE)
+        check_one_setting(kept, attack, _FIGURE)
         used += kept
         variants += [
             EnsembleVariant(method, name, estimate(group, "natural"), estimate(group, attack))
@@ -109,17 +106,18 @@ def compute_block_ensemble(records: Sequence[Record], attack: str = "pgd") -> Bl
     return BlockEnsemble(tuple(variants), attack, setting)
 
 
-def _variant_blocks(shape: DSNetShape) -> frozenset[str]:
-    is_fixed = (shape.attention, shape.attention_init) == ("fixed", "equal")
-    return shape.all_blocks if is_fixed and shape.blocks is not None else frozenset()
+def _fixed_blocks(network: Architecture) -> frozenset[str]:
+    is_fixed = (network.attention.mode, network.attention.init) == ("fixed", "equal")
+    return frozenset(network.block_set or ()) if is_fixed else frozenset()
 
 
-def _variant_of(shape: DSNetShape, blocks: frozenset[str]) -> str | None:
-    if shape.is_same_block:
-        return describe_blocks(shape)
-    if shape.blocks is None or shape.all_blocks != blocks or not shape.is_whole:
+def _variant_of(record: Record, blocks: frozenset[str]) -> str | None:
+    network = ds_net_of(record)
+    if network.is_same_block:
+        return describe_blocks(network)
+    if not network.is_whole or frozenset(network.block_set or ()) != blocks:
         return None
-    label = weights_label(shape)
+    label = weights_label(network.attention)
     return label if label in _WEIGHTS else None
 
 

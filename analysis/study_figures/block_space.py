@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.errors import MissingRunsError
-from analysis.selection import group_by, prefer_recipe_weight_decay
+from analysis.selection import ds_net_of, group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
     Estimate,
     average,
@@ -28,8 +28,8 @@ from analysis.style import (
     show_percent,
     style_axes,
 )
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.records import Record
-from nasbench_at.records.naming.ds_nets import DSNetShape
 
 __all__ = ["BlockSpace", "BlockSubset", "compute_block_space", "draw_block_space"]
 
@@ -85,14 +85,12 @@ def compute_block_space(records: Sequence[Record], attack: str = "pgd") -> Block
         MissingRunsError: If there are not two block sets.
         ValueError: If the runs were trained or evaluated differently.
     """
-    nets = _networks_of_sets(records, attack)
-    shapes = {record.run_id: shape for record, shape in nets}
-    by_set = group_by(
-        [record for record, _ in nets], lambda r: tuple(sorted(shapes[r.run_id].all_blocks))
-    )
+    runs_of_sets = [r for r in ds_nets_of(records, attack, _FIGURE) if _has_one_set(ds_net_of(r))]
+    kept = prefer_recipe_weight_decay(runs_of_sets)
+    by_set = group_by(kept, lambda r: tuple(sorted(ds_net_of(r).all_blocks)))
     if len(by_set) < 2:
         raise MissingRunsError(f"{_FIGURE} needs DS-Nets of two block sets, got {len(by_set)}")
-    check_one_setting(nets, attack, _FIGURE)
+    check_one_setting(kept, attack, _FIGURE)
     subsets = tuple(
         BlockSubset(blocks, estimate(runs, "natural"), estimate(runs, attack))
         for blocks, runs in sorted(by_set.items(), key=lambda item: (len(item[0]), item[0]))
@@ -105,22 +103,14 @@ def compute_block_space(records: Sequence[Record], attack: str = "pgd") -> Block
         natural=tuple(average([subset.natural for subset in group]) for group in of_size),
         robust=tuple(average([subset.robust for subset in group]) for group in of_size),
         attack=attack,
-        setting=describe_setting(nets[0][0], attack),
+        setting=describe_setting(kept[0], attack),
     )
 
 
-def _networks_of_sets(records: Sequence[Record], attack: str) -> list[tuple[Record, DSNetShape]]:
-    """The searched networks whose modules all choose from one set of different blocks."""
-    nets = [
-        (record, shape)
-        for record, shape in ds_nets_of(records, attack, _FIGURE)
-        if shape.is_searched
-        and shape.is_whole
-        and shape.blocks is not None
-        and len(set(shape.blocks)) == len(shape.blocks)
-    ]
-    kept = {record.run_id for record in prefer_recipe_weight_decay([record for record, _ in nets])}
-    return [(record, shape) for record, shape in nets if record.run_id in kept]
+def _has_one_set(network: Architecture) -> bool:
+    """Whether all modules of a searched network choose from one set of different blocks."""
+    is_one_set = len(network.all_blocks) == len(network.block_set or ())
+    return network.is_searched and network.is_whole and is_one_set
 
 
 def draw_block_space(space: BlockSpace) -> Figure:

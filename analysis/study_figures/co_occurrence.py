@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from analysis.errors import MissingRunsError
 from analysis.selection import (
     check_evaluated_alike,
+    ds_net_of,
     group_by,
     identity_without,
 )
 from analysis.study_figures.estimates import describe_setting, ds_nets_of
 from analysis.style import create_figure
+from nasbench_at.config.architecture import Architecture
 from nasbench_at.records import Record
-from nasbench_at.records.naming.ds_nets import DSNetShape
 
 __all__ = ["CoOccurrence", "compute_co_occurrence", "draw_co_occurrence"]
 
@@ -73,13 +74,11 @@ def compute_co_occurrence(
     """
     if not 0 < quantile < 1:
         raise ValueError(f"quantile must lie in (0, 1), got {quantile}")
-    nets = ds_nets_of(records, attack, _FIGURE)
-    runs = [record for record, _ in nets]
+    runs = ds_nets_of(records, attack, _FIGURE)
     check_evaluated_alike(runs, [attack], _FIGURE)
-    shapes = {record.run_id: shape for record, shape in nets}
     networks = list(group_by(runs, lambda r: identity_without(r, ("seed",))).values())
-    blocks = tuple(sorted({name for shape in shapes.values() for name in shape.all_blocks}))
-    pairs = np.stack([_pairs_of(shapes[group[0].run_id], blocks) for group in networks])
+    blocks = tuple(sorted(frozenset().union(*(ds_net_of(run).all_blocks for run in runs))))
+    pairs = np.stack([_pairs_of(ds_net_of(group[0]), blocks) for group in networks])
     if len({row.tobytes() for row in pairs}) < 2:
         raise MissingRunsError(f"{_FIGURE} needs DS-Nets of two block sets or more")
     accuracy = np.array([mean(r.accuracy(attack) for r in group) for group in networks])
@@ -95,10 +94,10 @@ def compute_co_occurrence(
     )
 
 
-def _pairs_of(shape: DSNetShape, blocks: Sequence[str]) -> NDArray[np.float64]:
+def _pairs_of(network: Architecture, blocks: Sequence[str]) -> NDArray[np.float64]:
     """Share of a network's modules that hold both of two blocks; a block twice is no pair."""
     has = np.array(
-        [[block in module for block in blocks] for module in shape.module_blocks], dtype=np.float64
+        [[block in module for block in blocks] for module in network.blocks], dtype=np.float64
     )
     shares: NDArray[np.float64] = has.T @ has / len(has)
     return shares

@@ -12,9 +12,10 @@ from analysis.selection import (
     check_distinct_seeds,
     check_evaluated_alike,
     check_trained_alike,
+    ds_net_of,
 )
+from nasbench_at.config.architecture import architecture_of
 from nasbench_at.records import Record, mean_interval
-from nasbench_at.records.naming.ds_nets import DSNetShape, read_ds_net
 from nasbench_at.records.naming.labels import data_label, method_label, metric_label
 
 __all__ = [
@@ -95,18 +96,16 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def ds_nets_of(
-    records: Sequence[Record], attack: str, figure: str
-) -> list[tuple[Record, DSNetShape]]:
-    """Returns the DS-Nets that were evaluated by an attack, with their shapes.
+def ds_nets_of(records: Sequence[Record], attack: str, figure: str) -> list[Record]:
+    """Returns the runs of DS-Nets that were evaluated by an attack.
 
     Raises:
         MissingRunsError: If there is none.
     """
     found = [
-        (record, shape)
+        record
         for record in records
-        if (shape := read_ds_net(record.config)) is not None
+        if architecture_of(record.config) is not None
         and record.was_evaluated_by("natural")
         and record.was_evaluated_by(attack)
     ]
@@ -118,21 +117,20 @@ def ds_nets_of(
     return found
 
 
-def check_one_setting(nets: Sequence[tuple[Record, DSNetShape]], attack: str, figure: str) -> None:
-    """Raises a ValueError unless networks were trained and evaluated alike, at one depth.
+def check_one_setting(runs: Sequence[Record], attack: str, figure: str) -> None:
+    """Raises a ValueError unless DS-Nets were trained and evaluated alike, at one depth.
 
     Args:
-        nets: The runs and their shapes.
+        runs: Runs of DS-Nets.
         attack: Whose accuracies are compared.
         figure: Its name, for the message.
     """
-    depths = {(shape.num_modules, shape.widen_factor): record for record, shape in nets}
+    depths = {(net.num_modules, net.widen_factor): r for r in runs for net in [ds_net_of(r)]}
     if len(depths) > 1:
         found = ", ".join(f"{n} modules with k = {k} ({r.run_id})" for (n, k), r in depths.items())
         raise IncomparableRunsError(f"{figure} compares networks of one depth, got {found}")
-    records = [record for record, _ in nets]
-    check_trained_alike(records, NAMED_KEYS, figure)
-    check_evaluated_alike(records, ("natural", attack), figure)
+    check_trained_alike(runs, NAMED_KEYS, figure)
+    check_evaluated_alike(runs, ("natural", attack), figure)
 
 
 def describe_setting(record: Record, attack: str, *, with_method: bool = True) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from analysis.errors import IncomparableRunsError, MissingRunsError
-from analysis.selection import group_by, prefer_recipe_weight_decay
+from analysis.selection import ds_net_of, group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
     Estimate,
     check_one_setting,
@@ -74,18 +74,13 @@ def compute_initialization(records: Sequence[Record], attack: str = "pgd") -> In
         MissingRunsError: If no DS-Net was trained from two starts.
         ValueError: If several were, or the runs were trained or evaluated differently.
     """
-    nets = [
-        (record, shape)
-        for record, shape in ds_nets_of(records, attack, _FIGURE)
-        if shape.attention == "learned" and shape.is_whole
+    learned = [
+        record
+        for record in ds_nets_of(records, attack, _FIGURE)
+        if ds_net_of(record).attention.mode == "learned" and ds_net_of(record).is_whole
     ]
-    shapes = {record.run_id: shape for record, shape in nets}
-    inits = {name: _name_of(shape.attention_init) for name, shape in shapes.items()}
-    groups = group_by(
-        [record for record, _ in nets],
-        lambda r: (shapes[r.run_id].module_blocks, shapes[r.run_id].init_channels),
-    )
-    found = [g for g in groups.values() if len({inits[record.run_id] for record in g}) > 1]
+    groups = group_by(learned, lambda r: (ds_net_of(r).blocks, ds_net_of(r).init_channels))
+    found = [group for group in groups.values() if len(set(map(_start_of, group))) > 1]
     if not found:
         raise MissingRunsError(f"{_FIGURE} needs a DS-Net trained from two starts of its weights")
     if len(found) > 1:
@@ -94,8 +89,8 @@ def compute_initialization(records: Sequence[Record], attack: str = "pgd") -> In
             f"{_FIGURE} is of one network, got {len(found)}: {names}; choose one"
         )
     runs = prefer_recipe_weight_decay(found[0])
-    check_one_setting([(record, shapes[record.run_id]) for record in runs], attack, _FIGURE)
-    by_init = group_by(runs, lambda r: inits[r.run_id])
+    check_one_setting(runs, attack, _FIGURE)
+    by_init = group_by(runs, _start_of)
     return Initialization(
         tuple(
             InitializedNetwork(init, estimate(group, "natural"), estimate(group, attack))
@@ -106,7 +101,8 @@ def compute_initialization(records: Sequence[Record], attack: str = "pgd") -> In
     )
 
 
-def _name_of(init: str) -> str:
+def _start_of(record: Record) -> str:
+    init = ds_net_of(record).attention.init
     return OPTIMISED if init in ("trained", "given") else init
 
 

@@ -10,6 +10,7 @@ from analysis.selection import (
     NAMED_KEYS,
     check_evaluated_alike,
     check_trained_alike,
+    ds_net_of,
     evaluated_runs,
     group_by,
     is_network_to_compare,
@@ -19,8 +20,8 @@ from analysis.selection import (
 from analysis.tables.cells import accuracy_cell, mark_best, published_result
 from analysis.tables.notes import note_evaluation, note_left_out, note_seeds
 from analysis.tables.table import Cell, Column, Row, Table
+from nasbench_at.config.architecture import architecture_of
 from nasbench_at.records import Record
-from nasbench_at.records.naming.ds_nets import read_ds_net
 from nasbench_at.records.naming.labels import data_label, method_label, network_label
 
 __all__ = ["compute_pruning_table", "compute_weight_decay_table"]
@@ -61,7 +62,7 @@ def compute_pruning_table(records: Iterable[Record]) -> Table:
 
 
 def _why_not_pruning(record: Record) -> str:
-    if read_ds_net(record.config) is None:
+    if architecture_of(record.config) is None:
         return "of other networks than DS-Nets"
     if _kept_of(record) is None and not _is_ours(record):
         return f"{variant_of(record) or 'DS-Nets of block sets'} that no pruning makes"
@@ -69,10 +70,11 @@ def _why_not_pruning(record: Record) -> str:
 
 
 def _kept_of(record: Record) -> int | None:
-    shape = read_ds_net(record.config)
-    if shape is None or (shape.attention, shape.attention_init) != ("fixed", "given"):
+    network = architecture_of(record.config)
+    if network is None or (network.attention.mode, network.attention.init) != ("fixed", "given"):
         return None
-    return shape.num_kept
+    counts = set(network.num_kept)
+    return counts.pop() if len(counts) == 1 else None
 
 
 def _split_forms(pruned: Sequence[Record]) -> dict[str, list[Record]]:
@@ -80,8 +82,8 @@ def _split_forms(pruned: Sequence[Record]) -> dict[str, list[Record]]:
 
     A network that keeps all of its blocks is of both forms.
     """
-    zeroed = [r for r in pruned if (s := read_ds_net(r.config)) is not None and not s.is_whole]
-    whole = [r for r in pruned if r not in zeroed]
+    zeroed = [record for record in pruned if not ds_net_of(record).is_whole]
+    whole = [record for record in pruned if ds_net_of(record).is_whole]
     most = max(map(_order_of, pruned), default=0)
     full = [r for r in whole if _order_of(r) == most]
     built = [r for r in whole if r not in full]
@@ -98,29 +100,21 @@ def _order_of(record: Record) -> int:
 
 
 def _is_ours(record: Record) -> bool:
-    shape = read_ds_net(record.config)
-    return is_network_to_compare(record) and shape is not None and shape.blocks is not None
+    network = architecture_of(record.config)
+    return is_network_to_compare(record) and network is not None and network.block_set is not None
 
 
 def _section_of(record: Record) -> str:
-    shape = read_ds_net(record.config)
-    assert shape is not None
+    network = ds_net_of(record)
     data, method = data_label(str(record.config.get("data"))), str(record.config.get("method"))
     label = method_label(method, record.config.get("beta"))
-    return f"{data}, {label}, {shape.num_modules} modules, k = {shape.widen_factor}"
+    return f"{data}, {label}, {network.num_modules} modules, k = {network.widen_factor}"
 
 
 def _matching_ours(records: Sequence[Record], pruned: Sequence[Record]) -> list[Record]:
     """The searched networks of all blocks that the pruned ones chose from."""
-    shapes = [read_ds_net(record.config) for record in pruned]
-    wanted = {name for shape in shapes if shape is not None for name in shape.all_blocks}
-    ours = [
-        record
-        for record in records
-        if _is_ours(record)
-        and (shape := read_ds_net(record.config)) is not None
-        and shape.all_blocks == wanted
-    ]
+    wanted = frozenset().union(*(ds_net_of(record).all_blocks for record in pruned))
+    ours = [r for r in records if _is_ours(r) and ds_net_of(r).all_blocks == wanted]
     return prefer_recipe_weight_decay(ours)
 
 
@@ -138,7 +132,7 @@ def compute_weight_decay_table(records: Iterable[Record]) -> Table:
     runs = evaluated_runs(
         records,
         lambda r: (
-            read_ds_net(r.config) is not None
+            architecture_of(r.config) is not None
             and is_network_to_compare(r)
             and r.config.get("weight_decay") is not None
         ),
@@ -160,7 +154,7 @@ def compute_weight_decay_table(records: Iterable[Record]) -> Table:
 
 
 def _why_not_weight_decay(record: Record) -> str:
-    if read_ds_net(record.config) is None:
+    if architecture_of(record.config) is None:
         return "of other networks than DS-Nets"
     return variant_of(record) or "whose network was trained with one weight decay only"
 

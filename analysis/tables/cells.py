@@ -12,8 +12,8 @@ from typing import Any
 from analysis.selection import check_distinct_seeds
 from analysis.tables.published import PublishedResult, published_results
 from analysis.tables.table import Cell
+from nasbench_at.config.architecture import TRAINED_BLOCKS, architecture_of
 from nasbench_at.records import Record
-from nasbench_at.records.naming.ds_nets import read_ds_net
 from nasbench_at.records.naming.labels import network_name
 
 __all__ = [
@@ -96,10 +96,10 @@ def _published(table: int) -> tuple[PublishedResult, ...]:
 
 def _paper_model(config: Mapping[str, Any]) -> str | None:
     """DS-Net-4 under any width and pruning: Table 4 matches parameters by the width."""
-    shape = read_ds_net(config)
-    if shape is None or (shape.num_modules, shape.widen_factor) != (15, 4):
+    network = architecture_of(config)
+    if network is None or (network.num_modules, network.widen_factor) != (15, 4):
         return None
-    return "ds_net_4" if shape.all_blocks <= {"residual", "mbconv", "dense", "ada_rk"} else None
+    return "ds_net_4" if network.all_blocks <= set(TRAINED_BLOCKS) else None
 
 
 def mark_best(cells: Sequence[Cell]) -> list[Cell]:

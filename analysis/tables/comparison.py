@@ -21,8 +21,8 @@ from analysis.selection import (
 from analysis.tables.cells import accuracy_cell, mark_best, published_result
 from analysis.tables.notes import note_evaluation, note_left_out, note_seeds
 from analysis.tables.table import Cell, Column, Row, Table
+from nasbench_at.config.architecture import architecture_of
 from nasbench_at.records import Record
-from nasbench_at.records.naming.ds_nets import is_ds_net
 from nasbench_at.records.naming.labels import data_label, method_label, network_label, network_name
 from nasbench_at.records.naming.variants import name_variants
 
@@ -53,7 +53,7 @@ class _Network:
 
     @property
     def is_ds_net(self) -> bool:
-        return is_ds_net(self.records[0].config)
+        return architecture_of(self.records[0].config) is not None
 
 
 def compute_attack_table(number: int, records: Iterable[Record]) -> Table:

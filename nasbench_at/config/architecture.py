@@ -1,4 +1,8 @@
-"""What a DS-Net is, as plain data: no torch, canonical JSON, a hash that identifies it."""
+"""What a DS-Net is, as plain data: no torch, canonical JSON, a hash that identifies it.
+
+:class:`Architecture` is the one description: graphs and modules are built from it, and
+:func:`architecture_of` finds it in a run's configuration.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Annotated, Any, Literal, TypeAlias
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from nasbench_at.config.allowed_values import Name, Range, check_fields, check_value
+from nasbench_at.config.catalogue import catalogue
 
 __all__ = [
+    "DS_NET_FIELDS",
     "INIT_PARAMETERS",
     "NAMED_DS_NETS",
     "Architecture",
@@ -30,6 +37,10 @@ __all__ = [
     "Recipe",
     "Weights",
     "WidenFactor",
+    "architecture_of",
+    "block_rank",
+    "block_sets",
+    "spell_out",
 ]
 
 AttentionMode = Literal["learned", "fixed"]
@@ -37,7 +48,8 @@ AttentionInit = Literal[
     "normal", "uniform", "log_normal", "exponential", "geometric", "equal", "trained", "given"
 ]
 Recipe = Literal["paper", "authors"]
-Blocks = tuple[Name, ...] | tuple[tuple[Name, ...], ...]
+ModuleBlocks = tuple[tuple[Name, ...], ...]
+Blocks = tuple[Name, ...] | ModuleBlocks
 BlockOptions = Mapping[str, Mapping[str, Any]]
 BlockCopies = Mapping[str, Annotated[int, Range("[1, 100]")]]
 Parameters = Mapping[str, float]
@@ -148,6 +160,47 @@ class AttentionSpec:
         return {**INIT_PARAMETERS[self.recipe].get(self.init, {}), **self.parameters}
 
 
+def block_sets(blocks: Blocks, num_modules: int) -> ModuleBlocks:
+    """Returns the block set of each module, whether one is given for all or one for each.
+
+    Raises:
+        ValueError: If there is none, or not one for each of the modules.
+    """
+    blocks = check_value("blocks", Blocks, blocks)
+    num_modules = check_value("num_modules", NumModules, num_modules)
+    if not blocks:
+        raise ValueError("blocks must name at least one block, got an empty set")
+    if isinstance(blocks[0], str):
+        return (blocks,) * num_modules
+    if len(blocks) != num_modules:
+        raise ValueError(
+            f"blocks must be a set for each of {num_modules} modules, got {len(blocks)}: {blocks}"
+        )
+    return blocks
+
+
+def block_rank(name: str) -> tuple[int, str]:
+    """Returns a block's place in a module: the catalogue's, behind it others by the alphabet."""
+    known = catalogue().block_places
+    return known.get(name, len(known)), name
+
+
+@lru_cache(maxsize=4096)  # modules share rows
+def _sort_columns(
+    names: tuple[str, ...], weights: tuple[float, ...] | None, keep: tuple[int, ...] | None
+) -> tuple[tuple[str, ...], tuple[float, ...], tuple[int, ...]]:
+    """Puts a module's blocks in canonical order, each with its weight, equal ones by that."""
+    columns = sorted(
+        (block_rank(name), 1.0 if weights is None else weights[j], keep is None or j in keep)
+        for j, name in enumerate(names)
+    )
+    return (
+        tuple(name for (_, name), _, _ in columns),
+        tuple(weight for _, weight, _ in columns),
+        tuple(j for j, (_, _, is_kept) in enumerate(columns) if is_kept),
+    )
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A diverse-structured network (Sec. 3.2 of the paper); the defaults are DS-Net-4.
@@ -155,9 +208,13 @@ class Architecture:
     A stem, ``num_modules`` robust modules with a reduction after one and after two thirds of them,
     a pool and a linear head. The three stages are C, kC and 2kC wide.
 
+    A module is a weighted sum, Eq. (5) of the paper, so the order of its blocks is no part of what
+    it is: they are put in that of :func:`block_rank`, equal ones by their given weights, and the
+    columns of the attention go with them. Architectures that differ in nothing else are equal.
+
     Args:
-        blocks: The block set of every module, or one block set per module. A name may occur more
-            than once: each occurrence is a block of its own.
+        blocks: The block set of every module, or one block set per module; the attribute is always
+            the latter. A name may occur more than once: each occurrence is a block of its own.
         num_modules: Number of robust modules, at least 3.
         init_channels: Width C of the first stage.
         widen_factor: k, by which the first reduction widens; the second always doubles.
@@ -166,13 +223,14 @@ class Architecture:
         block_options: Options by block name, for every occurrence of that block.
         block_copies: How many copies of a block, by its name, are stacked in its place; 1 for
             those not named.
-        attention: How the blocks of a module are weighted.
+        attention: How the blocks of a module are weighted; to keep all blocks is to keep None in
+            particular.
 
     Raises:
         ValueError: If a value is outside its range; the message names it.
     """
 
-    blocks: Blocks = ("residual", "mbconv", "dense", "ada_rk")
+    blocks: ModuleBlocks = TRAINED_BLOCKS  # type: ignore[assignment]  # becomes a set a module
     num_modules: NumModules = 15
     init_channels: InitChannels = 20
     widen_factor: WidenFactor = 4
@@ -182,106 +240,139 @@ class Architecture:
     block_copies: BlockCopies = field(default_factory=dict)
     attention: AttentionSpec = field(default_factory=AttentionSpec)
 
+    if TYPE_CHECKING:  # blocks may be one set for all modules
+
+        def __init__(
+            self,
+            blocks: Blocks = ...,
+            num_modules: int = ...,
+            init_channels: int = ...,
+            widen_factor: int = ...,
+            num_classes: int = ...,
+            input_shape: tuple[int, int, int] = ...,
+            block_options: BlockOptions = ...,
+            block_copies: BlockCopies = ...,
+            attention: AttentionSpec = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        sets = block_sets(self.blocks, self.num_modules)
+        self._set(blocks=())  # which need not be checked again
         check_fields(self)
-        self._normalise()
-        self._check_blocks()
-
-    def _normalise(self) -> None:
-        """Gives equal networks equal fields, whatever sequence and mapping types came in."""
-        blocks = self.blocks
-        if blocks and all(row == blocks[0] and not isinstance(row, str) for row in blocks):
-            # One set for all modules is written once, if there is one for each of them.
-            blocks = blocks[0] if len(blocks) == self.num_modules else blocks  # type: ignore[assignment]
-        options = {name: dict(values) for name, values in self.block_options.items() if values}
-        copies = {name: count for name, count in self.block_copies.items() if count != 1}
-        for name, value in (
-            ("blocks", blocks),
-            ("block_options", options),
-            ("block_copies", copies),
-        ):
-            object.__setattr__(self, name, value)
-
-    def _check_blocks(self) -> None:
-        if not self.blocks:
-            raise ValueError("blocks must name at least one block, got an empty set")
-        if len({isinstance(row, str) for row in self.blocks}) > 1:
-            raise ValueError(
-                f"blocks must be names, or one set of names per module, got {self.blocks}"
-            )
-        if not isinstance(self.blocks[0], str) and len(self.blocks) != self.num_modules:
-            raise ValueError(
-                f"blocks must be a set for each of {self.num_modules} modules, got "
-                f"{len(self.blocks)}: {self.blocks}"
-            )
-        for i, row in enumerate(self.module_blocks):
+        self._set(
+            blocks=sets,
+            block_options={
+                name: dict(given) for name, given in self.block_options.items() if given
+            },
+            block_copies={name: count for name, count in self.block_copies.items() if count != 1},
+        )
+        for i, row in enumerate(self.blocks):
             if not row:
                 raise ValueError(f"module {i} has an empty block set; it needs at least one block")
         self._check_attention()
-        used = {name for row in self.module_blocks for name in row}
+        self._sort_columns()
+        self._check_trained()
         for what, names in (("options", self.block_options), ("copies", self.block_copies)):
             for name in names:
-                _require_choice(f"block with {what}", name, tuple(sorted(used)))
+                _require_choice(f"block with {what}", name, tuple(sorted(self.all_blocks)))
+
+    def _set(self, **values: Any) -> None:
+        """Gives equal networks equal fields, whatever came in."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def _check_attention(self) -> None:
-        """Checks what fixed matrices must have in common with the blocks."""
-        if self.attention.init == "trained":
-            for i, row in enumerate(self.module_blocks):
-                if row != TRAINED_BLOCKS or self.num_modules != 15:
-                    raise ValueError(
-                        "attention init 'trained' is for 15 modules of "
-                        f"{', '.join(TRAINED_BLOCKS)}; got {self.num_modules} modules, module {i} "
-                        f"of {', '.join(row)}"
-                    )
-        for what, rows in (("weights", self.attention.weights), ("keep", self.attention.keep)):
+        """Checks what given weights and kept columns must have in common with the blocks."""
+        weights, keep = self.attention.weights, self.attention.keep
+        for what, rows in (("weights", weights), ("keep", keep)):
             if rows is not None and len(rows) != self.num_modules:
                 raise ValueError(
                     f"attention {what} must have a row for each of {self.num_modules} modules, got "
                     f"{len(rows)}: {rows}"
                 )
-        self._fit_weights()
-        self._check_kept()
-
-    def _fit_weights(self) -> None:
-        """Leaves a weight a block, so that equal networks have equal rows."""
-        if self.attention.weights is None:
-            return
-        rows = []
-        for i, (blocks, row) in enumerate(
-            zip(self.module_blocks, self.attention.weights, strict=True)
-        ):
-            if len(row) < len(blocks) or any(row[len(blocks) :]):
+        for i, names in enumerate(self.blocks):
+            row, kept = weights and weights[i], keep[i] if keep is not None else range(len(names))
+            if row is not None and (len(row) < len(names) or any(row[len(names) :])):
                 raise ValueError(
-                    f"attention weights of module {i} must be one for each of its {len(blocks)} "
+                    f"attention weights of module {i} must be one for each of its {len(names)} "
                     f"blocks, got {row}"
                 )
-            rows.append(row[: len(blocks)])
-        object.__setattr__(self, "attention", replace(self.attention, weights=tuple(rows)))
-
-    def _check_kept(self) -> None:
-        weights = self.attention.weights
-        for i, (blocks, kept) in enumerate(
-            zip(self.module_blocks, self.attention.keep or (), strict=False)
-        ):
-            if not kept or kept[-1] >= len(blocks):
+            if not kept or kept[-1] >= len(names):
                 raise ValueError(
                     f"attention keep of module {i} must be some of its columns "
-                    f"0..{len(blocks) - 1}, got {kept}"
+                    f"0..{len(names) - 1}, got {kept}"
                 )
-            if weights is not None and not any(weights[i][column] for column in kept):
+            if row is not None and not any(row[column] for column in kept):
                 raise ValueError(f"no block of module {i} is left with a positive weight")
 
+    def _sort_columns(self) -> None:
+        spec, nothing = self.attention, (None,) * self.num_modules
+        rows = zip(self.blocks, spec.weights or nothing, spec.keep or nothing, strict=True)
+        blocks, weights, keep = zip(*(_sort_columns(*row) for row in rows), strict=True)
+        keeps_all = [*map(len, keep)] == [*map(len, blocks)]
+        attention = replace(
+            spec,
+            weights=None if spec.weights is None else weights,
+            keep=None if keeps_all else keep,
+        )
+        self._set(blocks=blocks, attention=attention)
+
+    def _check_trained(self) -> None:
+        if self.attention.init == "trained" and self.blocks != (TRAINED_BLOCKS,) * 15:
+            wrong = next((row for row in self.blocks if row != TRAINED_BLOCKS), TRAINED_BLOCKS)
+            raise ValueError(
+                f"attention init 'trained' is for 15 modules of {', '.join(TRAINED_BLOCKS)}; got "
+                f"{self.num_modules} modules, one of {', '.join(wrong)}"
+            )
+
     @property
-    def module_blocks(self) -> tuple[tuple[str, ...], ...]:
-        """The block set of each module."""
-        if isinstance(self.blocks[0], str):
-            return (self.blocks,) * self.num_modules
-        return self.blocks
+    def block_set(self) -> tuple[str, ...] | None:
+        """The block set, if all modules have the same; else None."""
+        return self.blocks[0] if len(set(self.blocks)) == 1 else None
+
+    @property
+    def all_blocks(self) -> frozenset[str]:
+        """The names of the blocks of all modules."""
+        return frozenset(name for names in self.blocks for name in names)
 
     @property
     def max_blocks(self) -> int:
         """The number of blocks of the largest module."""
-        return max(map(len, self.module_blocks))
+        return max(map(len, self.blocks))
+
+    @property
+    def num_kept(self) -> tuple[int, ...]:
+        """How many blocks each module keeps: not masked, and of a positive weight."""
+        weights = self.attention.weights or [(1.0,) * len(names) for names in self.blocks]
+        keep = self.attention.keep or [range(len(row)) for row in weights]
+        return tuple(
+            sum(row[column] > 0 for column in columns)
+            for row, columns in zip(weights, keep, strict=True)
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every module keeps all of its blocks."""
+        return self.num_kept == tuple(map(len, self.blocks))
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether it is the paper's own form: a softmax of learned logits from N(0, 1)."""
+        return (self.attention.mode, self.attention.init) == ("learned", "normal")
+
+    @property
+    def is_same_block(self) -> bool:
+        """Whether each module is several of one block, at fixed and equal weights."""
+        has_uniform_weights = (self.attention.mode, self.attention.init) == ("fixed", "equal")
+        is_ensemble = len(self.all_blocks) == 1 and self.block_set not in (None, self.blocks[0][:1])
+        return has_uniform_weights and is_ensemble
+
+    @cached_property
+    def registered_name(self) -> str | None:
+        """The name of :data:`NAMED_DS_NETS` under which it is registered, whatever the images."""
+        attention = replace(self.attention, recipe="paper")
+        bare = replace(self, num_classes=10, input_shape=(3, 32, 32), attention=attention)
+        return next((name for name, network in NAMED_DS_NETS.items() if network == bare), None)
 
     @property
     def reduction_points(self) -> tuple[int, int]:
@@ -295,9 +386,12 @@ class Architecture:
         return self.init_channels, wide, 2 * wide
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON-ready data from which :meth:`from_dict` restores the architecture."""
+        """Returns JSON-ready data from which :meth:`from_dict` restores the architecture.
+
+        One block set for all modules is written once.
+        """
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
+        return plain if self.block_set is None else {**plain, "blocks": [*self.block_set]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
@@ -308,10 +402,6 @@ class Architecture:
         """
         _require_keys("an architecture", data, cls)
         values = dict(data)
-        if "blocks" in values:
-            values["blocks"] = tuple(
-                row if isinstance(row, str) else tuple(row) for row in values["blocks"]
-            )
         if "attention" in values:
             _require_keys("an attention", values["attention"], AttentionSpec)
             values["attention"] = AttentionSpec(**values["attention"])
@@ -354,3 +444,64 @@ NAMED_DS_NETS: Mapping[str, Architecture] = {
     "tiny_ds_net": Architecture(_V1, num_modules=3, init_channels=8, widen_factor=2),
 }
 """The paper's own networks by name, and a tiny one; a run of one is a run of its fields."""
+
+_ATTENTION_FIELDS = ("init", "parameters", "weights", "keep")
+DS_NET_FIELDS = frozenset(
+    {item.name for item in fields(Architecture)} - {"num_classes", "input_shape"}
+    | {f"attention_{name}" for name in _ATTENTION_FIELDS}
+)
+"""What describes a DS-Net in a run's configuration, and does not go with a network by name."""
+
+
+def spell_out(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a run's configuration with a named DS-Net's fields in the place of its name."""
+    network = NAMED_DS_NETS.get(config.get("model", ""))
+    if network is None:
+        return config
+    return {
+        **config,
+        "model": "ds_net",
+        "model_options": {},
+        "blocks": network.block_set,
+        "num_modules": network.num_modules,
+        "init_channels": network.init_channels,
+        "widen_factor": network.widen_factor,
+        "attention": network.attention.mode,
+        **(config.get("model_options") or {}),
+    }
+
+
+def architecture_of(
+    config: Mapping[str, Any],
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    num_classes: int = 10,
+) -> Architecture | None:
+    """Returns the DS-Net of a run's configuration, described by fields or by name.
+
+    Args:
+        config: The configuration as plain data; a field that it lacks has its default.
+        input_shape: Channels, height and width of the data's images.
+        num_classes: The data's number of classes.
+
+    Returns:
+        The architecture; None if the network is no DS-Net.
+
+    Raises:
+        ValueError: If the fields do not make an architecture.
+    """
+    config = spell_out(config)
+    if config.get("model") != "ds_net":
+        return None
+    values = {name: config[name] for name in (*DS_NET_FIELDS, "recipe") if name in config}
+    return _make(json.dumps(values, sort_keys=True), input_shape, num_classes)
+
+
+@lru_cache(maxsize=4096)  # thousands of records are of few networks, and asked for them often
+def _make(fields_of_run: str, input_shape: tuple[int, int, int], num_classes: int) -> Architecture:
+    values = json.loads(fields_of_run)
+    given = {name: values.pop(f"attention_{name}", None) for name in _ATTENTION_FIELDS}
+    mode = values.pop("attention", "learned")
+    given["init"] = given["init"] or ("normal" if mode == "learned" else "equal")
+    given["parameters"] = given["parameters"] or {}
+    spec = AttentionSpec(mode=mode, recipe=values.pop("recipe", "paper"), **given)
+    return Architecture(**values, input_shape=input_shape, num_classes=num_classes, attention=spec)

@@ -11,15 +11,17 @@ import fnmatch
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from nasbench_at.config.run_config import RunConfig
 from nasbench_at.config.suggestions import suggest
+
+if TYPE_CHECKING:  # whose blocks are in the catalogue's order
+    from nasbench_at.config.run_config import RunConfig
 
 __all__ = [
     "CATALOGUE_FILE",
@@ -87,6 +89,11 @@ class Catalogue:
     families: Mapping[str, str]
     data_sets: Sequence[str]
 
+    @cached_property
+    def block_places(self) -> Mapping[str, int]:
+        """The place of each block."""
+        return {name: place for place, name in enumerate(self.blocks)}
+
     def find_blocks(self, names: Sequence[str]) -> list[BlockEntry]:
         """Returns the blocks of these names, or all if there is none.
 
@@ -144,17 +151,18 @@ def check_names(config: RunConfig) -> None:
         ValueError: If a name is unknown; the message lists near matches.
     """
     check_data_name(config.data)
-    check_network_names(config.model, config.blocks, config.plugins)
+    blocks = config.architecture((1, 8, 8), 2).all_blocks  # whatever the images are
+    check_network_names(config.model, sorted(blocks), config.plugins)
 
 
 def check_network_names(
-    model: str, blocks: Iterable[Any] = (), plugins: Sequence[str] = ()
+    model: str, blocks: Iterable[str] = (), plugins: Sequence[str] = ()
 ) -> None:
     """Refuses an unknown network by name, or an unknown block of a DS-Net.
 
     Args:
         model: ``ds_net``, or a network by name; ``module:factory`` is not looked at.
-        blocks: A DS-Net's block set, or one set per module.
+        blocks: The blocks of a DS-Net.
         plugins: The user's files that register blocks; with them nothing is looked at.
 
     Raises:
@@ -165,7 +173,7 @@ def check_network_names(
     if model != "ds_net":
         catalogue().find_models([model])
         return
-    for name in _block_names(blocks):
+    for name in blocks:
         _require("block", name, catalogue().blocks)
 
 
@@ -187,11 +195,3 @@ def check_data_name(name: str) -> None:
 def _require(what: str, name: str, known: Iterable[str], more: str = "") -> None:
     if name not in known:
         raise ValueError(f"unknown {what} {name!r}; {suggest(name, known)}{more}")
-
-
-def _block_names(blocks: Iterable[Any]) -> Iterator[str]:
-    for entry in blocks:
-        if isinstance(entry, str):
-            yield entry
-        else:
-            yield from _block_names(entry)

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal
 
 from nasbench_at.config.allowed_values import InOrder, Name, Range, Seed, check_fields
 from nasbench_at.config.architecture import (
+    DS_NET_FIELDS,
     NAMED_DS_NETS,
     Architecture,
     AttentionInit,
     AttentionMode,
-    AttentionSpec,
     BlockCopies,
     BlockOptions,
     Blocks,
@@ -30,6 +30,8 @@ from nasbench_at.config.architecture import (
     Recipe,
     Weights,
     WidenFactor,
+    architecture_of,
+    spell_out,
 )
 from nasbench_at.config.contents import replace_paths
 from nasbench_at.config.scalars import dump_yaml, load_yaml
@@ -105,7 +107,8 @@ class RunConfig:
             ``attention_keep`` describe, or one of :func:`nasbench_at.list_models`. The name of a
             DS-Net, such as ``ds_net_4``, stands for its fields.
         model_options: Options of a network by name.
-        blocks: The block set of every module, or one set per module.
+        blocks: The block set of every module, or one set per module; in the order of
+            :class:`Architecture <nasbench_at.Architecture>`, as are the columns of the attention.
         num_modules: Number of robust modules, at least 3.
         init_channels: Width of the first stage.
         widen_factor: By how much the first reduction widens.
@@ -244,7 +247,11 @@ class RunConfig:
                     "model 'ds_net', whose options are fields of their own"
                 )
             # What holds of the network holds of every input shape, so it is checked at once.
-            self.architecture(input_shape=(1, 8, 8), num_classes=2)
+            network = self.architecture(input_shape=(1, 8, 8), num_classes=2)
+            # Whatever the order in which they were named, the same blocks are one run.
+            object.__setattr__(self, "blocks", network.block_set or network.blocks)
+            object.__setattr__(self, "attention_weights", network.attention.weights)
+            object.__setattr__(self, "attention_keep", network.attention.keep)
             return
         for item in fields(RunConfig):
             value = getattr(self, item.name)
@@ -263,13 +270,7 @@ class RunConfig:
                 raise ValueError(
                     f"model {self.model!r} has no option {option!r}; {suggest(option, allowed)}"
                 )
-        shape = {
-            name: getattr(network, name)
-            for name in ("blocks", "num_modules", "init_channels", "widen_factor")
-        }
-        attention = {"attention": network.attention.mode}
-        values = {"model": "ds_net", "model_options": {}, **shape, **attention}
-        for name, value in {**values, **self.model_options}.items():
+        for name, value in spell_out(vars(self)).items():
             object.__setattr__(self, name, value)
         self.__post_init__()
 
@@ -286,25 +287,9 @@ class RunConfig:
         Raises:
             ValueError: If the network's fields do not make an architecture.
         """
-        default: AttentionInit = "normal" if self.attention == "learned" else "equal"
-        return Architecture(
-            blocks=self.blocks,
-            num_modules=self.num_modules,
-            init_channels=self.init_channels,
-            widen_factor=self.widen_factor,
-            num_classes=num_classes,
-            input_shape=input_shape,
-            block_options=self.block_options,
-            block_copies=self.block_copies,
-            attention=AttentionSpec(
-                mode=self.attention,
-                init=self.attention_init or default,
-                recipe=self.recipe,
-                parameters=self.attention_parameters,
-                weights=self.attention_weights,
-                keep=self.attention_keep,
-            ),
-        )
+        network = architecture_of({**vars(self), "model": "ds_net"}, input_shape, num_classes)
+        assert network is not None
+        return network
 
     def hyperparameters(self) -> Hyperparameters:
         """Returns what a recipe filled in.
@@ -350,23 +335,6 @@ class RunConfig:
         data = re.sub(r"[^A-Za-z0-9_]+", "-", Path(self.data).stem).strip("-")
         return f"{data}-{self.method}-{digest}-s{self.seed}"
 
-
-DS_NET_FIELDS = frozenset(
-    {
-        "blocks",
-        "num_modules",
-        "init_channels",
-        "widen_factor",
-        "block_options",
-        "block_copies",
-        "attention",
-        "attention_init",
-        "attention_parameters",
-        "attention_weights",
-        "attention_keep",
-    }
-)
-"""What describes a DS-Net and therefore does not go with a network by name."""
 
 _PAPER_METHODS = frozenset({"st", "at", "trades", "mart", "fat", "fat_trades", "fast_at"})
 # A user's own method may read any of them.

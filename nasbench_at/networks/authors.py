@@ -11,13 +11,14 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nasbench_at.config.architecture import Architecture
+from nasbench_at.config.architecture import Architecture, block_rank
 from nasbench_at.networks.ds_net import DSNet, RobustModule, build_network
 from nasbench_at.runtime.plain_data import read_plain_data
 
@@ -262,19 +263,23 @@ def _convert(
             stacklevel=3,
         )
         logits = torch.zeros_like(network.attention.logits)
+    # Ours are in canonical order, theirs in any.
+    first = flat[: logits.shape[1]]
+    columns = sorted(range(len(first)), key=lambda column: block_rank(first[column].kind))
     converted = {
         "stem.weight": state["conv.weight"],
         "stem.bias": state["conv.bias"],
         "head.weight": state["fc.weight"],
         "head.bias": state["fc.bias"],
-        "attention.logits": logits,
+        "attention.logits": logits[:, columns],
     }
     entries = iter(flat)
     for i, stage in enumerate(network.stages):
         is_module = isinstance(stage, RobustModule)
-        num_entries = len(stage.blocks) if isinstance(stage, RobustModule) else 1
-        for j in range(num_entries):
-            entry = next(entries)
+        of_stage = list(
+            islice(entries, len(stage.blocks) if isinstance(stage, RobustModule) else 1)
+        )
+        for j, entry in enumerate(sorted(of_stage, key=lambda entry: block_rank(entry.kind))):
             if (entry.kind == "reduction") == is_module:
                 raise ValueError(f"stage {i} of the network holds a {entry.kind} out of place")
             prefix = f"stages.{i}" if entry.kind == "reduction" else f"stages.{i}.blocks.{j}"

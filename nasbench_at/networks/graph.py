@@ -87,14 +87,14 @@ def build_graph(architecture: Architecture, *, with_costs: bool = True) -> Graph
         without that block.
     """
     if with_costs:
-        _check_blocks({name for row in architecture.module_blocks for name in row})
+        _check_blocks(architecture.all_blocks)
     graph: Graph = nx.DiGraph(num_slots=architecture.max_blocks, attention=architecture.attention)
     channels, height, width = architecture.input_shape
     graph.add_node("input", kind="input", channels=channels, resolution=(height, width))
     stages = architecture.stage_channels
     previous = _append(graph, "input", "stem", kind="stem", channels=stages[0])
     stage = 0
-    for i, names in enumerate(architecture.module_blocks):
+    for i, names in enumerate(architecture.blocks):
         if i in architecture.reduction_points:
             stage += 1
             previous = _append(

@@ -15,7 +15,6 @@ from nasbench_at.records.conditions import (
 )
 from nasbench_at.records.evaluation import AttackResult, Evaluation, TrustCheck, wilson_interval
 from nasbench_at.records.files import append_record
-from nasbench_at.records.isomorphism import canonical_form
 from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import SCHEMA_VERSION, Record, read_record
 from nasbench_at.records.seeds import SeedComparison, compare_seeds, mean_interval
@@ -30,7 +29,6 @@ __all__ = [
     "SeedComparison",
     "TrustCheck",
     "append_record",
-    "canonical_form",
     "compare_seeds",
     "conditions_of",
     "describe_attack",

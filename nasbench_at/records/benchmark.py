@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from nasbench_at.config.architecture import Architecture, architecture_of
 from nasbench_at.config.suggestions import suggest
 from nasbench_at.records.conditions import condition_names, require_equal_conditions
 from nasbench_at.records.files import OnBroken, read_lines, read_runs, write_lines
@@ -21,7 +22,6 @@ from nasbench_at.records.frames import (
     result_rows,
     summary_rows,
 )
-from nasbench_at.records.isomorphism import agrees
 from nasbench_at.records.parquet import read_parquet, write_parquet
 from nasbench_at.records.record import Record
 from nasbench_at.records.seeds import SeedComparison, compare_seeds
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Benchmark", "no_garbage_collection"]
 
+_COLUMNS = ("blocks", "attention_weights", "attention_keep")
+"""What changes when the columns of a module, one a block, are numbered in another way."""
 _READERS = {".jsonl": read_lines, ".parquet": read_parquet}
 _WRITERS: Mapping[str, Callable[[Path, Sequence[Record]], None]] = {
     ".jsonl": write_lines,
@@ -136,8 +138,8 @@ class Benchmark(Sequence[Record]):
         for key in config:
             if self._records and key not in known:
                 raise ValueError(f"no configuration key {key!r}; {suggest(key, sorted(known))}")
-        wanted = json.loads(json.dumps(config))
-        return self.filter(lambda record: agrees(record.config, wanted))
+        wanted = _as_plain(config)
+        return self.filter(lambda record: _agrees(record.config, wanted))
 
     def filter(self, keep: Callable[[Record], bool]) -> Benchmark:
         """Returns the records for which a function says so."""
@@ -244,6 +246,36 @@ class Benchmark(Sequence[Record]):
         where they were not recorded.
         """
         return frame_of(record_rows(self))
+
+
+def _agrees(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a configuration has the values that are wanted.
+
+    Wanted attention weights and kept blocks are columns of the wanted blocks; without those, of the
+    configuration's.
+    """
+    columns = [key for key in _COLUMNS if key in wanted] if "blocks" in wanted else []
+    if any(_as_plain(config.get(key)) != wanted[key] for key in wanted.keys() - columns):
+        return False
+    if not columns:
+        return True
+    depth = {"num_modules": config["num_modules"]} if "num_modules" in config else {}
+    own = _weigh({key: config.get(key) for key in columns} | depth)
+    return own is not None and own == _weigh({key: wanted[key] for key in columns} | depth)
+
+
+def _weigh(columns: Mapping[str, Any]) -> Architecture | None:
+    """Returns a network of which nothing but these columns is known; None if they make none."""
+    init = "given" if columns.get("attention_weights") else "equal"
+    try:
+        return architecture_of({"model": "ds_net", "attention_init": init, **columns})
+    except ValueError:
+        return None
+
+
+def _as_plain(value: Any) -> Any:
+    """Turns tuples into lists."""
+    return json.loads(json.dumps(value))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from nasbench_at.config.presets import resolve
 from studies.config import StudyConfig
 from studies.recipes.methods import parse_method
 from studies.variants import (
+    common_blocks,
     image_spec,
     load_blocks,
     match_width,
@@ -47,9 +48,7 @@ def block_ensemble(
         ValueError: If the blocks differ from module to module, a way is unknown or no width meets
             the parameters.
     """
-    if not all(isinstance(name, str) for name in base.blocks):
-        raise ValueError("block_ensemble takes one block set for all modules, got one for each")
-    names = [str(name) for name in base.blocks]
+    names = common_blocks(base, "block_ensemble")
     load_blocks(base)
     images = image_spec(base, data_root)
     target = num_params(base, images)

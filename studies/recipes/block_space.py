@@ -11,6 +11,7 @@ from nasbench_at.config.architecture import NumParameters
 from nasbench_at.config.presets import resolve
 from studies.config import StudyConfig
 from studies.variants import (
+    common_blocks,
     fit_width,
     image_spec,
     load_blocks,
@@ -48,9 +49,7 @@ def block_space(
         ValueError: If the blocks differ from module to module, a size is not possible or no width
             meets the parameters.
     """
-    if not all(isinstance(name, str) for name in base.blocks):
-        raise ValueError("block_space takes one block set for all modules, got one for each")
-    names = [str(name) for name in base.blocks]
+    names = common_blocks(base, "block_space")
     if len(set(names)) < len(names):
         raise ValueError(f"blocks must be different, got {', '.join(names)}")
     for size in sizes:

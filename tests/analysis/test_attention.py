@@ -66,14 +66,14 @@ def test_weights_are_those_of_the_networks_and_the_random_state_is_kept(tmp_path
 
 
 def test_module_without_a_block_has_nan_and_columns_are_sorted_by_name(tmp_path):
-    blocks = (("dense", "residual"), ("residual", "residual"), ("mbconv",))
+    blocks = (("residual", "dense"), ("residual", "residual"), ("mbconv",))
     folder, weights = make_run(tmp_path, blocks=blocks)
     found = compute_attention([folder])
-    assert found.blocks == ("dense", "residual", "residual_2", "mbconv")
+    assert found.blocks == ("residual", "dense", "residual_2", "mbconv")
     nan = math.nan
     expected = [
         [weights[0, 0], weights[0, 1], nan, nan],
-        [nan, weights[1, 0], weights[1, 1], nan],
+        [weights[1, 0], nan, weights[1, 1], nan],
         [nan, nan, nan, 1.0],
     ]
     np.testing.assert_allclose(found.weights[0], expected, rtol=1e-6)

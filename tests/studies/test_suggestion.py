@@ -7,7 +7,8 @@ import pytest
 
 from nasbench_at.networks.graph import count_parameters
 from studies.recipes import search
-from studies.suggestion import ImageSpec, suggest_run
+from studies.suggestion import suggest_run
+from studies.variants import ImageSpec
 
 IMAGES = ImageSpec((1, 8, 8), 4)
 POOL = ("residual", "mbconv", "dense")

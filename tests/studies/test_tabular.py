@@ -22,7 +22,14 @@ SPACE = ("blocks", "method")
 def make_run(blocks=("residual",), method="at", pgd: float | None = 0.5, **config) -> Record:
     eps = config.pop("eps", 0.1)
     evaluation = make_evaluation({"natural": 0.9} | ({} if pgd is None else {"pgd": pgd}), eps=eps)
-    values = {"blocks": blocks, "method": method, "num_modules": 3, "seed": 0, "lr": 0.1} | config
+    values = {
+        "model": "ds_net",
+        "blocks": blocks,
+        "method": method,
+        "num_modules": 3,
+        "seed": 0,
+        "lr": 0.1,
+    } | config
     return Record(
         run_id=f"{'+'.join(map(str, blocks))}-{method}-s{values['seed']}",
         config=values,
@@ -109,7 +116,11 @@ def test_values_are_in_an_order_of_their_own():
         ([make_run()], (), r"space must be keys of the configuration, at least one, got \(\)"),
         ([make_run()], "blocks", "space must be keys of the configuration, .* got 'blocks'"),
         ([make_run()], ("seed",), "space must not have the key 'seed'"),
-        ([make_run()], ("eps",), r"space has the unknown key 'eps'; all records have: \['blocks'"),
+        (
+            [make_run()],
+            ("eps",),
+            r"space has the unknown key 'eps'; all records have: \['attention_keep'",
+        ),
         (
             [make_run(), make_run(seed=1, lr=0.2)],
             ("blocks", "method"),

@@ -29,7 +29,7 @@ _REFERENCES = {
 def _register_learned(name: str, network: Architecture) -> None:
     @register_model(
         name,
-        summary=f"{network.num_modules} modules of {', '.join(network.module_blocks[0])}, "
+        summary=f"{network.num_modules} modules of {', '.join(network.blocks[0])}, "
         f"k = {network.widen_factor}",
         reference=_REFERENCES[name],
     )
@@ -41,33 +41,20 @@ def _register_learned(name: str, network: Architecture) -> None:
         attention_init: AttentionInit = "normal",
         recipe: Recipe = "paper",
     ) -> DSNet:
-        return build_network(
-            replace(
-                network,
-                init_channels=init_channels,
-                num_classes=num_classes,
-                input_shape=input_shape,
-                attention=AttentionSpec(init=attention_init, recipe=recipe),
-            )
-        )
+        fitting = replace(network, num_classes=num_classes, input_shape=input_shape)
+        attention = AttentionSpec(init=attention_init, recipe=recipe)
+        return build_network(replace(fitting, init_channels=init_channels, attention=attention))
 
 
 def _register_fixed(name: str, network: Architecture) -> None:
-    blocks = dict.fromkeys(network.module_blocks[0])
-    which = "every block" if len(blocks) > 1 else f"four {next(iter(blocks))} blocks, each"
+    which = f"four {network.blocks[0][0]} blocks, each" if network.is_same_block else "every block"
 
     @register_model(
         name, summary=f"DS-Net-4, {which} weighing 1/4", reference=f"{_PAPER}, Sec. 4.3"
     )
     def build(num_classes: int, input_shape: InputShape, *, init_channels: int = 20) -> DSNet:
-        return build_network(
-            replace(
-                network,
-                init_channels=init_channels,
-                num_classes=num_classes,
-                input_shape=input_shape,
-            )
-        )
+        fitting = replace(network, num_classes=num_classes, input_shape=input_shape)
+        return build_network(replace(fitting, init_channels=init_channels))
 
 
 for _name, _network in NAMED_DS_NETS.items():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from nasbench_at.records.naming.ds_nets import describe_ds_net, read_ds_net
+from nasbench_at.config.architecture import Architecture, architecture_of
 
 __all__ = [
     "data_label",
+    "describe_blocks",
     "method_label",
     "metric_label",
     "network_label",
@@ -85,14 +87,13 @@ def network_name(config: Mapping[str, Any]) -> str:
     A network described by its fields has the name of the registered one it is equal to, such as
     ``ds_net_4``; else its fields are the name.
     """
-    shape = read_ds_net(config)
-    if shape is not None and config.get("model") == "ds_net":
-        return shape.registered_name or describe_ds_net(shape)
+    network = architecture_of(config)
+    if network is not None and (network.registered_name or config["model"] == "ds_net"):
+        return network.registered_name or _describe(network)
     options = config.get("model_options") or {}
-    model = str(config.get("model"))
-    if shape is not None and shape.registered_name:
-        return shape.registered_name
-    return model + "".join(f", {name} {value}" for name, value in sorted(options.items()))
+    return str(config.get("model")) + "".join(
+        f", {name} {value}" for name, value in sorted(options.items())
+    )
 
 
 def network_label(config: Mapping[str, Any]) -> str:
@@ -100,3 +101,25 @@ def network_label(config: Mapping[str, Any]) -> str:
     name, _, options = network_name(config).partition(", ")
     label = _NETWORKS.get(name, name)
     return f"{label}, {options}" if options else label
+
+
+def describe_blocks(network: Architecture) -> str:
+    """Says which blocks a DS-Net's modules hold, such as ``4 × mbconv``."""
+    blocks = network.block_set
+    if blocks is None:
+        return " / ".join(
+            " + ".join(row) + (f" ({count} times)" if (count := len(list(group))) > 1 else "")
+            for row, group in groupby(network.blocks)
+        )
+    if len(set(blocks)) == 1 and len(blocks) > 1:
+        return f"{len(blocks)} \N{MULTIPLICATION SIGN} {blocks[0]}"
+    return " + ".join(blocks)
+
+
+def _describe(network: Architecture) -> str:
+    parts = [f"DS-Net of {describe_blocks(network)}"]
+    if not network.is_searched:
+        parts.append(f"{network.attention.mode} {network.attention.init} weights")
+    parts.append(f"{network.num_modules} modules of {network.init_channels} channels")
+    parts.append(f"k = {network.widen_factor}")
+    return ", ".join(parts)

@@ -8,8 +8,13 @@ from pathlib import PurePath
 from typing import Any
 
 from nasbench_at.config import DS_NET_FIELDS
-from nasbench_at.records.naming.ds_nets import DSNetShape, describe_blocks, read_ds_net
-from nasbench_at.records.naming.labels import data_label, method_label, network_label
+from nasbench_at.config.architecture import AttentionSpec, architecture_of
+from nasbench_at.records.naming.labels import (
+    data_label,
+    describe_blocks,
+    method_label,
+    network_label,
+)
 
 __all__ = ["describe_shared", "name_run", "name_variants", "weights_label"]
 
@@ -69,7 +74,7 @@ def describe_shared(configs: Sequence[Config]) -> str:
 
 
 def _facets_that_differ(configs: Sequence[Config]) -> list[Facets]:
-    nets = sum(read_ds_net(config) is not None for config in configs)
+    nets = sum(architecture_of(config) is not None for config in configs)
     found = [_facets(config, is_mixed=0 < nets < len(configs)) for config in configs]
     values: dict[str, set[str]] = {}
     for facets in found:
@@ -85,35 +90,35 @@ def _facets(config: Config, *, is_mixed: bool) -> Facets:
         config: Its configuration.
         is_mixed: Whether it stands beside networks of another kind, so that a DS-Net says so.
     """
-    shape = read_ds_net(config)
-    facets = {"network": network_label(config)} if shape is None else {}
-    if shape is not None:
-        what = describe_blocks(shape)
+    network = architecture_of(config)
+    facets = {"network": network_label(config)} if network is None else {}
+    if network is not None:
+        what = describe_blocks(network)
         if is_mixed:
             facets["network"] = f"DS-Net of {what}"
-        elif not shape.is_same_block:
+        elif not network.is_same_block:
             facets["blocks"] = what
-        if not shape.is_same_block:
-            facets["weights"] = weights_label(shape)
+        if not network.is_same_block:
+            facets["weights"] = weights_label(network.attention)
         elif not is_mixed:  # whose weights are fixed and equal
             facets["weights"] = what
-        most = max(map(len, shape.module_blocks))
-        kept = "some" if shape.num_kept is None else shape.num_kept
-        facets["kept"] = _WHOLE if shape.is_whole else f"{kept} of {most} blocks kept"
-        facets["modules"] = f"{shape.num_modules} module{'s'[: shape.num_modules > 1]}"
-        facets["k"] = f"k = {shape.widen_factor}"
+        counts = set(network.num_kept)
+        kept = "some" if len(counts) > 1 else counts.pop()
+        whole = network.is_whole
+        facets["kept"] = _WHOLE if whole else f"{kept} of {network.max_blocks} blocks kept"
+        facets["modules"] = f"{network.num_modules} modules"
+        facets["k"] = f"k = {network.widen_factor}"
     if config.get("method") is not None:
         facets["method"] = method_label(str(config["method"]), config.get("beta"))
     facets["data"] = data_label(str(config.get("data")))
     return facets
 
 
-def weights_label(shape: DSNetShape) -> str:
+def weights_label(spec: AttentionSpec) -> str:
     """Returns how a DS-Net weighs its blocks: ``learned``, ``fixed``, ``learned from uniform``."""
-    if shape.attention == "fixed":
-        return "fixed" if shape.attention_init == "equal" else f"fixed, {shape.attention_init}"
-    start = _STARTS.get(shape.attention_init, f" from {shape.attention_init.replace('_', '-')}")
-    return f"{shape.attention}{start}"
+    if spec.mode == "fixed":
+        return "fixed" if spec.init == "equal" else f"fixed, {spec.init}"
+    return "learned" + _STARTS.get(spec.init, f" from {spec.init.replace('_', '-')}")
 
 
 def _extend(
@@ -136,8 +141,8 @@ def _extend(
 
 def _size(config: Config) -> Facets:
     """A DS-Net's width, by which networks are given equally many parameters."""
-    shape = read_ds_net(config)
-    return {} if shape is None else {"channels": f"{shape.init_channels} channels"}
+    network = architecture_of(config)
+    return {} if network is None else {"channels": f"{network.init_channels} channels"}
 
 
 def _flags(configs: Sequence[Config]) -> list[str]:

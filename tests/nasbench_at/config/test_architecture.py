@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -8,14 +9,24 @@ from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
 
-from nasbench_at.config.architecture import INIT_PARAMETERS, Architecture, AttentionSpec
+from nasbench_at.config.architecture import (
+    INIT_PARAMETERS,
+    NAMED_DS_NETS,
+    Architecture,
+    AttentionSpec,
+    architecture_of,
+    block_rank,
+)
+from nasbench_at.config.catalogue import catalogue
 
 ROOT = Path(__file__).resolve().parents[3]
 
 # What records and run folders refer to: a change here orphans every run made before it.
 DEFAULT_HASH = "c9ad22ccc784868e"
-PER_MODULE_HASH = "0d834112093f339e"
+PER_MODULE_HASH = "4f5e77391ecc9ebc"
 
 
 @pytest.fixture
@@ -41,7 +52,7 @@ def per_module() -> Architecture:
 
 def test_defaults_are_ds_net_4():
     arch = Architecture()
-    assert arch.module_blocks == (("residual", "mbconv", "dense", "ada_rk"),) * 15
+    assert arch.blocks == (("residual", "mbconv", "dense", "ada_rk"),) * 15
     assert arch.stage_channels == (20, 80, 160)
     assert arch.reduction_points == (5, 10)
     assert (arch.num_classes, arch.input_shape, arch.max_blocks) == (10, (3, 32, 32), 4)
@@ -55,14 +66,15 @@ def test_reductions_follow_one_and_two_thirds_of_the_modules(num_modules, points
 
 def test_largest_module_gives_the_number_of_columns(per_module):
     assert per_module.max_blocks == 2
-    assert per_module.module_blocks == (("residual",), ("dense", "mbconv"), ("ada_rk", "ada_rk"))
+    assert per_module.blocks == (("residual",), ("mbconv", "dense"), ("ada_rk", "ada_rk"))
 
 
 def test_one_set_equals_the_same_set_for_every_module():
     once = Architecture(blocks=("residual", "dense"), num_modules=3)
     each = Architecture(blocks=(("residual", "dense"),) * 3, num_modules=3)
     assert once == each
-    assert once.blocks == each.blocks == ("residual", "dense")
+    assert once.blocks == each.blocks == (("residual", "dense"),) * 3
+    assert once.to_dict()["blocks"] == ["residual", "dense"]
     assert (once.hash, hash(once)) == (each.hash, hash(each))
 
 
@@ -83,10 +95,10 @@ def test_kept_columns_are_sorted_and_unique():
     assert AttentionSpec(keep=[[2, 0, 2], [1]]).keep == ((0, 2), (1,))
 
 
-def test_order_of_blocks_and_options_of_a_block_change_the_hash():
+def test_blocks_and_options_of_a_block_change_the_hash():
     arch = Architecture(blocks=("residual", "dense"))
     others = [
-        replace(arch, blocks=("dense", "residual")),
+        replace(arch, blocks=("residual", "dense", "dense")),
         replace(arch, block_options={"dense": {"growth": 4}}),
         replace(arch, block_copies={"dense": 2}),
         replace(arch, attention=AttentionSpec(recipe="authors")),
@@ -120,6 +132,94 @@ def test_canonical_json_does_not_depend_on_the_order_of_options():
 def test_hash_is_pinned(per_module):
     assert Architecture().hash == DEFAULT_HASH
     assert per_module.hash == PER_MODULE_HASH
+
+
+def test_blocks_are_in_the_catalogues_order_and_others_behind_them_by_the_alphabet():
+    assert [*catalogue().blocks][:4] == ["residual", "mbconv", "dense", "ada_rk"]
+    names = ("mine", "dla_tree", "ada_rk", "another", "residual", "mine")
+    (row, *_) = Architecture(blocks=names, num_modules=3).blocks
+    assert row == ("residual", "ada_rk", "dla_tree", "another", "mine", "mine")
+    assert sorted(catalogue().blocks, key=block_rank) == [*catalogue().blocks]
+
+
+NAMES = ("dense", "mbconv", "unregistered")
+WEIGHTS = ((0.25, 0.75), (0.75, 0.25), (0.5, 0.5))
+KEPT = ((0,), (1,), (0, 1))
+
+
+def test_architectures_are_equal_just_when_a_permutation_of_columns_makes_them_so():
+    """Brute force over every module of two blocks out of three."""
+    modules = list(itertools.product(itertools.product(NAMES, repeat=2), WEIGHTS, KEPT))
+    networks = [
+        Architecture(
+            (names,) * 3,
+            num_modules=3,
+            attention=AttentionSpec(init="given", weights=(weights,) * 3, keep=(kept,) * 3),
+        )
+        for names, weights, kept in modules
+    ]
+    # What a module is, whatever its columns are called: the bag of its blocks.
+    bags = [sorted((names[j], w[j], j in kept) for j in (0, 1)) for names, w, kept in modules]
+    for (one, bag), (other, other_bag) in itertools.combinations(
+        zip(networks, bags, strict=True), 2
+    ):
+        assert (one == other) == (one.hash == other.hash) == (bag == other_bag)
+
+
+@for_all(st.data())
+def test_any_numbering_of_the_columns_is_the_same_network(data):
+    sizes = data.draw(st.lists(st.integers(1, 4), min_size=3, max_size=4))
+    blocks = [
+        data.draw(st.lists(st.sampled_from(NAMES), min_size=size, max_size=size)) for size in sizes
+    ]
+    weights = [[2 * (j + 1) / (size * (size + 1)) for j in range(size)] for size in sizes]
+    keep = [data.draw(st.sets(st.integers(0, size - 1), min_size=1)) for size in sizes]
+    orders = [data.draw(st.permutations(range(size))) for size in sizes]
+
+    def build(orders):
+        def renumber(rows):
+            return [[row[j] for j in order] for row, order in zip(rows, orders, strict=True)]
+
+        kept = [
+            [new for new, old in enumerate(order) if old in row]
+            for row, order in zip(keep, orders, strict=True)
+        ]
+        spec = AttentionSpec(init="given", weights=renumber(weights), keep=kept)
+        return Architecture(renumber(blocks), num_modules=len(sizes), attention=spec)
+
+    network = build([range(size) for size in sizes])
+    assert build(orders) == network
+    assert replace(network) == network
+
+
+def test_weights_and_kept_blocks_go_with_their_columns():
+    network = Architecture(
+        (("dense", "residual", "mbconv"), ("dense", "residual"), ("residual",)),
+        num_modules=3,
+        attention=AttentionSpec(
+            init="given",
+            weights=((0.5, 0.3, 0.2), (0.9, 0.1, 0.0), (1.0,)),
+            keep=((0, 1), (0,), (0,)),
+        ),
+    )
+    assert network.blocks == (
+        ("residual", "mbconv", "dense"),
+        ("residual", "dense"),
+        ("residual",),
+    )
+    assert network.attention.weights == ((0.3, 0.2, 0.5), (0.1, 0.9), (1.0,))
+    assert network.attention.keep == ((0, 2), (1,), (0,))
+
+
+def test_to_keep_every_block_is_to_keep_none_in_particular():
+    every = AttentionSpec(keep=((0, 1, 2, 3), (3, 2, 1, 0), (0, 1, 2, 3)))
+    assert Architecture(num_modules=3, attention=every) == Architecture(num_modules=3)
+
+
+def test_trained_logits_are_found_under_any_order_of_their_blocks():
+    spec = AttentionSpec(init="trained")
+    shuffled = ("ada_rk", "dense", "mbconv", "residual")
+    assert Architecture(shuffled, attention=spec) == Architecture(attention=spec)
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
@@ -331,3 +431,68 @@ def test_overrides_win_over_the_recipe_and_leave_the_rest():
     spec = AttentionSpec(init="normal", recipe="authors", parameters={"std": 3.0})
     assert spec.resolved_parameters() == {"scale": 1e-3, "mean": 0.0, "std": 3.0}
     assert AttentionSpec(init="equal").resolved_parameters() == {}
+
+
+@pytest.mark.parametrize(
+    ("spec", "num_kept", "is_whole"),
+    [
+        (AttentionSpec(), (4, 4, 4), True),
+        (AttentionSpec(keep=((0, 1),) * 3), (2, 2, 2), False),
+        (AttentionSpec(keep=((0, 1), (0, 1), (2,))), (2, 2, 1), False),
+        (AttentionSpec(init="given", weights=((1.0, 0.0, 0.0, 0.0),) * 3), (1, 1, 1), False),
+        (
+            AttentionSpec(init="given", weights=((0.5, 0.5, 0.0, 0.0),) * 3, keep=((0, 2),) * 3),
+            (1, 1, 1),
+            False,
+        ),
+    ],
+)
+def test_kept_blocks_are_counted(spec, num_kept, is_whole):
+    network = Architecture(num_modules=3, attention=spec)
+    assert (network.num_kept, network.is_whole) == (num_kept, is_whole)
+
+
+def test_several_of_one_block_are_an_ensemble_only_at_fixed_and_equal_weights():
+    fixed = AttentionSpec(mode="fixed", init="equal")
+    assert Architecture(("dense",) * 2, attention=fixed).is_same_block
+    sets = (("dense",), ("dense",) * 2, ("dense",))
+    for network in (
+        Architecture(("dense",) * 2),
+        Architecture(("dense",), attention=fixed),
+        Architecture(("dense", "residual"), attention=fixed),
+        Architecture(sets, num_modules=3, attention=fixed),
+    ):
+        assert not network.is_same_block
+
+
+def test_a_registered_network_is_known_by_its_fields_whatever_the_data_and_recipe():
+    for name, network in NAMED_DS_NETS.items():
+        attention = replace(network.attention, recipe="authors")
+        other = replace(network, num_classes=7, input_shape=(1, 8, 8), attention=attention)
+        assert other.registered_name == name
+        assert replace(network, init_channels=7).registered_name is None
+
+
+def test_a_configuration_describes_its_network_by_fields_or_by_name():
+    fields = {"blocks": ["dense", "residual"], "num_modules": 3, "attention": "fixed"}
+    network = architecture_of({"model": "ds_net", **fields}, (1, 8, 8), 5)
+    assert network == Architecture(
+        (("residual", "dense"),) * 3,
+        num_modules=3,
+        input_shape=(1, 8, 8),
+        num_classes=5,
+        attention=AttentionSpec(mode="fixed", init="equal"),
+    )
+    options = {"init_channels": 8, "attention_init": "uniform"}
+    named = architecture_of({"model": "ds_net_6", "model_options": options, "recipe": "authors"})
+    assert named == Architecture(
+        init_channels=8,
+        widen_factor=6,
+        attention=AttentionSpec(init="uniform", recipe="authors"),
+    )
+
+
+@pytest.mark.parametrize("model", ["resnet50", "mine:factory", None])
+def test_other_networks_have_no_architecture(model):
+    assert architecture_of({"model": model, "blocks": ["dense"]}) is None
+    assert architecture_of({}) is None

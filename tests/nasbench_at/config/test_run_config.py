@@ -22,7 +22,7 @@ FULL = RunConfig(
     data="cifar10",
     validation_fraction=0.2,
     split_seed=3,
-    blocks=(("residual",), ("residual", "ada_rk"), ("dense", "mbconv")),
+    blocks=(("residual",), ("residual", "ada_rk"), ("mbconv", "dense")),
     num_modules=3,
     init_channels=8,
     widen_factor=2,
@@ -272,7 +272,7 @@ GIVEN = {
         ({}, {"data": "digits"}),
         ({}, {"validation_fraction": 0.2}),
         ({}, {"split_seed": 1}),
-        ({}, {"blocks": ("mbconv", "residual", "dense", "ada_rk")}),
+        ({}, {"blocks": ("residual", "dense", "ada_rk")}),
         ({}, {"num_modules": 9}),
         ({}, {"init_channels": 8}),
         ({}, {"widen_factor": 6}),
@@ -316,6 +316,25 @@ def test_run_id_ignores_the_seed_but_ends_with_it():
     assert one.startswith("cifar10-at-")
 
 
+def test_blocks_in_another_order_are_the_same_run():
+    rows = {"num_modules": 3, "attention": "fixed", "attention_init": "given"}
+    one = RunConfig(
+        blocks=("residual", "mbconv", "dense"),
+        attention_weights=((0.5, 0.2, 0.3),) * 3,
+        attention_keep=((0, 2),) * 3,
+        **rows,
+    )
+    two = RunConfig(
+        blocks=(("dense", "residual", "mbconv"),) * 3,
+        attention_weights=((0.3, 0.5, 0.2),) * 3,
+        attention_keep=((0, 1),) * 3,
+        **rows,
+    )
+    assert two == one
+    assert two.run_id == one.run_id
+    assert two.to_dict()["blocks"] == ["residual", "mbconv", "dense"]
+
+
 def test_run_id_does_not_depend_on_the_order_of_options():
     one = RunConfig(block_copies={"residual": 2, "dense": 3})
     two = RunConfig(block_copies={"dense": 3, "residual": 2})
@@ -326,7 +345,7 @@ def test_architecture_takes_the_images_shape_and_the_configuration():
     architecture = FULL.architecture((1, 8, 8), 5)
     assert architecture.input_shape == (1, 8, 8)
     assert architecture.num_classes == 5
-    assert architecture.module_blocks == FULL.blocks
+    assert architecture.blocks == FULL.blocks
     assert architecture.stage_channels == (8, 16, 32)
     assert architecture.attention.mode == "fixed"
     assert architecture.attention.keep == FULL.attention_keep

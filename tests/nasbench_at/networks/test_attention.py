@@ -196,7 +196,7 @@ def test_attention_that_does_not_fit_the_network_is_refused(spec, message):
         full(spec)
 
 
-RAGGED = (("residual",), ("residual", "dense"), ("dense", "mbconv", "ada_rk"))
+RAGGED = (("residual",), ("residual", "dense"), ("mbconv", "dense", "ada_rk"))
 
 
 def test_given_weights_may_differ_in_length_as_the_block_sets_do():

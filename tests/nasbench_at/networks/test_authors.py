@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,23 @@ def logits(authors_network) -> Tensor:
     return authors_network["arch_param"]
 
 
-def authors_state(net: DSNet, arch: Architecture, *, stack_index: bool = True) -> dict[str, Tensor]:
-    """Lays our network out as the authors do: flat list, their names, their stack index."""
+def authors_state(
+    net: DSNet,
+    arch: Architecture,
+    *,
+    stack_index: bool = True,
+    order: Sequence[int] | None = None,
+) -> dict[str, Tensor]:
+    """Lays our network out as the authors do: flat list, their names, their stack index.
+
+    ``order`` is that of a module's blocks, ours if there is none.
+    """
     entries: list[tuple[str, nn.Module]] = []
-    rows = iter(arch.module_blocks)
+    rows = iter(arch.blocks)
     for stage in net.stages:
         if isinstance(stage, RobustModule):
-            entries += zip(next(rows), stage.blocks, strict=True)
+            names = next(rows)
+            entries += [(names[j], stage.blocks[j]) for j in order or range(len(names))]
         else:
             entries.append(("reduction", stage))
     state = {f"conv.{key}": value for key, value in net.stem.state_dict().items()}
@@ -143,6 +154,19 @@ def test_layouts_of_the_authors_are_read_back(changes):
     assert all(torch.equal(theirs[key], ours[key]) for key in ours)
     assert net.graph.nodes["input"]["channels"] == arch.input_shape[0]
     assert net.graph.nodes["head"]["channels"] == arch.num_classes
+
+
+@pytest.mark.parametrize(
+    ("blocks", "order"),
+    [(V2, (3, 1, 0, 2)), (("residual", "dense", "dense", "ada_rk"), (3, 1, 0, 2))],
+)
+def test_blocks_in_any_order_are_read_with_their_logits(blocks, order):
+    arch = Architecture(blocks, 3, 4, 2, input_shape=(3, 8, 8))
+    expected = random_network(arch)
+    logits = expected.attention.logits.detach()[:, order]
+    net = load_authors_checkpoint(authors_state(expected, arch, order=order), logits)
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(net(x), expected(x), rtol=0, atol=1e-6)
 
 
 def test_slots_without_stack_index_are_read():

@@ -107,20 +107,17 @@ def test_one_hot_network_equals_the_network_of_that_block(tiny_architecture, ima
     torch.testing.assert_close(net(images), alone(images))
 
 
-def test_permuting_blocks_with_their_logits_changes_nothing(tiny_architecture, images):
+def test_permuting_blocks_with_their_weights_changes_nothing(tiny_architecture, images):
     order = [2, 0, 3, 1]
-    net = build_network(tiny_architecture).eval()
-    arch = replace(tiny_architecture, blocks=tuple(NAMES[j] for j in order))
-    permuted = build_network(arch).eval()
-    state = net.state_dict()
-    own = {}
-    for key in permuted.state_dict():
-        parts = key.split(".")
-        if parts[2:3] == ["blocks"]:
-            parts[3] = str(order[int(parts[3])])
-        own[key] = state[".".join(parts)]
-    own["attention.logits"] = state["attention.logits"][:, order]
-    permuted.load_state_dict(own)
+    row = (0.1, 0.2, 0.3, 0.4)
+    fixed = {"mode": "fixed", "init": "given"}
+    net = build_network(with_attention(tiny_architecture, **fixed, weights=(row,) * 3)).eval()
+    spec = AttentionSpec(**fixed, weights=(tuple(row[j] for j in order),) * 3)
+    names = tuple(NAMES[j] for j in order)
+    permuted = build_network(replace(tiny_architecture, blocks=names, attention=spec)).eval()
+    permuted.load_state_dict(
+        {**net.state_dict(), "attention.logits": permuted.attention.logits.detach()}
+    )
     torch.testing.assert_close(permuted(images), net(images), rtol=1e-5, atol=1e-6)
 
 

@@ -30,7 +30,7 @@ def mixed_graph() -> nx.DiGraph[str]:
     """Block sets that differ, options, copies, given and masked weights, a block removed."""
     graph = build_graph(
         Architecture(
-            blocks=(("residual", "mbconv"), ("dense", "dense"), ("ada_rk", "residual")),
+            blocks=(("residual", "mbconv"), ("dense", "dense"), ("residual", "ada_rk")),
             num_modules=3,
             init_channels=8,
             widen_factor=2,
@@ -39,8 +39,8 @@ def mixed_graph() -> nx.DiGraph[str]:
             attention=AttentionSpec(
                 mode="fixed",
                 init="given",
-                weights=((0.3, 0.7), (0.5, 0.5), (0.1, 0.9)),
-                keep=((0, 1), (0,), (0, 1)),
+                weights=((0.3, 0.7), (0.5, 0.5), (0.9, 0.1)),
+                keep=((0, 1), (1,), (0, 1)),
             ),
         )
     )
@@ -110,7 +110,7 @@ def test_graphml_has_the_same_nodes_edges_and_numbers(tmp_path):
         assert json.loads(again.nodes[node]["resolution"]) == list(values["resolution"])
     for *edge, shape in graph.edges(data="shape"):
         assert json.loads(again.edges[edge]["shape"]) == list(shape)
-    assert json.loads(again.graph["attention"])["keep"] == [[0, 1], [0], [0, 1]]
+    assert json.loads(again.graph["attention"])["keep"] == [[0, 1], [1], [0, 1]]
 
 
 def read_dot(text: str) -> tuple[dict[str, str], list[tuple[str, str]]]:

@@ -177,6 +177,45 @@ def test_query_finds_blocks_in_any_order_and_once_a_module(blocks):
     assert names == ["flat", "mixed", "deep"][: 3 if isinstance(blocks, tuple) else 2]
 
 
+COLUMNS = {
+    "blocks": ["residual", "dense"],
+    "num_modules": 3,
+    "attention_weights": [[0.7, 0.3]] * 3,
+    "attention_keep": [[0]] * 3,
+    "milestones": (1, 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_found"),
+    [
+        ({"blocks": ["dense", "residual"]}, True),
+        ({"blocks": [["dense", "residual"]] * 3}, True),
+        ({"blocks": [["dense", "residual"]] * 2}, False),
+        ({"blocks": ["dense", "residual"], "num_modules": 4}, False),
+        ({"blocks": ["dense", "residual", "residual"]}, False),
+        ({"blocks": ["dense"]}, False),
+        ({"blocks": "dense"}, False),
+        # Columns of the blocks as they are wanted
+        ({"blocks": ["dense", "residual"], "attention_weights": [[0.3, 0.7]] * 3}, True),
+        ({"blocks": ["dense", "residual"], "attention_weights": [[0.7, 0.3]] * 3}, False),
+        ({"blocks": ["dense", "residual"], "attention_weights": [[0.3, 0.7]] * 4}, False),
+        ({"blocks": ["dense", "residual"], "attention_keep": [[1]] * 3}, True),
+        ({"blocks": ["dense", "residual"], "attention_keep": [[0]] * 3}, False),
+        # Columns of the configuration's own
+        ({"attention_weights": [[0.7, 0.3]] * 3}, True),
+        ({"attention_weights": [[0.3, 0.7]] * 3}, False),
+        ({"milestones": [1, 2]}, True),
+        ({"milestones": [2, 1]}, False),
+        ({"milestones": [1, 2], "blocks": ["mbconv"]}, False),
+        ({}, True),
+    ],
+)
+def test_query_holds_columns_against_the_blocks_that_they_belong_to(wanted, is_found):
+    records = [replace(make_record(), config=COLUMNS)]
+    assert len(Benchmark(records).query(**wanted)) == is_found
+
+
 def test_query_of_blocks_finds_ds_nets_by_name_and_no_other_network():
     named = [RunConfig(model=model) for model in ("ds_net_4", "tiny_wrn")]
     runs = Benchmark(

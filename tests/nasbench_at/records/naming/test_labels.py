@@ -4,10 +4,10 @@ import pytest
 
 import nasbench_at.networks.zoo.ds_net as zoo
 from nasbench_at.config import RunConfig
+from nasbench_at.config.architecture import NAMED_DS_NETS, architecture_of
 from nasbench_at.evaluation.standard_attacks import standard_attacks
 from nasbench_at.networks.zoo import create_model, list_models
 from nasbench_at.records import describe_attack
-from nasbench_at.records.naming.ds_nets import _REGISTERED, is_ds_net, read_ds_net
 from nasbench_at.records.naming.labels import (
     data_label,
     method_label,
@@ -22,19 +22,11 @@ def config(**fields):
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if "ds_net" in name])
-def test_registered_shapes_are_those_of_the_networks(name, monkeypatch):
+def test_registered_networks_are_those_of_their_names(name, monkeypatch):
     monkeypatch.setattr(zoo, "build_network", lambda architecture: architecture)
     architecture = create_model(name, 10, (3, 32, 32))
-    shape = _REGISTERED[name]
-    assert shape.module_blocks == architecture.module_blocks
-    assert (shape.num_modules, shape.init_channels, shape.widen_factor) == (
-        architecture.num_modules,
-        architecture.init_channels,
-        architecture.widen_factor,
-    )
-    spec = architecture.attention
-    assert (shape.attention, shape.attention_init) == (spec.mode, spec.init)
-    assert is_ds_net(config(model=name))
+    assert NAMED_DS_NETS[name] == architecture_of({"model": name}) == architecture
+    assert network_name({"model": name}) == name
 
 
 @pytest.mark.parametrize(
@@ -76,38 +68,6 @@ def test_options_and_masks_make_another_network_of_the_papers_one():
         {"attention_keep": ((0, 1),) * 15},
     ):
         assert network_name(config(**fields)).startswith("DS-Net of residual")
-
-
-@pytest.mark.parametrize(
-    ("fields", "num_kept", "is_whole"),
-    [
-        ({}, 4, True),
-        ({"attention_keep": ((0, 1),) * 15}, 2, False),
-        ({"attention_keep": ((0, 1),) * 14 + ((2,),)}, None, False),
-        (
-            {"blocks": (("residual",), ("dense", "mbconv"), ("dense",)), "num_modules": 3},
-            None,
-            True,
-        ),
-        (
-            {
-                "attention": "fixed",
-                "attention_init": "given",
-                "attention_weights": ((1.0, 0.0, 0.0, 0.0),) * 15,
-            },
-            1,
-            False,
-        ),
-    ],
-)
-def test_kept_blocks_are_counted(fields, num_kept, is_whole):
-    shape = read_ds_net(config(**fields))
-    assert (shape.num_kept, shape.is_whole) == (num_kept, is_whole)
-
-
-def test_other_networks_have_no_shape():
-    assert read_ds_net(config(model="resnet50")) is None
-    assert not is_ds_net({"model": "mine:factory"})
 
 
 def test_labels_are_the_papers():
