@@ -293,7 +293,7 @@ def compute_run_block_smoothness(
         inputs.labels,
         module=module,
         method=choose_method(config, loss),
-        batch_size=config.hyperparameters().batch_size,
+        batch_size=config.batch_size,
         num_batches=num_batches,
         seed=seed,
     )

@@ -202,7 +202,7 @@ def _measure(
         inputs.labels,
         method=method,
         layer="all",
-        batch_size=inputs.folder.config.hyperparameters().batch_size,
+        batch_size=inputs.folder.config.batch_size,
         num_batches=num_batches,
         seed=seed,
     )
@@ -210,7 +210,7 @@ def _measure(
 
 
 def _step_sizes(inputs: RunInputs) -> list[float]:
-    values = inputs.folder.config.hyperparameters()
+    values = inputs.folder.config
     num_steps = inputs.data.train.num_batches(values.batch_size)
     return [
         learning_rate(values, epoch, step, num_steps)

@@ -206,7 +206,7 @@ def compute_run_gradient_variance(
             f"weights must be of different epochs, got {len(chosen)} files of epochs "
             f"{', '.join(map(str, sorted(files)))}"
         )
-    size = config.hyperparameters().batch_size if batch_size is None else batch_size
+    size = config.batch_size if batch_size is None else batch_size
     points = []
     for epoch in sorted(files):
         load_weights(files[epoch], inputs.model)

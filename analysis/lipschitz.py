@@ -221,7 +221,7 @@ def compute_run_lipschitz(
     inputs = load_run_inputs(
         path, part="test", num_images=num_images, device=device, data_root=data_root
     )
-    radius = inputs.folder.config.hyperparameters().eps if eps is None else eps
+    radius = inputs.folder.config.eps if eps is None else eps
     return compute_lipschitz(
         inputs.model, inputs.images, eps=radius, num_ascents=num_ascents, seed=seed
     )

@@ -63,7 +63,7 @@ def compute_run_theory(
         place={"seed": seed, "device": device, "data_root": data_root},
         num_images=num_images,
         num_batches=num_batches,
-        batch_size=config.hyperparameters().batch_size,
+        batch_size=config.batch_size,
     )
     left_out = []
     for part in (

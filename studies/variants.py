@@ -96,7 +96,7 @@ def with_model(
     """Returns a run of another network; what describes a DS-Net does not go with one by name."""
     if model == "ds_net":
         return config
-    network = RunConfig(model=model, model_options=dict(options or {}))
+    network = RunConfig(model=model, model_options=dict(options or {})).spelled_out()
     changed = ("model", "model_options", *DS_NET_FIELDS)
     return replace(config, **{name: getattr(network, name) for name in changed})
 

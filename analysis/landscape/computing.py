@@ -151,7 +151,7 @@ def compute_run_landscape(
     folder = run if isinstance(run, RunFolder) else open_run_folder(run)
     config = folder.config
     if adversarial and "attack" not in options:
-        eps = config.hyperparameters().eps
+        eps = config.eps
         attacks = standard_attacks(("pgd",), eps=eps, recipe=config.recipe, method=config.method)
         options["attack"] = attacks["pgd"]
     inputs = load_run_inputs(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
 from nasbench_at.config.suggestions import near_names
@@ -284,13 +284,17 @@ def field_annotations(kind: Any) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=1024)
 def split_annotation(annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Returns the types that an annotation allows, None's among them, and what stands beside."""
+    """Returns the types that an annotation allows, None's among them, and what stands beside.
+
+    A type variable stands for what an unset field holds: None.
+    """
     if get_origin(annotation) is Annotated:
         base, *extras = get_args(annotation)
         kinds, inner = split_annotation(base)
         return kinds, (*inner, *extras)
     if get_origin(annotation) in (Union, UnionType):
-        return get_args(annotation), ()
+        kinds = get_args(annotation)
+        return tuple(NoneType if isinstance(kind, TypeVar) else kind for kind in kinds), ()
     return (annotation,), ()
 
 

@@ -1,7 +1,7 @@
 """Ways of training: each pairs an inner attack with a loss.
 
-A user's own method is a class with the three members of :class:`Method`, made from the run's
-hyper-parameters by a function that :func:`register_method` registers, in a file named by
+A user's own method is a class with the three members of :class:`Method`, made from the
+run's configuration by a function that :func:`register_method` registers, in a file named by
 ``--plugins``.
 """
 
@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from blocks.registry import suggest
 from nasbench_at.attacks import EarlyStopPGD, KLObjective, LinfPGD, attack_mode
-from nasbench_at.config import Hyperparameters
+from nasbench_at.config import ResolvedConfig
 from nasbench_at.training.losses import mart_loss, trades_loss
 
 __all__ = [
@@ -68,14 +68,14 @@ class Method(Protocol):
         """
 
 
-MethodFactory: TypeAlias = Callable[[Hyperparameters], Method]
+MethodFactory: TypeAlias = Callable[[ResolvedConfig], Method]
 _METHODS: dict[str, MethodFactory] = {}
 
 
 def register_method(name: str) -> Callable[[MethodFactory], MethodFactory]:
     """Registers a way of training under a name.
 
-    The factory receives the run's hyper-parameters.
+    The factory receives the run's configuration.
 
     Raises:
         ValueError: If the name is taken.
@@ -95,7 +95,7 @@ def list_methods() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
-def create_method(name: str, hyperparameters: Hyperparameters) -> Method:
+def create_method(name: str, config: ResolvedConfig) -> Method:
     """Builds a registered method.
 
     Raises:
@@ -103,26 +103,26 @@ def create_method(name: str, hyperparameters: Hyperparameters) -> Method:
     """
     if name not in _METHODS:
         raise ValueError(f"unknown method {name!r}; {suggest(name, _METHODS)}")
-    return _METHODS[name](hyperparameters)
+    return _METHODS[name](config)
 
 
-def training_attack(hyperparameters: Hyperparameters) -> LinfPGD:
-    """Returns the inner attack that hyper-parameters describe."""
-    return LinfPGD(hyperparameters.eps, **_attack_values(hyperparameters))
+def training_attack(config: ResolvedConfig) -> LinfPGD:
+    """Returns the inner attack that a configuration describes."""
+    return LinfPGD(config.eps, **_attack_values(config))
 
 
-def early_stop_attack(hyperparameters: Hyperparameters) -> EarlyStopPGD:
+def early_stop_attack(config: ResolvedConfig) -> EarlyStopPGD:
     """Returns FAT's inner attack as it is in the first epoch."""
-    return EarlyStopPGD(hyperparameters.eps, **_attack_values(hyperparameters))
+    return EarlyStopPGD(config.eps, **_attack_values(config))
 
 
-def _attack_values(hyperparameters: Hyperparameters) -> dict[str, Any]:
+def _attack_values(config: ResolvedConfig) -> dict[str, Any]:
     """What every inner attack takes besides its radius."""
     return {
-        "step_size": hyperparameters.step_size,
-        "steps": hyperparameters.attack_steps,
-        "start": hyperparameters.attack_start,
-        "noise": hyperparameters.attack_noise,
+        "step_size": config.step_size,
+        "steps": config.attack_steps,
+        "start": config.attack_start,
+        "noise": config.attack_noise,
     }
 
 
@@ -253,44 +253,44 @@ def attack_of_epoch(
 
 
 @register_method("st")
-def _standard_training(hyperparameters: Hyperparameters) -> Method:
+def _standard_training(config: ResolvedConfig) -> Method:
     return StandardTraining()
 
 
 @register_method("at")
-def _adversarial_training(hyperparameters: Hyperparameters) -> Method:
-    return AdversarialTraining(training_attack(hyperparameters))
+def _adversarial_training(config: ResolvedConfig) -> Method:
+    return AdversarialTraining(training_attack(config))
 
 
 @register_method("trades")
-def _trades(hyperparameters: Hyperparameters) -> Method:
-    return Trades(training_attack(hyperparameters), _beta(hyperparameters))
+def _trades(config: ResolvedConfig) -> Method:
+    return Trades(training_attack(config), _beta(config))
 
 
 @register_method("mart")
-def _mart(hyperparameters: Hyperparameters) -> Method:
-    return Mart(training_attack(hyperparameters), _beta(hyperparameters))
+def _mart(config: ResolvedConfig) -> Method:
+    return Mart(training_attack(config), _beta(config))
 
 
 @register_method("fat")
-def _fat(hyperparameters: Hyperparameters) -> Method:
-    taus = hyperparameters.tau_milestones or ()
-    return AdversarialTraining(early_stop_attack(hyperparameters), taus)
+def _fat(config: ResolvedConfig) -> Method:
+    taus = config.tau_milestones or ()
+    return AdversarialTraining(early_stop_attack(config), taus)
 
 
 @register_method("fat_trades")
-def _fat_trades(hyperparameters: Hyperparameters) -> Method:
-    taus = hyperparameters.tau_milestones or ()
-    return Trades(early_stop_attack(hyperparameters), _beta(hyperparameters), taus)
+def _fat_trades(config: ResolvedConfig) -> Method:
+    taus = config.tau_milestones or ()
+    return Trades(early_stop_attack(config), _beta(config), taus)
 
 
 @register_method("fast_at")
-def _fast_at(hyperparameters: Hyperparameters) -> Method:
-    values = _attack_values(hyperparameters)
-    return AdversarialTraining(LinfPGD(hyperparameters.eps, mode="train", **values))
+def _fast_at(config: ResolvedConfig) -> Method:
+    values = _attack_values(config)
+    return AdversarialTraining(LinfPGD(config.eps, mode="train", **values))
 
 
-def _beta(hyperparameters: Hyperparameters) -> float:
-    if hyperparameters.beta is None:
+def _beta(config: ResolvedConfig) -> float:
+    if config.beta is None:
         raise ValueError("beta must be set for this method, got None")
-    return hyperparameters.beta
+    return config.beta

@@ -47,6 +47,7 @@ def block_ensemble(
         ValueError: If the blocks differ from module to module, a way is unknown or no width meets
             the parameters.
     """
+    base = base.spelled_out()
     if not all(isinstance(name, str) for name in base.blocks):
         raise ValueError("block_ensemble takes one block set for all modules, got one for each")
     names = [str(name) for name in base.blocks]

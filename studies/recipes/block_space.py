@@ -48,6 +48,7 @@ def block_space(
         ValueError: If the blocks differ from module to module, a size is not possible or no width
             meets the parameters.
     """
+    base = base.spelled_out()
     if not all(isinstance(name, str) for name in base.blocks):
         raise ValueError("block_space takes one block set for all modules, got one for each")
     names = [str(name) for name in base.blocks]

@@ -551,8 +551,7 @@ def test_flags_win_over_the_file():
 def test_file_and_flags_are_trained_together(capsys):
     Path("my.yaml").write_text(json.dumps({**TINY, "seed": 3, "eps": 0.05, "epochs": 7}))
     assert main(["train", "--config", "my.yaml", "--epochs", "1", "--device", "cpu"]) == 0
-    config = load_config(only_run() / "config.yaml")
-    assert config == resolve(tiny_config(seed=3, eps=0.05, epochs=1))
+    assert open_run_folder(only_run()).config == resolve(tiny_config(seed=3, eps=0.05, epochs=1))
 
 
 def test_written_configuration_alone_repeats_the_run(run, capsys):

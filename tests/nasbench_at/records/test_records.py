@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nasbench_at import Benchmark, Record, RunConfig
+from nasbench_at.config.presets import resolve
 from nasbench_at.records import SCHEMA_VERSION, AttackResult, Evaluation, read_record
 from tests.nasbench_at.conftest import one_line
 
@@ -178,7 +179,7 @@ def test_query_finds_blocks_in_any_order_and_once_a_module(blocks):
 
 
 def test_query_of_blocks_finds_ds_nets_by_name_and_no_other_network():
-    named = [RunConfig(model=model) for model in ("ds_net_4", "tiny_wrn")]
+    named = [resolve(RunConfig(model=model)) for model in ("ds_net_4", "tiny_wrn")]
     runs = Benchmark(
         [replace(make_record(config.run_id), config=config.to_dict()) for config in named]
     )

@@ -56,7 +56,7 @@ def test_folder_of_a_run_is_complete(trained):
 
 
 def test_folder_holds_the_configuration_filled_in(trained):
-    assert load_config(trained / "config.yaml") == resolve(tiny_config())
+    assert open_run_folder(trained).config == resolve(tiny_config())
 
 
 def test_record_says_what_was_run_where_and_how_it_was_selected(trained):
