@@ -355,21 +355,8 @@ PAPER_VALUES: Mapping[str, Any] = {
 }
 """The fields that recipes fill in, with the values that they start from."""
 
-DS_NET_FIELDS = frozenset(
-    {
-        "blocks",
-        "num_modules",
-        "init_channels",
-        "widen_factor",
-        "block_options",
-        "block_copies",
-        "attention",
-        "attention_init",
-        "attention_parameters",
-        "attention_weights",
-        "attention_keep",
-    }
-)
+_NAMES = [item.name for item in fields(RunConfig)]
+DS_NET_FIELDS = frozenset(_NAMES[_NAMES.index("blocks") : _NAMES.index("attention_keep") + 1])
 """What describes a DS-Net and therefore does not go with a network by name."""
 
 _PAPER_METHODS = frozenset({"st", "at", "trades", "mart", "fat", "fat_trades", "fast_at"})
@@ -386,10 +373,9 @@ def config_from_mapping(data: Mapping[str, Any]) -> RunConfig:
     Raises:
         ValueError: One line naming the key, the value and what is allowed.
     """
-    known = [f.name for f in fields(RunConfig)]
     for key in data:
-        if key not in known:
-            raise ValueError(f"unknown configuration key {key!r}; {suggest(key, known)}")
+        if key not in _NAMES:
+            raise ValueError(f"unknown configuration key {key!r}; {suggest(key, _NAMES)}")
     return RunConfig(**data)
 
 
