@@ -284,7 +284,7 @@ def compute_run_block_smoothness(
         *first_images(run, "train", num_images),
         module=module,
         method=choose_method(run.config, loss),
-        batch_size=run.config.hyperparameters().batch_size,
+        batch_size=run.config.batch_size,
         num_batches=num_batches,
         seed=seed,
     )

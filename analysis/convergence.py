@@ -168,7 +168,7 @@ def compute_run_convergence_bound(
     """
     images, labels = first_images(run, "train", num_images)
     method = choose_method(run.config, loss)
-    values = run.config.hyperparameters()
+    values = run.config
     untrained = create_network(run.config, run.data, run.device)
     measured = []
     for model in (untrained, run.network):

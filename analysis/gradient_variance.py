@@ -203,7 +203,7 @@ def compute_run_gradient_variance(
             f"weights must be of different epochs, got {len(chosen)} files of epochs "
             f"{', '.join(map(str, sorted(files)))}"
         )
-    size = run.config.hyperparameters().batch_size if batch_size is None else batch_size
+    size = run.config.batch_size if batch_size is None else batch_size
     points = []
     network = copy.deepcopy(run.network)
     for epoch in sorted(files):

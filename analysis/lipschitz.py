@@ -215,7 +215,7 @@ def compute_run_lipschitz(
         ValueError: If the folder or an argument is not usable, or the network is no DS-Net.
     """
     images, _ = first_images(run, "test", num_images)
-    radius = run.config.hyperparameters().eps if eps is None else eps
+    radius = run.config.eps if eps is None else eps
     return compute_lipschitz(run.network, images, eps=radius, num_ascents=num_ascents, seed=seed)
 
 

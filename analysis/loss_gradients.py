@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nasbench_at.attacks import attack_mode
-from nasbench_at.config import RunConfig
+from nasbench_at.config import ResolvedConfig
 from nasbench_at.config.suggestions import near_names
 from nasbench_at.training.methods import (
     AdversarialTraining,
@@ -25,11 +25,11 @@ __all__ = ["Loss", "choose_method", "flatten", "gradients_of", "select_parameter
 Loss: TypeAlias = Literal["natural", "adversarial", "training"]
 
 
-def choose_method(config: RunConfig, loss: Loss) -> Method:
+def choose_method(config: ResolvedConfig, loss: Loss) -> Method:
     """Returns how a run's batches become a loss.
 
     Args:
-        config: The run's resolved configuration, its plugins loaded.
+        config: The run's configuration, its plugins loaded.
         loss: ``natural`` is the cross entropy of the clean images, ``adversarial`` that of the
             training attack's images, ``training`` what the run minimised, in its last epoch.
 
@@ -40,10 +40,9 @@ def choose_method(config: RunConfig, loss: Loss) -> Method:
         raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}, got {loss!r}")
     if loss == "natural":
         return StandardTraining()
-    hyperparameters = config.hyperparameters()
     if loss == "adversarial":
-        return AdversarialTraining(training_attack(hyperparameters))
-    return create_method(config.method, hyperparameters).start_epoch(hyperparameters.epochs)
+        return AdversarialTraining(training_attack(config))
+    return create_method(config.method, config).start_epoch(config.epochs)
 
 
 def select_parameters(model: nn.Module, layer: str) -> tuple[str, ...]:

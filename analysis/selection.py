@@ -125,7 +125,7 @@ def _has_recipe_weight_decay(config: Mapping[str, Any]) -> bool:
         str(config.get("data")), str(config.get("method")), config.get("recipe", "paper")
     )
     decay = config.get("weight_decay")
-    return decay is None or math.isclose(decay, preset.weight_decay)
+    return decay is None or math.isclose(decay, preset["weight_decay"])
 
 
 def check_trained_alike(records: Sequence[Record], varied: Iterable[str], table: str) -> None:

@@ -78,7 +78,7 @@ class _Theory:
         self.seed = seed
         self.batches: dict[str, Any] = {
             "loss": "natural",
-            "num_images": max(num_images, run.config.hyperparameters().batch_size),
+            "num_images": max(num_images, run.config.batch_size),
             "num_batches": num_batches,
             "seed": seed,
         }

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import yaml
 
-from nasbench_at.config import DS_NET_FIELDS, RunConfig, config_from_mapping
+from nasbench_at.config import DS_NET_FIELDS, ResolvedConfig, config_from_mapping
 from nasbench_at.evaluation.options import ATTACK_NAMES
 from studies.space import SearchSpace
 
@@ -49,11 +49,11 @@ class Cell:
 
     Attributes:
         labels: What tells the run apart in the study: the parameters of its Optuna trial.
-        config: The run, all filled in.
+        config: The run.
     """
 
     labels: Mapping[str, Label]
-    config: RunConfig
+    config: ResolvedConfig
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class StudyConfig:
     Attributes:
         name: Name of the study and of its folder.
         recipe: Name of the recipe that made it.
-        base: The run that all trials start from, all filled in.
+        base: The run that all trials start from.
         cells: The runs of a study that lists them; empty for a search.
         space: Where a search looks; None for a list of runs.
         num_trials: Trials of a search; of a list, the number of its runs.
@@ -78,7 +78,7 @@ class StudyConfig:
 
     name: str
     recipe: str
-    base: RunConfig
+    base: ResolvedConfig
     cells: tuple[Cell, ...] = ()
     space: SearchSpace | None = None
     num_trials: int = 0
@@ -161,10 +161,10 @@ class StudyConfig:
         """
         try:
             values = dict(data)
-            base = config_from_mapping(values.pop("base"))
+            base = _read_run(values.pop("base"))
             plain_base = base.to_dict()
             cells = tuple(
-                Cell(cell["labels"], config_from_mapping(_apply(cell["changes"], plain_base)))
+                Cell(cell["labels"], _read_run(_apply(cell["changes"], plain_base)))
                 for cell in values.pop("cells")
             )
             space = values.pop("space")
@@ -199,6 +199,10 @@ class StudyConfig:
                 f"another {name}" for name in mine if name != "base" and mine[name] != theirs[name]
             ]
         return found
+
+
+def _read_run(data: Mapping[str, Any]) -> ResolvedConfig:
+    return ResolvedConfig.of(config_from_mapping(data))
 
 
 def _difference(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

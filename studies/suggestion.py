@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from nasbench_at.config import RunConfig
+from nasbench_at.config import ResolvedConfig
 from nasbench_at.config.architecture import Blocks
 from nasbench_at.networks.graph import count_parameters, match_parameters
 from studies.config import StudyConfig, label_values
@@ -29,7 +29,7 @@ class Suggestion:
             without a budget.
     """
 
-    config: RunConfig
+    config: ResolvedConfig
     num_params: int | None = None
     excess: float | None = None
 
@@ -51,7 +51,7 @@ def suggest_run(study: StudyConfig, trial: optuna.Trial, images: ImageSpec) -> S
 
 
 def _search(
-    space: SearchSpace, base: RunConfig, trial: optuna.Trial, images: ImageSpec
+    space: SearchSpace, base: ResolvedConfig, trial: optuna.Trial, images: ImageSpec
 ) -> Suggestion:
     num_modules = base.num_modules
     if space.num_modules is not None:

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from nasbench_at.config import RunConfig
+from nasbench_at.config import ResolvedConfig, RunConfig
 from nasbench_at.config.contents import check_contents
 from nasbench_at.evaluation.options import EvaluationOptions
 from nasbench_at.evaluation.run_evaluation import prepare_evaluation
@@ -54,7 +54,7 @@ class TrialJob:
     """What a trial's process needs to know.
 
     Attributes:
-        config: The run, all filled in.
+        config: The run.
         runs_dir: Where runs lie.
         data_root: Where the data set's files lie.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -64,7 +64,7 @@ class TrialJob:
         log: Everything the process prints goes there.
     """
 
-    config: RunConfig
+    config: ResolvedConfig
     runs_dir: Path
     data_root: Path | None
     device: str
@@ -322,14 +322,8 @@ def _while_folder_is_free(work: Callable[[], object]) -> None:
             return
 
 
-def screening_config(config: RunConfig, epochs: int, attack_steps: int) -> RunConfig:
+def screening_config(config: ResolvedConfig, epochs: int, attack_steps: int) -> RunConfig:
     """Returns the cheap run that stands for another one on a search's first rung."""
-    return replace(
-        config,
-        epochs=epochs,
-        attack_steps=attack_steps,
-        milestones=None,
-        milestone_factors=None,
-        tau_milestones=None,
-        step_size=None,
-    )
+    left_to_recipe = ("milestones", "milestone_factors", "tau_milestones", "step_size")
+    changes = {**dict.fromkeys(left_to_recipe), "epochs": epochs, "attack_steps": attack_steps}
+    return RunConfig(**{**vars(config), **changes})

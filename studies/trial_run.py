@@ -13,7 +13,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from nasbench_at.config import RunConfig
+from nasbench_at.config import ResolvedConfig
 from nasbench_at.config.presets import resolve
 from nasbench_at.records import Record, read_record
 from nasbench_at.runtime.devices import select_device
@@ -115,7 +115,7 @@ class TrialRun:
         patiently(lambda: self.trial.set_constraint("parameters", excess), on_wait=self.say)
         return excess > 0
 
-    def _passes_screening(self, config: RunConfig) -> bool:
+    def _passes_screening(self, config: ResolvedConfig) -> bool:
         """Runs the first rung, where there is one; what does not pass is pruned."""
         screening = self.opened.config.space and self.opened.config.space.screening
         if not screening:
@@ -137,7 +137,7 @@ class TrialRun:
         self._tell(state=TrialState.PRUNED)
         return False
 
-    def _run_config(self, config: RunConfig) -> None:
+    def _run_config(self, config: ResolvedConfig) -> None:
         record = self._finish_run(config, self.opened.config.attacks, is_screening=False)
         if record is None:
             return
@@ -151,7 +151,7 @@ class TrialRun:
         self._tell(values=values)
 
     def _finish_run(
-        self, config: RunConfig, attacks: tuple[str, ...], *, is_screening: bool
+        self, config: ResolvedConfig, attacks: tuple[str, ...], *, is_screening: bool
     ) -> Record | None:
         """Returns the run's record, from its folder or by running it; None if the trial ended."""
         job = self._job(config, attacks)
@@ -214,7 +214,7 @@ class TrialRun:
             )
         return None
 
-    def _job(self, config: RunConfig, attacks: tuple[str, ...]) -> TrialJob:
+    def _job(self, config: ResolvedConfig, attacks: tuple[str, ...]) -> TrialJob:
         return TrialJob(
             config=config,
             runs_dir=self.settings.runs_dir,

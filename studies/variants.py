@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blocks import load_entry_points, load_plugin
 from nasbench_at.config import DS_NET_FIELDS, RunConfig
@@ -32,6 +32,8 @@ __all__ = [
     "with_seeds",
     "with_training",
 ]
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def common_blocks(base: RunConfig, recipe: str) -> tuple[str, ...]:
     return names
 
 
-def with_blocks(config: RunConfig, blocks: Blocks, **changes: Any) -> RunConfig:
+def with_blocks(config: ConfigT, blocks: Blocks, **changes: Any) -> ConfigT:
     """Returns a run with another block set; options of blocks that it lacks are left out."""
     sets = block_sets(blocks, changes.get("num_modules", config.num_modules))
     used = {name for names in sets for name in names}
@@ -122,7 +124,7 @@ def with_model(
     """Returns a run of another network; what describes a DS-Net does not go with one by name."""
     if model == "ds_net":
         return config
-    network = RunConfig(model=model, model_options=dict(options or {}))
+    network = RunConfig(model=model, model_options=dict(options or {})).spelled_out()
     changed = ("model", "model_options", *DS_NET_FIELDS)
     return replace(config, **{name: getattr(network, name) for name in changed})
 

@@ -8,14 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import (
     BadInputError,
     bad_input,
     one_line_warnings,
 )
-from nasbench_at.config.allowed_values import Count, DataRoot, Device, Name, NewFile, Range, Seed
+from nasbench_at.config.allowed_values import (
+    Count,
+    DataRoot,
+    Device,
+    Name,
+    NewFile,
+    Positional,
+    Range,
+    Seed,
+)
 
 __all__ = ["FigureArguments", "run_figure"]
 
@@ -41,7 +49,7 @@ class FigureArguments:
         data_root: Where the data set's files lie.
     """
 
-    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
     out: Annotated[Path, NewFile(FIGURE_SUFFIXES)] | None = None
     attack: Name = "pgd"
     num_images: Count | None = None
@@ -57,8 +65,6 @@ class FigureArguments:
 
 def run_figure(words: Sequence[str]) -> int:
     """Draw a figure by its name: attention, landscape, block-space, ...; see figure --help."""
-    from nasbench_at.commands.flags import parse_flags
-
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(_describe())
         return 0 if words else 2

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input
 from nasbench_at.config import DS_NET_FIELDS, ModelOptions
 from nasbench_at.config.allowed_values import Name, NewFile
@@ -77,8 +78,6 @@ class GraphArguments:
 
 def run_graph(words: Sequence[str]) -> int:
     """Lay out a network as a graph: count, edit, draw and export it."""
-    from nasbench_at.commands.flags import parse_flags
-
     with bad_input():
         arguments = parse_flags(
             GraphArguments, words, command="graph", description=run_graph.__doc__

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.config.allowed_values import Count, DataRoot, Device, NewFile, Range
+from nasbench_at.config.allowed_values import Count, DataRoot, Device, NewFile, Positional, Range
 
 __all__ = ["ReportArguments", "run_report"]
 
@@ -31,7 +30,7 @@ class ReportArguments:
         data_root: Where the data set's files lie.
     """
 
-    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
     out: Annotated[Path, NewFile((".html",))] = Path("report.html")
     title: str = "Robustness of networks"
     landscapes: Annotated[int, Range("[0, 1000000]")] = 2
@@ -44,8 +43,6 @@ class ReportArguments:
 
 def run_report(words: Sequence[str]) -> int:
     """Write one HTML page: numbers, tables, figures, landscapes to turn, where they come from."""
-    from nasbench_at.commands.flags import parse_flags
-
     with bad_input():
         arguments = parse_flags(
             ReportArguments, words, command="report", description=run_report.__doc__

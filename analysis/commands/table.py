@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import (
     BadInputError,
     bad_input,
     one_line_warnings,
 )
-from nasbench_at.config.allowed_values import NewFile, Range
+from nasbench_at.config.allowed_values import NewFile, Positional, Range
 
 __all__ = ["TableArguments", "run_table"]
 
@@ -31,15 +30,13 @@ class TableArguments:
         out: File to write: .md, .tex or .csv; without it the table is printed.
     """
 
-    number: tyro.conf.Positional[Annotated[int, Range("[1, 6]")]]
-    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    number: Positional[Annotated[int, Range("[1, 6]")]]
+    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
     out: Annotated[Path, NewFile(TABLE_SUFFIXES)] | None = None
 
 
 def run_table(words: Sequence[str]) -> int:
     """Make a table of the paper, 1 to 6, with the published numbers beside the measured ones."""
-    from nasbench_at.commands.flags import parse_flags
-
     with bad_input():
         arguments = parse_flags(
             TableArguments, words, command="table", description=run_table.__doc__

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.config.allowed_values import Count, DataRoot, Device, Range, Seed
+from nasbench_at.config.allowed_values import Count, DataRoot, Device, Positional, Range, Seed
 
 __all__ = ["TheoryArguments", "run_theory"]
 
@@ -28,7 +27,7 @@ class TheoryArguments:
         data_root: Where the data set's files lie.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Positional[Path]
     num_images: Count = 64
     num_batches: Annotated[int, Range("[2, 1000000]")] = 10
     seed: Seed = 0
@@ -38,8 +37,6 @@ class TheoryArguments:
 
 def run_theory(words: Sequence[str]) -> int:
     """Measure Lipschitz constants, curvature and bounds; say which of the paper's claims hold."""
-    from nasbench_at.commands.flags import parse_flags
-
     with bad_input():
         arguments = parse_flags(
             TheoryArguments, words, command="theory", description=run_theory.__doc__

@@ -131,7 +131,7 @@ def compute_run_landscape(
     """
     config = run.config
     if adversarial and "attack" not in options:
-        eps = config.hyperparameters().eps
+        eps = config.eps
         attacks = standard_attacks(("pgd",), eps=eps, recipe=config.recipe, method=config.method)
         options["attack"] = attacks["pgd"]
     if num_images is None:

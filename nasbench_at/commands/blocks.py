@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input
-from nasbench_at.config.allowed_values import Name
+from nasbench_at.config.allowed_values import Name, Positional
 from nasbench_at.config.catalogue import BlockEntry, catalogue, is_complete
 
 if TYPE_CHECKING:
@@ -27,14 +26,12 @@ class BlocksArguments:
         plugins: Python files that register blocks.
     """
 
-    names: tyro.conf.Positional[tuple[Name, ...]] = ()
+    names: Positional[tuple[Name, ...]] = ()
     plugins: tuple[Name, ...] = ()
 
 
 def run_blocks(words: Sequence[str]) -> int:
     """List the registered blocks, or show some with their options."""
-    from nasbench_at.commands.flags import parse_flags
-
     with bad_input():
         arguments = parse_flags(
             BlocksArguments, words, command="blocks", description=run_blocks.__doc__

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input
-from nasbench_at.config.allowed_values import Name
+from nasbench_at.config.allowed_values import Name, Positional
 
 __all__ = ["CompareArguments", "run_compare"]
 
@@ -24,15 +23,13 @@ class CompareArguments:
         attack: The row to compare: natural, fgsm, pgd, cw, aa, worst_case, ...
     """
 
-    first: tyro.conf.Positional[Path]
-    second: tyro.conf.Positional[Path]
+    first: Positional[Path]
+    second: Positional[Path]
     attack: Name = "pgd"
 
 
 def run_compare(words: Sequence[str]) -> int:
     """Compare two evaluated runs image by image: McNemar's exact test."""
-    from nasbench_at.commands.flags import parse_flags
-
     with bad_input():
         arguments = parse_flags(
             CompareArguments, words, command="compare", description=run_compare.__doc__

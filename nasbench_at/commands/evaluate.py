@@ -6,14 +6,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.config.allowed_values import DataRoot, Device, ExistingFile, Name
+from nasbench_at.config.allowed_values import DataRoot, Device, ExistingFile, Name, Positional
 from nasbench_at.config.catalogue import check_data_name, check_network_names
 from nasbench_at.evaluation.options import EvaluationOptions
 from nasbench_at.records.run_folders import open_run_folder
@@ -25,11 +24,12 @@ __all__ = ["EvaluateArguments", "run_evaluate"]
 
 
 @dataclass(frozen=True)
-class EvaluateArguments(EvaluationOptions):
+class EvaluateArguments:
     """Arguments of ``nasbench-at evaluate``.
 
     Attributes:
         run: The run's folder; none with --model.
+        options: Attacks and their settings.
         model: One of the networks by name, or a model of your own, module:factory; factory()
             returns a torch.nn.Module that takes images in [0, 1].
         weights: Its weights: a safetensors file, or a state_dict written by torch.save.
@@ -39,7 +39,8 @@ class EvaluateArguments(EvaluationOptions):
         device: auto, cpu, cuda or cuda:N.
     """
 
-    run: tyro.conf.Positional[Path | None] = None
+    run: Positional[Path | None] = None
+    options: EvaluationOptions = field(default_factory=EvaluationOptions)
     model: Name | None = None
     weights: Annotated[Path, ExistingFile()] | None = None
     data: Name | None = None
@@ -48,7 +49,6 @@ class EvaluateArguments(EvaluationOptions):
     device: Device = "auto"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if (self.run is None) == (self.model is None):
             both = f"both {str(self.run)!r} and {self.model!r}"
             given = "neither" if self.run is None else both
@@ -59,22 +59,14 @@ class EvaluateArguments(EvaluationOptions):
             value = getattr(self, name)
             if self.run is not None and value is not None:
                 raise ValueError(f"--{name} goes with --model, got {str(value)!r} with a run")
-        if len(self.eps) > 1 and not self.attack_names:
+        if len(self.options.eps) > 1 and not self.options.attack_names:
             raise ValueError(
-                f"several --eps need one of --attacks at least, got none with {self.eps}"
+                f"several --eps need one of --attacks at least, got none with {self.options.eps}"
             )
-
-    def options(self) -> EvaluationOptions:
-        """Returns attacks and settings alone."""
-        return EvaluationOptions(
-            **{f.name: getattr(self, f.name) for f in fields(EvaluationOptions)}
-        )
 
 
 def run_evaluate(words: Sequence[str]) -> int:
     """Attack a trained run, or a model of your own, on the test images."""
-    from nasbench_at.commands.flags import parse_flags
-
     with bad_input():
         arguments = parse_flags(
             EvaluateArguments, words, command="evaluate", description=run_evaluate.__doc__
@@ -114,7 +106,7 @@ def _prepare_evaluation(arguments: EvaluateArguments) -> PreparedEvaluation:
     if arguments.run is not None:
         return prepare_evaluation(
             arguments.run,
-            arguments.options(),
+            arguments.options,
             device=arguments.device,
             data_root=arguments.data_root,
         )
@@ -122,7 +114,7 @@ def _prepare_evaluation(arguments: EvaluateArguments) -> PreparedEvaluation:
     assert arguments.data is not None
     return prepare_model_evaluation(
         arguments.model,
-        arguments.options(),
+        arguments.options,
         data=arguments.data,
         weights=arguments.weights,
         data_root=arguments.data_root,

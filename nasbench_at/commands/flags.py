@@ -1,29 +1,29 @@
-"""Command-line flags from typed dataclasses: how each type is written, and ``--config``.
+"""Command-line flags from typed dataclasses and from signatures of functions.
 
-tyro takes the words apart and writes the help; what the words stand for is read here, and checked
-by the annotations, as in files and in Python (:mod:`nasbench_at.config.allowed_values`).
+argparse takes the words apart and writes the help; what the words stand for is read here, and
+checked by the annotations, as in files and in Python (:mod:`nasbench_at.config.allowed_values`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
+import argparse
+import inspect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
-import tyro
-from tyro.constructors import PrimitiveConstructorSpec
 
-from nasbench_at.config import RunConfig, load_config
 from nasbench_at.config.allowed_values import (
+    FromFile,
     InsteadOf,
     OneOf,
-    Requirement,
+    WithoutFlag,
+    check_fields,
     check_value,
     field_annotations,
     split_annotation,
@@ -31,171 +31,251 @@ from nasbench_at.config.allowed_values import (
 from nasbench_at.config.scalars import read_scalar, write_scalar
 from nasbench_at.config.suggestions import near_names
 
-__all__ = ["parse_flags", "split_config_flag"]
+__all__ = ["Flag", "fill_in", "flags_of", "parameter_flags", "parse_flags", "read_flags"]
 
 ArgumentsT = TypeVar("ArgumentsT")
 
 
+@dataclass(frozen=True)
+class Flag:
+    """What sets a field of a dataclass, or a parameter of a function.
+
+    Attributes:
+        name: Its name.
+        annotation: What it may hold.
+        default: What it holds without the flag; MISSING if it cannot be left out.
+        text: What it is, for the help.
+        group: Title above it in the help.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    text: str
+    group: str
+
+    @property
+    def word(self) -> str:
+        """How the flag is written."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its words in the help."""
+        metavar = _metavar(self.annotation)
+        return f"[{metavar}]" if self.is_positional and self.default is not MISSING else metavar
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether its words stand on the command line without it."""
+        return self.marker(WithoutFlag) is not None
+
+    def marker(self, kind: type[ArgumentsT]) -> ArgumentsT | None:
+        """Returns what of a kind stands in the annotation beside the type."""
+        extras = split_annotation(self.annotation)[1]
+        return next((extra for extra in extras if isinstance(extra, kind)), None)
+
+    def add_to(self, group: argparse._ArgumentGroup) -> None:
+        """Tells argparse how many words it takes and what its help says."""
+        default = [] if self.default in (None, MISSING) else _write_words(self.default)
+        text = f"{self.text} (default: {' '.join(default)})" if default else self.text
+        options: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
+        if split_annotation(self.annotation)[0] == (bool,):  # --compile and --no-compile
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options |= {"nargs": _num_words(self.annotation), "metavar": self.metavar}
+        if not self.is_positional:
+            group.add_argument(self.word, dest=self.name, **options)
+            return
+        if options["nargs"] == 1 and self.default is not MISSING:
+            options["nargs"] = "?"
+        # read_flags says in its own words what is missing.
+        group.add_argument(self.name, **options).required = False
+
+
 def parse_flags(
-    kind: type[ArgumentsT],
-    words: Sequence[str],
-    *,
-    command: str,
-    description: str | None,
-    default: Any = None,
+    kind: type[ArgumentsT], words: Sequence[str], *, command: str, description: str | None
 ) -> ArgumentsT:
-    """Parses flags into a flat dataclass and checks every field by its annotation.
+    """Parses the flags of a command, as :func:`flags_of` lists them, into its dataclass.
+
+    The other arguments and errors are those of :func:`read_flags`.
+    """
+    given = read_flags([*flags_of(kind)], words, command=command, description=description)
+    return fill_in(kind, given)
+
+
+def flags_of(kind: type, group: str = "options") -> Iterator[Flag]:
+    """Yields the flags of a dataclass: its fields, whose help is in its docstring.
+
+    A field that holds a dataclass stands for that one's flags, and, if there is a file to read it
+    from, for a flag that names the file.
+    """
+    texts, annotations = _texts(*kind.__mro__), field_annotations(kind)
+    for item in fields(kind):
+        annotation = annotations[item.name]
+        (inner, *_), extras = split_annotation(annotation)
+        if isinstance(inner, type) and is_dataclass(inner):
+            if extras:
+                file = Annotated[(Path, *extras)]
+                yield Flag(item.name, file, None, texts[item.name], group)
+            title, _, _ = (inner.__doc__ or item.name).partition("\n")
+            yield from flags_of(inner, title.rstrip("."))
+        elif item.metadata.get("is_flag", True):
+            make = item.default_factory
+            default = item.default if make is MISSING else make()
+            yield Flag(item.name, annotation, default, texts[item.name], group)
+
+
+def parameter_flags(function: Callable[..., Any], names: Sequence[str], group: str) -> list[Flag]:
+    """Returns the flags of some of a function's parameters."""
+    texts, hints = _texts(function), get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters
+    return [Flag(n, hints[n], parameters[n].default, texts[n], group) for n in names]
+
+
+def read_flags(
+    flags: Sequence[Flag], words: Sequence[str], *, command: str, description: str | None
+) -> dict[str, Any]:
+    """Parses words, and checks every value by its annotation.
 
     Args:
-        kind: The dataclass; its fields are the flags, its docstring's attributes their help.
+        flags: What there is.
         words: Words of the command line behind the command.
         command: Its name, for the usage line.
         description: What it does.
-        default: An object whose fields are the flags' defaults where it has them.
+
+    Returns:
+        Name to value, of the flags that are given alone.
 
     Raises:
         SystemExit: With code 0 after ``--help``.
         ValueError: If a flag is unknown or cannot be read, or a value is not allowed.
     """
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            parsed: Any
-            parsed, unknown = tyro.cli(
-                _unread_twin(kind, default),
-                args=list(words),
-                prog=f"nasbench-at {command}",
-                description=description,
-                return_unknown_args=True,
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(_first_sentence(box.getvalue())) from None
-    if unknown:
-        raise ValueError(_describe_unknown(unknown[0], kind))
-    return kind(**_read_fields(kind, vars(parsed)))
-
-
-def _read_fields(kind: type, parsed: Mapping[str, Any]) -> dict[str, Any]:
-    annotations = field_annotations(kind)
+    given = _split(flags, words, f"nasbench-at {command}", description)
     values = {}
-    for name, value in parsed.items():
-        annotation = annotations[name]
-        if isinstance(value, _Words):
-            _check_companions(name, annotation, parsed)
-            value = _read_words(name, annotation, value.words)
-        values[name] = check_value(name, annotation, value)
+    for flag in flags:
+        if flag.name in given:
+            instead = flag.marker(InsteadOf)
+            if instead is not None and instead.other in given:
+                raise ValueError(
+                    f"{flag.name} does not go with {instead.other}, got "
+                    f"{' '.join(given[flag.name])} and {' '.join(given[instead.other])}"
+                )
+            values[flag.name] = _read(flag, given[flag.name])
     return values
 
 
-def _check_companions(name: str, annotation: Any, parsed: Mapping[str, Any]) -> None:
-    for extra in split_annotation(annotation)[1]:
-        if isinstance(extra, InsteadOf) and isinstance(other := parsed[extra.other], _Words):
-            raise ValueError(
-                f"{name} does not go with {extra.other}, got {' '.join(parsed[name].words)} and "
-                f"{' '.join(other.words)}"
-            )
+def fill_in(kind: Callable[..., ArgumentsT], given: Mapping[str, Any], **bases: Any) -> ArgumentsT:
+    """Makes a dataclass of flags that were given.
+
+    Args:
+        kind: The dataclass.
+        given: Name to value; what is not of this dataclass is left alone.
+        bases: For a field that holds a dataclass, what the flags are changes of, unless a file is
+            given.
+
+    Raises:
+        ValueError: If a value is not allowed.
+    """
+    values = {}
+    for name, annotation in field_annotations(kind).items():
+        inner = split_annotation(annotation)[0][0]
+        if isinstance(inner, type) and is_dataclass(inner):
+            base = given.get(name, bases.get(name))
+            known = {item.name for item in fields(inner)}
+            changes = {key: value for key, value in given.items() if key in known}
+            values[name] = inner(**({} if base is None else vars(base)) | changes)
+        elif name in given:
+            values[name] = given[name]
+    made = kind(**values)
+    check_fields(made)
+    return made
 
 
-def _describe_unknown(word: str, kind: type) -> str:
+class _Parser(argparse.ArgumentParser):
+    """Takes no shortened flag, and words such as ``-1e-3`` for values."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, exit_on_error=False, formatter_class=_HelpFormatter, **options
+        )
+        self._negative_number_matcher = re.compile(r"-\.?\d")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Writes the words of a flag as its metavar says."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=27)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return str(action.metavar)
+
+
+def _split(
+    flags: Sequence[Flag], words: Sequence[str], prog: str, description: str | None
+) -> dict[str, Any]:
+    """The words behind each flag that is given, or a switch's value."""
+    names = [flag.metavar for flag in flags if flag.is_positional]
+    usage = " ".join([prog, *names, "[FLAGS]"])
+    parser = _Parser(prog=prog, usage=usage, description=description, add_help=False)
+    titles = dict.fromkeys(["arguments", *(flag.group for flag in flags), "options"])
+    groups = {title: parser.add_argument_group(title) for title in titles}
+    groups["options"].add_argument("-h", "--help", action="help", help="Show this and exit.")
+    for flag in flags:
+        flag.add_to(groups["arguments" if flag.is_positional else flag.group])
+    try:
+        parsed, unknown = parser.parse_known_args(list(map(_hyphenate, words)))
+    except argparse.ArgumentError as error:
+        raise ValueError(_describe(error, flags)) from None
+    if unknown:
+        raise ValueError(_describe_unknown(unknown[0], flags))
+    given = vars(parsed)
+    missing = [f for f in flags if f.default is MISSING and f.name not in given]
+    if missing:
+        what = " ".join(f"{flag.metavar} {flag.text} (required)" for flag in missing)
+        raise ValueError(f"Missing from {prog}: {what}")
+    return given
+
+
+def _hyphenate(word: str) -> str:
+    name, *value = word.split("=", 1)
+    return "=".join([name.replace("_", "-"), *value]) if name.startswith("--") else word
+
+
+def _describe(error: argparse.ArgumentError, flags: Sequence[Flag]) -> str:
+    for flag in flags:
+        if flag.word == error.argument_name:
+            file = flag.marker(FromFile)
+            if file is not None:
+                return f"{flag.word} needs the path of {file.kind}"
+            length = _num_words(flag.annotation)
+            return f"Missing value for argument {flag.word!r}. Expected {length} values"
+    return f"a switch takes no value: {error}"
+
+
+def _describe_unknown(word: str, flags: Sequence[Flag]) -> str:
     flag, _, _ = word.partition("=")
     if not flag.startswith("--"):
         return f"unexpected word {word!r}"
-    near = near_names(flag, [f"--{item.name.replace('_', '-')}" for item in fields(kind)])
+    near = near_names(flag, [known.word for known in flags])
     return f"unknown flag {flag!r}" + (f"; did you mean {near}?" if near else "; see --help")
 
 
-def _first_sentence(box: str) -> str:
-    """What one of tyro's boxes says, in a line.
-
-    Below the title are paragraphs between rules; the frame is missing where the terminal has none.
-    """
-    _, *lines = (line.strip("│ ") for line in box.splitlines())
-    is_rule = [not line.strip("╰╯─-") for line in lines]
-    start = is_rule.index(False)
-    return " ".join(lines[start : is_rule.index(True, start)]).rstrip(".")
+def _texts(*sources: Any) -> dict[str, str]:
+    """What docstrings say of fields and parameters."""
+    docstrings = (docstring_parser.parse(source.__doc__ or "") for source in sources)
+    return {p.arg_name: p.description or "" for doc in docstrings for p in doc.params}
 
 
-@dataclass(frozen=True)
-class _Words:
-    """What stands behind a flag, not read yet."""
-
-    words: tuple[str, ...]
-
-
-def _unread_twin(kind: type, default: Any) -> type:
-    """A dataclass of the same flags that leaves their words unread.
-
-    What is wrong with a word is then said once, by the field's annotation, and in one line.
-    """
-    help_texts = {
-        parameter.arg_name: parameter.description or ""
-        for parent in kind.__mro__
-        for parameter in docstring_parser.parse(parent.__doc__ or "").params
-    }
-    annotations = field_annotations(kind)
-    return make_dataclass(
-        kind.__name__,
-        [
-            (
-                item.name,
-                _flag_type(annotations[item.name], help_texts[item.name])
-                if item.metadata.get("is_flag", True)
-                else Annotated[Any, tyro.conf.Fixed, tyro.conf.Suppress],
-                _default_of(item, default),
-            )
-            for item in fields(kind)
-        ],
-    )
-
-
-def _flag_type(annotation: Any, help_text: str) -> Any:
-    """What tyro is told of a flag."""
-    kinds, extras = split_annotation(annotation)
-    markers = [extra for extra in extras if not isinstance(extra, Requirement)]
-    documented: Any = Annotated[Any, tyro.conf.arg(help=help_text)]
-    if kinds == (bool,):  # two flags without a word: --compile and --no-compile
-        return Annotated[bool, tyro.conf.arg(help=help_text)]
-    spec: PrimitiveConstructorSpec[Any] = PrimitiveConstructorSpec(
-        nargs=_num_words(annotation),
-        metavar=_metavar(annotation),
-        instance_from_str=lambda words: _Words(tuple(words)),
-        is_instance=lambda value: True,
-        str_from_instance=_write_words,
-    )
-    for marker in (spec, *markers):
-        documented = Annotated[documented, marker]
-    return documented
-
-
-def _default_of(item: Field[Any], default: Any) -> Any:
-    """A field entry with the value that ``default`` or the field itself holds."""
-    value = getattr(default, item.name, item.default)
-    if value is MISSING and item.default_factory is not MISSING:
-        value = item.default_factory()
-    return field() if value is MISSING else field(default_factory=lambda: value)
-
-
-def split_config_flag(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
-    """Takes ``--config FILE`` out of the words and reads the file.
-
-    Returns:
-        The file's configuration, or the default one, and the words that are left; those win over
-        the file.
-
-    Raises:
-        ValueError: If the file is missing or no configuration.
-    """
-    words = list(arguments)
-    for i, word in enumerate(words):
-        flag, _, value = word.partition("=")
-        if flag == "--config":
-            length = 1 if value else 2
-            if not value and i + 1 == len(words):
-                raise ValueError("--config needs the path of a YAML file")
-            return load_config(value or words[i + 1]), words[:i] + words[i + length :]
-    return RunConfig(), words
+def _read(flag: Flag, words: Any) -> Any:
+    if isinstance(words, bool):
+        return words
+    file = flag.marker(FromFile)
+    if file is not None:
+        return file.read(words[0])
+    value = _read_words(flag.name, flag.annotation, [words] if isinstance(words, str) else words)
+    return check_value(flag.name, flag.annotation, value)
 
 
 def _read_words(name: str, annotation: Any, words: Sequence[str]) -> Any:

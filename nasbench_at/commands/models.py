@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input
-from nasbench_at.config.allowed_values import Device, Name
+from nasbench_at.config.allowed_values import Device, Name, Positional
 from nasbench_at.config.architecture import InputShape, NumClasses
 from nasbench_at.config.catalogue import ModelCosts, catalogue, is_complete
 
@@ -27,7 +26,7 @@ class ModelsArguments:
         device: Where to measure it: auto, cpu, cuda or cuda:N.
     """
 
-    patterns: tyro.conf.Positional[tuple[Name, ...]] = ()
+    patterns: Positional[tuple[Name, ...]] = ()
     num_classes: NumClasses = 10
     input_shape: InputShape = (3, 32, 32)
     time: bool = False
@@ -36,8 +35,6 @@ class ModelsArguments:
 
 def run_models(words: Sequence[str]) -> int:
     """List the networks by name, with parameters, operations and references."""
-    from nasbench_at.commands.flags import parse_flags
-
     with bad_input():
         arguments = parse_flags(
             ModelsArguments, words, command="models", description=run_models.__doc__

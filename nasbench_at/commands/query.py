@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config import ModelOptions
-from nasbench_at.config.allowed_values import Count, Name, NewFile
+from nasbench_at.config.allowed_values import Count, Name, NewFile, Positional
 
 if TYPE_CHECKING:
     from nasbench_at.records import Benchmark
@@ -38,7 +37,7 @@ class QueryArguments:
             records behind them to a .jsonl or .parquet file.
     """
 
-    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
     where: ModelOptions = field(default_factory=dict)
     columns: tuple[Name, ...] = ()
     sort: Name | None = None
@@ -49,8 +48,6 @@ class QueryArguments:
 
 def run_query(words: Sequence[str]) -> int:
     """Show and export the records of many runs as one table."""
-    from nasbench_at.commands.flags import parse_flags
-
     with bad_input():
         arguments = parse_flags(
             QueryArguments, words, command="query", description=run_query.__doc__

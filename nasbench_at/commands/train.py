@@ -5,20 +5,54 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.commands.run_arguments import RunArguments, parse_run_flags
-from nasbench_at.config import RunConfig
-from nasbench_at.config.allowed_values import CheckpointMinutes
+from nasbench_at.config import RunConfig, load_config
+from nasbench_at.config.allowed_values import (
+    CheckpointMinutes,
+    DataRoot,
+    Device,
+    Distinct,
+    Folder,
+    FromFile,
+    InsteadOf,
+    Seed,
+)
 from nasbench_at.config.catalogue import check_names
 
 if TYPE_CHECKING:
     from nasbench_at.records import Record
     from nasbench_at.runtime.ranks import Distribution
 
-__all__ = ["TrainArguments", "run_train"]
+__all__ = ["RunArguments", "TrainArguments", "run_train"]
+
+
+def _read_run(path: str) -> RunConfig:
+    """Reads a configuration that flags may change, so that a DS-Net's name is not in their way."""
+    return load_config(path).spelled_out()
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """A configuration with what does not decide the result.
+
+    Attributes:
+        config: A run: read from this YAML file, and changed by flags.
+        seeds: Train once with each of these seeds, instead of ``seed``.
+        runs_dir: The runs' folders are created in here; a finished run found there is not repeated.
+        data_root: Where the data set's files lie.
+        device: auto, cpu, cuda or cuda:N.
+    """
+
+    config: Annotated[RunConfig, FromFile("a YAML file", _read_run)]
+    seeds: Annotated[tuple[Seed, ...], Distinct(), InsteadOf("seed")] = ()
+    runs_dir: Annotated[Path, Folder()] = Path("runs")
+    data_root: DataRoot = None
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)
@@ -39,7 +73,7 @@ class TrainArguments(RunArguments):
 def run_train(words: Sequence[str]) -> int:
     """Train a network; --config FILE reads a configuration, over which flags win."""
     with bad_input():
-        arguments = parse_run_flags(
+        arguments = parse_flags(
             TrainArguments, words, command="train", description=run_train.__doc__
         )
     if arguments.print_sbatch:
@@ -49,7 +83,7 @@ def run_train(words: Sequence[str]) -> int:
         sys.stdout.write(sbatch_script(["train", *kept]))
         return 0
     with bad_input():
-        check_names(arguments)
+        check_names(arguments.config)
     if arguments.dry_run:
         return _show_estimate(arguments)
     from nasbench_at.commands.console import show_seeds
@@ -60,19 +94,20 @@ def run_train(words: Sequence[str]) -> int:
         with bad_input():
             device = select_device(arguments.device)
             distribution = ranks.enter_context(distributed(device))
-        records = [_train_one(arguments, config, distribution) for config in arguments.configs()]
+        seeds = arguments.seeds or (arguments.config.seed,)
+        records = [_train_one(arguments, seed, distribution) for seed in seeds]
         if len(records) > 1 and distribution.is_main:
             show_seeds(records)
     return 0
 
 
-def _train_one(arguments: TrainArguments, config: RunConfig, distribution: Distribution) -> Record:
+def _train_one(arguments: TrainArguments, seed: int, distribution: Distribution) -> Record:
     from nasbench_at.commands.console import ConsoleReporter, show_training
     from nasbench_at.training.launch import prepare_training
 
     with bad_input(), one_line_warnings():
         trainer = prepare_training(
-            config,
+            replace(arguments.config, seed=seed),
             runs_dir=arguments.runs_dir,
             data_root=arguments.data_root,
             device=arguments.device,
@@ -95,7 +130,7 @@ def _show_estimate(arguments: TrainArguments) -> int:
 
     with bad_input(), one_line_warnings():
         prepared = prepare_estimate(
-            arguments.config(), data_root=arguments.data_root, device=arguments.device
+            arguments.config, data_root=arguments.data_root, device=arguments.device
         )
     show_estimate(prepared.run())
     return 0

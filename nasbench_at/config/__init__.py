@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from nasbench_at.config.run_config import (
     DS_NET_FIELDS,
-    Hyperparameters,
     ModelOptions,
     OptimizerImpl,
     Precision,
+    ResolvedConfig,
     RunConfig,
     config_from_mapping,
     dump_config,
@@ -19,10 +19,10 @@ from nasbench_at.config.run_config import (
 
 __all__ = [
     "DS_NET_FIELDS",
-    "Hyperparameters",
     "ModelOptions",
     "OptimizerImpl",
     "Precision",
+    "ResolvedConfig",
     "RunConfig",
     "config_from_mapping",
     "dump_config",

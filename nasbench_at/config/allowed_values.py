@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
 from nasbench_at.config.suggestions import near_names
@@ -29,16 +29,19 @@ __all__ = [
     "Distinct",
     "ExistingFile",
     "Folder",
+    "FromFile",
     "InOrder",
     "InsteadOf",
     "Matches",
     "Name",
     "NewFile",
     "OneOf",
+    "Positional",
     "Range",
     "Requirement",
     "Seed",
     "StorageUrl",
+    "WithoutFlag",
     "check_fields",
     "check_value",
     "field_annotations",
@@ -209,8 +212,8 @@ class NewFile(Requirement):
 
 
 @dataclass(frozen=True)
-class InsteadOf(Requirement):
-    """What a command line gives instead of another field, and not beside it.
+class InsteadOf:
+    """Marks what a command line gives instead of another field, and not beside it.
 
     Args:
         other: The other field.
@@ -218,15 +221,26 @@ class InsteadOf(Requirement):
 
     other: str
 
-    def holds(self, value: Any) -> bool:
-        """Any value will do."""
-        return True
 
-    def describe(self, noun: str, *, many: bool) -> str:
-        """Returns the type's words as they are."""
-        return noun
+@dataclass(frozen=True)
+class FromFile:
+    """Marks an object whose fields are flags, and which a file may hold besides.
+
+    Args:
+        kind: What the file is called.
+        read: Makes the object of its path.
+    """
+
+    kind: str
+    read: Callable[[str], Any]
 
 
+class WithoutFlag:
+    """Marks words that stand on a command line without a flag before them."""
+
+
+_T = TypeVar("_T")
+Positional = Annotated[_T, WithoutFlag()]
 Name = Annotated[str, Matches(".+", "a name", "names")]
 Count = Annotated[int, Range("[1, 1000000]")]
 CheckpointMinutes = Annotated[float, Range("[0, inf)")]
@@ -284,13 +298,17 @@ def field_annotations(kind: Any) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=1024)
 def split_annotation(annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Returns the types that an annotation allows, None's among them, and what stands beside."""
+    """Returns the types that an annotation allows, None's among them, and what stands beside.
+
+    A type variable stands for what an unset field holds: None.
+    """
     if get_origin(annotation) is Annotated:
         base, *extras = get_args(annotation)
         kinds, inner = split_annotation(base)
         return kinds, (*inner, *extras)
     if get_origin(annotation) in (Union, UnionType):
-        return get_args(annotation), ()
+        kinds = get_args(annotation)
+        return tuple(NoneType if isinstance(kind, TypeVar) else kind for kind in kinds), ()
     return (annotation,), ()
 
 
@@ -312,7 +330,7 @@ class _MisfitError(Exception):
 def _fit(annotation: Any, value: Any) -> Any:
     kinds, extras = split_annotation(annotation)
     fitted = _fit_first(kinds, value) if len(kinds) > 1 else _fit_one(kinds[0], value)
-    demands = [extra for extra in extras if isinstance(extra, Requirement)]  # others are tyro's
+    demands = [extra for extra in extras if isinstance(extra, Requirement)]  # others are the flags'
     try:
         holds = fitted is None or all(demand.holds(fitted) for demand in demands)
     except OSError:  # a path that is too long, or leads where nobody may look

@@ -9,131 +9,77 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from nasbench_at.config.architecture import Recipe
 from nasbench_at.config.contents import changed_contents, hash_contents
-from nasbench_at.config.run_config import Hyperparameters, RunConfig
+from nasbench_at.config.run_config import PAPER_VALUES, ResolvedConfig, RunConfig
 
 __all__ = ["DATA_NETWORKS", "DATA_VALUES", "find_preset", "resolve"]
 
-_AT = Hyperparameters(
-    eps=0.031,
-    step_size=0.007,
-    attack_steps=10,
-    attack_start="uniform",
-    attack_noise=0.0,
-    beta=None,
-    tau_milestones=None,
-    epochs=120,
-    batch_size=128,
-    augment=True,
-    lr=0.1,
-    lr_schedule="milestones",
-    warmup_epochs=0,
-    momentum=0.9,
-    weight_decay=5e-4,
-    milestones=(60, 90),
-    milestone_factors=(0.1, 0.01),
-    attention_lr=1e-3,
-    attention_weight_decay=1e-3,
-    attention_betas=(0.9, 0.999),
-)
-# Started at 0.001 N(0, 1) from the image, as in the TRADES and MART papers' code.
-_TRADES = replace(
-    _AT, attack_start="normal", beta=6.0, epochs=85, milestones=(75,), milestone_factors=(0.1,)
-)
-_MART = replace(
-    _AT, attack_start="normal", beta=6.0, epochs=90, milestones=(60,), milestone_factors=(0.1,)
-)
-# Zhang et al., "Attacks Which Do Not Kill Training Make Adversarial Learning Stronger", ICML 2020.
-_FAT = replace(
-    _AT,
-    attack_noise=0.001,
-    tau_milestones=(51, 91),
-    weight_decay=2e-4,
-    milestones=(60, 90, 110),
-    milestone_factors=(0.1, 0.01, 0.005),
-)
-_FAT_TRADES = replace(_TRADES, tau_milestones=(31, 51, 71), weight_decay=2e-4)
-# Wong et al., "Fast is better than free", ICLR 2020.
-_FAST_AT = replace(
-    _AT,
-    eps=8 / 255,
-    step_size=10 / 255,
-    attack_steps=1,
-    epochs=15,
-    lr=0.2,
-    lr_schedule="cyclic",
-    milestones=(),
-    milestone_factors=(),
-)
+# A perturbation of 0.001 N(0, 1) to start from, as in the TRADES and MART papers' code.
+_TRADES = {"attack_start": "normal", "beta": 6.0, "epochs": 85}
+_TRADES |= {"milestones": (75,), "milestone_factors": (0.1,)}
+_SVHN_WARMUP = {"step_size": 0.0031, "warmup_epochs": 5}
 
-_AUTHORS: Mapping[str, Any] = {"attention_betas": (0.5, 0.999)}
-_SVHN_WARMUP: Mapping[str, Any] = {"step_size": 0.0031, "warmup_epochs": 5}
-
-_PRESETS: Mapping[tuple[str, str, Recipe], Hyperparameters] = {
-    ("cifar10", "st", "paper"): _AT,
-    ("cifar10", "at", "paper"): _AT,
-    ("cifar10", "trades", "paper"): _TRADES,
-    ("cifar10", "mart", "paper"): _MART,
-    ("cifar10", "fat", "paper"): _FAT,
-    ("cifar10", "fat_trades", "paper"): _FAT_TRADES,
-    ("cifar10", "fast_at", "paper"): _FAST_AT,
-    ("cifar10", "st", "authors"): replace(_AT, **_AUTHORS),
-    ("cifar10", "at", "authors"): replace(
-        _AT,
-        attack_noise=0.001,
-        milestones=(60, 90, 110),
-        milestone_factors=(0.1, 0.01, 0.005),
-        **_AUTHORS,
-    ),
-    ("cifar10", "trades", "authors"): replace(
-        _TRADES, attack_noise=0.001, milestones=(75, 90), milestone_factors=(0.1, 0.01), **_AUTHORS
-    ),
-    ("cifar10", "mart", "authors"): replace(
-        _MART,
-        attack_start="uniform",
-        milestones=(60, 90),
-        milestone_factors=(0.1, 0.01),
-        **_AUTHORS,
-    ),
-    ("cifar10", "fat", "authors"): replace(_FAT, **_AUTHORS),
-    ("cifar10", "fat_trades", "authors"): replace(_FAT_TRADES, **_AUTHORS),
-    ("cifar10", "fast_at", "authors"): replace(_FAST_AT, **_AUTHORS),
+_LAYERS: Mapping[tuple[str, str, str], Mapping[str, Any]] = {
+    ("*", "st", "*"): {},
+    ("*", "trades", "*"): _TRADES,
+    ("*", "mart", "*"): {**_TRADES, "epochs": 90, "milestones": (60,)},
+    # Zhang et al., "Attacks Which Do Not Kill Training Make Adversarial Learning Stronger",
+    # ICML 2020.
+    ("*", "fat", "*"): {
+        "attack_noise": 0.001,
+        "tau_milestones": (51, 91),
+        "weight_decay": 2e-4,
+        "milestones": (60, 90, 110),
+        "milestone_factors": (0.1, 0.01, 0.005),
+    },
+    ("*", "fat_trades", "*"): {
+        **_TRADES,
+        "tau_milestones": (31, 51, 71),
+        "weight_decay": 2e-4,
+    },
+    # Wong et al., "Fast is better than free", ICLR 2020.
+    ("*", "fast_at", "*"): {
+        "eps": 8 / 255,
+        "step_size": 10 / 255,
+        "attack_steps": 1,
+        "epochs": 15,
+        "lr": 0.2,
+        "lr_schedule": "cyclic",
+        "milestones": (),
+        "milestone_factors": (),
+    },
     # "Reduced by 20" epochs, the epochs of the decays too.
-    ("svhn", "at", "paper"): replace(_AT, step_size=0.003, epochs=100, milestones=(40, 70)),
-    ("svhn", "trades", "paper"): replace(_TRADES, step_size=0.003, epochs=65, milestones=(55,)),
-    ("svhn", "mart", "paper"): replace(_MART, step_size=0.003, epochs=70, milestones=(40,)),
-    ("svhn", "at", "authors"): replace(
-        _AT,
-        attack_noise=0.001,
-        epochs=100,
-        milestones=(40, 70, 90),
-        milestone_factors=(0.1, 0.01, 0.005),
-        **_SVHN_WARMUP,
-        **_AUTHORS,
-    ),
-    ("svhn", "trades", "authors"): replace(
-        _TRADES,
-        attack_noise=0.001,
-        epochs=65,
-        milestones=(55, 70),
-        milestone_factors=(0.1, 0.01),
-        **_SVHN_WARMUP,
-        **_AUTHORS,
-    ),
-    ("svhn", "mart", "authors"): replace(
-        _MART,
-        attack_start="uniform",
-        epochs=70,
-        milestones=(40, 70),
-        milestone_factors=(0.1, 0.01),
-        **_SVHN_WARMUP,
-        **_AUTHORS,
-    ),
+    ("svhn", "at", "*"): {"step_size": 0.003, "epochs": 100, "milestones": (40, 70)},
+    ("svhn", "trades", "*"): {"step_size": 0.003, "epochs": 65, "milestones": (55,)},
+    ("svhn", "mart", "*"): {"step_size": 0.003, "epochs": 70, "milestones": (40,)},
+    ("*", "*", "authors"): {"attention_betas": (0.5, 0.999), "select_on": "test"},
+    ("*", "at", "authors"): {
+        "attack_noise": 0.001,
+        "milestones": (60, 90, 110),
+        "milestone_factors": (0.1, 0.01, 0.005),
+    },
+    ("*", "trades", "authors"): {
+        "attack_noise": 0.001,
+        "milestones": (75, 90),
+        "milestone_factors": (0.1, 0.01),
+    },
+    ("*", "mart", "authors"): {
+        "attack_start": "uniform",
+        "milestones": (60, 90),
+        "milestone_factors": (0.1, 0.01),
+    },
+    ("svhn", "at", "authors"): {"milestones": (40, 70, 90), **_SVHN_WARMUP},
+    ("svhn", "trades", "authors"): {"milestones": (55, 70), **_SVHN_WARMUP},
+    ("svhn", "mart", "authors"): {"milestones": (40, 70), **_SVHN_WARMUP},
 }
+"""What differs from the paper's values for a data set, a method and a recipe, ``*`` being any.
+
+Later layers win.
+"""
 
 DATA_VALUES: Mapping[str, Mapping[str, Any]] = {
     "cifar10": {},
@@ -153,21 +99,22 @@ DATA_NETWORKS: Mapping[str, Mapping[str, Any]] = {
 """DS-Nets of a size that fits data much smaller than CIFAR-10, for the trials of studies."""
 
 
-def find_preset(data: str, method: str, recipe: Recipe) -> Hyperparameters:
-    """Returns the recipe for a data set and a method.
+def find_preset(data: str, method: str, recipe: Recipe) -> dict[str, Any]:
+    """Returns the recipe for a data set and a method: field to value.
 
     A method of the user's own takes those of ``at``.
     """
-    preset = (
-        _PRESETS.get((data, method, recipe))
-        or _PRESETS.get(("cifar10", method, recipe))
-        or _PRESETS["cifar10", "at", recipe]
-    )
+    if all(known != method for _, known, _ in _LAYERS):
+        method = "at"
+    preset = dict(PAPER_VALUES)
+    for (of_data, of_method, of_recipe), values in _LAYERS.items():
+        if of_data in ("*", data) and of_method in ("*", method) and of_recipe in ("*", recipe):
+            preset |= values
     return _adapt(preset, DATA_VALUES.get(data, {"augment": False}))
 
 
-def resolve(config: RunConfig) -> RunConfig:
-    """Fills in every unset field from the recipe.
+def resolve(config: RunConfig) -> ResolvedConfig:
+    """Fills in every unset field from the recipe, and spells out a DS-Net by name.
 
     Another ``eps`` scales the recipe's step size along with it, and another number of epochs its
     warm-up and its milestones, unless those are set too. The contents of its files are taken anew:
@@ -179,26 +126,15 @@ def resolve(config: RunConfig) -> RunConfig:
     Returns:
         The configuration without unset fields but those that the method does not have.
     """
-    preset = find_preset(config.data, config.method, config.recipe)
-    asked = {
-        name: value
-        for name in ("eps", "epochs")
-        if (value := getattr(config, name)) is not None and value > 0
-    }
-    preset = _adapt(preset, asked)
-    if config.milestones is not None and config.milestone_factors is None:
-        factors = tuple(0.1 ** (i + 1) for i in range(len(config.milestones)))
-        preset = replace(preset, milestone_factors=factors)
-    unset = {
-        field.name: getattr(preset, field.name)
-        for field in fields(preset)
-        if getattr(config, field.name) is None
-    }
+    config = config.spelled_out()
+    asked = {name: value for name in ("eps", "epochs") if (value := getattr(config, name))}
+    preset = _adapt(find_preset(config.data, config.method, config.recipe), asked)
+    if config.milestones is not None:
+        preset["milestone_factors"] = tuple(0.1 ** (i + 1) for i in range(len(config.milestones)))
     if config.model == "ds_net":
-        init = config.architecture((1, 8, 8), 2).attention.init
-        config = replace(config, attention_init=init)
-    select_on = config.select_on or ("test" if config.recipe == "authors" else "validation")
-    return replace(config, select_on=select_on, contents=_contents_of(config), **unset)
+        preset["attention_init"] = config.architecture((1, 8, 8), 2).attention.init
+    unset = {name: value for name, value in preset.items() if getattr(config, name) is None}
+    return ResolvedConfig.of(replace(config, contents=_contents_of(config), **unset))
 
 
 def _contents_of(config: RunConfig) -> dict[str, str]:
@@ -214,19 +150,16 @@ def _contents_of(config: RunConfig) -> dict[str, str]:
     return hash_contents(names)
 
 
-def _adapt(preset: Hyperparameters, values: Mapping[str, Any]) -> Hyperparameters:
+def _adapt(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Puts values in a recipe's place; what is measured in them moves along."""
-    adapted = replace(preset, **values)
-    if adapted.eps != preset.eps:
-        adapted = replace(adapted, step_size=preset.step_size * adapted.eps / preset.eps)
-    if adapted.epochs != preset.epochs:
-        taus = preset.tau_milestones
-        adapted = replace(
-            adapted,
-            warmup_epochs=round(preset.warmup_epochs * adapted.epochs / preset.epochs),
-            milestones=_scale(preset.milestones, preset.epochs, adapted.epochs),
-            tau_milestones=None if taus is None else _scale(taus, preset.epochs, adapted.epochs),
-        )
+    adapted = {**preset, **values}
+    if adapted["eps"] != preset["eps"]:  # else the step stays as it is, to the last bit
+        adapted["step_size"] = preset["step_size"] * adapted["eps"] / preset["eps"]
+    epochs = preset["epochs"], adapted["epochs"]
+    adapted["warmup_epochs"] = round(preset["warmup_epochs"] * epochs[1] / epochs[0])
+    for name in ("milestones", "tau_milestones"):
+        if name in preset:
+            adapted[name] = _scale(preset[name], *epochs)
     return adapted
 
 

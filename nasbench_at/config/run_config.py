@@ -9,9 +9,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, Never, Self
+
+from typing_extensions import TypeVar
 
 from nasbench_at.config.allowed_values import InOrder, Name, Range, Seed, check_fields
 from nasbench_at.config.architecture import (
@@ -39,8 +41,9 @@ from nasbench_at.config.suggestions import suggest
 
 __all__ = [
     "DS_NET_FIELDS",
-    "Hyperparameters",
+    "PAPER_VALUES",
     "ModelOptions",
+    "ResolvedConfig",
     "RunConfig",
     "config_from_mapping",
     "dump_config",
@@ -63,38 +66,24 @@ _Epochs = Annotated[int, Range("[1, 100000]")]
 _Milestones = Annotated[tuple[Annotated[int, Range("[1, inf)")], ...], InOrder()]
 
 
-@dataclass(frozen=True)
-class Hyperparameters:
-    """The fields of :class:`RunConfig` that a recipe fills in, all that the method has set."""
+UnsetT = TypeVar("UnsetT", bound=None, default=None, covariant=True)
+"""What stands in a field that nobody has set: None, or, once the recipe has filled it, nothing."""
 
-    eps: float
-    step_size: float
-    attack_steps: int
-    attack_start: AttackStart
-    attack_noise: float
-    beta: float | None
-    tau_milestones: tuple[int, ...] | None
-    epochs: int
-    batch_size: int
-    augment: bool
-    lr: float
-    lr_schedule: Schedule
-    warmup_epochs: int
-    momentum: float
-    weight_decay: float
-    milestones: tuple[int, ...]
-    milestone_factors: tuple[float, ...]
-    attention_lr: float
-    attention_weight_decay: float
-    attention_betas: tuple[float, float]
+
+def _from_recipe(paper: Any) -> Any:
+    """A field that stays None until a recipe fills it in; all recipes start from the paper's value.
+
+    It is that of adversarial training on CIFAR-10 (Sec. 4.1).
+    """
+    return field(default=None, metadata={"paper": paper})
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Generic[UnsetT]):
     """Everything that decides a run's result.
 
     A field left at None is filled in from the recipe by
-    :func:`nasbench_at.config.presets.resolve`; a run's folder holds the filled-in configuration,
+    :func:`nasbench_at.config.presets.resolve`; a run's folder holds the :class:`ResolvedConfig`,
     and that file alone repeats the run.
 
     Attributes:
@@ -158,7 +147,7 @@ class RunConfig:
     """
 
     data: Name = "digits"
-    select_on: SelectOn | None = None
+    select_on: SelectOn | UnsetT = _from_recipe("validation")
     validation_fraction: Annotated[float, Range("(0, 1)")] = 0.1
     split_seed: Seed = 0
 
@@ -179,30 +168,30 @@ class RunConfig:
 
     method: Name = "at"
     recipe: Recipe = "paper"
-    eps: _Radius | None = None
-    step_size: _Positive | None = None
-    attack_steps: Annotated[int, Range("[1, 10000]")] | None = None
-    attack_start: AttackStart | None = None
-    attack_noise: _NotNegative | None = None
+    eps: _Radius | UnsetT = _from_recipe(0.031)
+    step_size: _Positive | UnsetT = _from_recipe(0.007)
+    attack_steps: Annotated[int, Range("[1, 10000]")] | UnsetT = _from_recipe(10)
+    attack_start: AttackStart | UnsetT = _from_recipe("uniform")
+    attack_noise: _NotNegative | UnsetT = _from_recipe(0.0)
     beta: _NotNegative | None = None
     tau_milestones: _Milestones | None = None
     awp_gamma: _NotNegative = 0.0
     ema_decay: _Share = 0.0
 
-    epochs: _Epochs | None = None
-    batch_size: _BatchSize | None = None
+    epochs: _Epochs | UnsetT = _from_recipe(120)
+    batch_size: _BatchSize | UnsetT = _from_recipe(128)
     accumulation_steps: Annotated[int, Range("[1, 100000]")] = 1
-    augment: bool | None = None
-    lr: _Positive | None = None
-    lr_schedule: Schedule | None = None
-    warmup_epochs: Annotated[int, Range("[0, 100000]")] | None = None
-    momentum: _Share | None = None
-    weight_decay: _NotNegative | None = None
-    milestones: _Milestones | None = None
-    milestone_factors: tuple[_Positive, ...] | None = None
-    attention_lr: _Positive | None = None
-    attention_weight_decay: _NotNegative | None = None
-    attention_betas: tuple[_Share, _Share] | None = None
+    augment: bool | UnsetT = _from_recipe(True)
+    lr: _Positive | UnsetT = _from_recipe(0.1)
+    lr_schedule: Schedule | UnsetT = _from_recipe("milestones")
+    warmup_epochs: Annotated[int, Range("[0, 100000]")] | UnsetT = _from_recipe(0)
+    momentum: _Share | UnsetT = _from_recipe(0.9)
+    weight_decay: _NotNegative | UnsetT = _from_recipe(5e-4)
+    milestones: _Milestones | UnsetT = _from_recipe((60, 90))
+    milestone_factors: tuple[_Positive, ...] | UnsetT = _from_recipe((0.1, 0.01))
+    attention_lr: _Positive | UnsetT = _from_recipe(1e-3)
+    attention_weight_decay: _NotNegative | UnsetT = _from_recipe(1e-3)
+    attention_betas: tuple[_Share, _Share] | UnsetT = _from_recipe((0.9, 0.999))
 
     precision: Precision = "fp32"
     optimizer_impl: OptimizerImpl = "torch"
@@ -214,14 +203,20 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if None not in (self.milestones, self.milestone_factors) and (
-            len(self.milestones or ()) != len(self.milestone_factors or ())
+        if (
+            self.milestones is not None
+            and self.milestone_factors is not None
+            and len(self.milestones) != len(self.milestone_factors)
         ):
             raise ValueError(
                 f"milestones {self.milestones} and milestone_factors {self.milestone_factors} must "
                 "be equally many"
             )
-        if self.epochs is not None and (self.warmup_epochs or 0) > self.epochs:
+        if (
+            self.epochs is not None
+            and self.warmup_epochs is not None
+            and self.warmup_epochs > self.epochs
+        ):
             raise ValueError(
                 f"warmup_epochs must be at most the number of epochs, {self.epochs}, got "
                 f"{self.warmup_epochs}"
@@ -257,26 +252,25 @@ class RunConfig:
             value = getattr(self, item.name)
             if item.name in DS_NET_FIELDS and value not in (item.default, None, {}):
                 raise ValueError(f"{item.name} goes with model ds_net, got it with {self.model!r}")
-        if self.model in NAMED_DS_NETS:
-            self._spell_out(NAMED_DS_NETS[self.model])
+        self.spelled_out()
 
-    def _spell_out(self, network: Architecture) -> None:
-        """Puts a named DS-Net's fields in its name's place: they are one network and one run."""
-        allowed = ["init_channels"]
-        if network.attention.mode == "learned":
-            allowed.append("attention_init")
+    def spelled_out(self) -> Self:
+        """Returns the same network and run with a named DS-Net's fields in its name's place."""
+        if self.model not in NAMED_DS_NETS:
+            return self
+        network = NAMED_DS_NETS[self.model]
+        learns = network.attention.mode == "learned"
+        allowed = ["init_channels", "attention_init"] if learns else ["init_channels"]
         for option in self.model_options:
             if option not in allowed:
                 raise ValueError(
                     f"model {self.model!r} has no option {option!r}; {suggest(option, allowed)}"
                 )
-        for name, value in spell_out(vars(self)).items():
-            object.__setattr__(self, name, value)
-        self.__post_init__()
+        return replace(self, **spell_out(vars(self)))
 
     def network_id(self, input_shape: tuple[int, int, int], num_classes: int) -> str:
         """Returns what tells networks apart: an architecture's hash, or name, shape and options."""
-        if self.model == "ds_net":
+        if self.spelled_out().model == "ds_net":
             return self.architecture(input_shape, num_classes).hash
         options = "".join(f",{name}={value}" for name, value in sorted(self.model_options.items()))
         return f"{self.model}({num_classes},{'x'.join(map(str, input_shape))}{options})"
@@ -287,25 +281,11 @@ class RunConfig:
         Raises:
             ValueError: If the network's fields do not make an architecture.
         """
-        network = architecture_of({**vars(self), "model": "ds_net"}, input_shape, num_classes)
+        network = architecture_of(
+            {**vars(self.spelled_out()), "model": "ds_net"}, input_shape, num_classes
+        )
         assert network is not None
         return network
-
-    def hyperparameters(self) -> Hyperparameters:
-        """Returns what a recipe filled in.
-
-        Raises:
-            ValueError: If a field is still unset.
-        """
-        values = {f.name: getattr(self, f.name) for f in fields(Hyperparameters)}
-        unset = [
-            name for name, value in values.items() if value is None and name not in _METHOD_OPTIONS
-        ]
-        if unset:
-            raise ValueError(
-                f"{', '.join(unset)} must be set; nasbench_at.config.presets.resolve fills them in"
-            )
-        return Hyperparameters(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns YAML-ready data from which :func:`config_from_mapping` restores the object.
@@ -322,7 +302,7 @@ class RunConfig:
 
         So a run is another one when a file has changed, and the same when a file was moved.
         """
-        return replace_paths(self.to_dict())
+        return replace_paths(self.spelled_out().to_dict())
 
     @property
     def run_id(self) -> str:
@@ -335,6 +315,36 @@ class RunConfig:
         data = re.sub(r"[^A-Za-z0-9_]+", "-", Path(self.data).stem).strip("-")
         return f"{data}-{self.method}-{digest}-s{self.seed}"
 
+
+class ResolvedConfig(RunConfig[Never]):
+    """A configuration with every field that a recipe fills in, and a DS-Net by its fields.
+
+    Only what the run's method or network does not have is None.
+
+    Raises:
+        ValueError: If a field is still unset.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unset = [name for name in PAPER_VALUES if getattr(self, name) is None]
+        if unset:
+            raise ValueError(
+                f"{', '.join(unset)} must be set; nasbench_at.config.presets.resolve fills them in"
+            )
+
+    @classmethod
+    def of(cls, config: RunConfig) -> ResolvedConfig:
+        """Returns a configuration that is complete as one of this type."""
+        return cls(**vars(config))
+
+
+PAPER_VALUES: Mapping[str, Any] = {
+    item.name: item.metadata["paper"] for item in fields(RunConfig) if "paper" in item.metadata
+}
+"""The fields that recipes fill in, with the values that they start from."""
+
+_NAMES = [item.name for item in fields(RunConfig)]
 
 _PAPER_METHODS = frozenset({"st", "at", "trades", "mart", "fat", "fat_trades", "fast_at"})
 # A user's own method may read any of them.
@@ -350,10 +360,9 @@ def config_from_mapping(data: Mapping[str, Any]) -> RunConfig:
     Raises:
         ValueError: One line naming the key, the value and what is allowed.
     """
-    known = [f.name for f in fields(RunConfig)]
     for key in data:
-        if key not in known:
-            raise ValueError(f"unknown configuration key {key!r}; {suggest(key, known)}")
+        if key not in _NAMES:
+            raise ValueError(f"unknown configuration key {key!r}; {suggest(key, _NAMES)}")
     return RunConfig(**data)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nasbench_at.config import RunConfig
+from nasbench_at.config import ResolvedConfig
 from nasbench_at.data import DataSet
 from nasbench_at.records import Record, read_record
 from nasbench_at.records.run_folders import RunFolder, open_run_folder
@@ -51,7 +51,7 @@ class Run:
         return cls(open_run_folder(path), select_device(device), data_root)
 
     @property
-    def config(self) -> RunConfig:
+    def config(self) -> ResolvedConfig:
         """Everything needed to repeat the run."""
         return self.folder.config
 

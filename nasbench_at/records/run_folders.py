@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasbench_at.config import RunConfig, dump_config, load_config
+from nasbench_at.config import ResolvedConfig, dump_config, load_config
 from nasbench_at.runtime.atomic_files import write_atomically
 
 __all__ = [
@@ -41,7 +41,7 @@ class RunFolder:
     """
 
     path: Path
-    config: RunConfig
+    config: ResolvedConfig
 
     @property
     def record(self) -> Path:
@@ -96,12 +96,12 @@ class RunFolder:
             yield
 
 
-def create_run_folder(runs_dir: str | Path, config: RunConfig) -> RunFolder:
+def create_run_folder(runs_dir: str | Path, config: ResolvedConfig) -> RunFolder:
     """Creates the folder of a configuration, or returns the one that is there.
 
     Args:
         runs_dir: Where runs land.
-        config: The resolved configuration; the folder's is told where its files lie now.
+        config: The configuration; the folder's is told where its files lie now.
 
     Raises:
         ValueError: If the folder cannot be written, or holds another configuration.
@@ -114,7 +114,7 @@ def create_run_folder(runs_dir: str | Path, config: RunConfig) -> RunFolder:
     except OSError as error:
         raise ValueError(f"cannot write to run folder {str(path)!r}: {error.strerror}") from None
     file = path / "config.yaml"
-    stored = load_config(file) if file.exists() else None
+    stored = ResolvedConfig.of(load_config(file)) if file.exists() else None
     if stored is not None and stored.identity() != config.identity():
         raise ValueError(
             f"run folder {str(path)!r} belongs to another configuration; move it away or choose "
@@ -134,7 +134,7 @@ def open_run_folder(path: str | Path) -> RunFolder:
     file = Path(path) / "config.yaml"
     if not file.is_file():
         raise ValueError(f"{str(path)!r} is no run folder: it holds no config.yaml")
-    return RunFolder(Path(path), load_config(file))
+    return RunFolder(Path(path), ResolvedConfig.of(load_config(file)))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from blocks import load_entry_points, load_plugin
-from nasbench_at.config import RunConfig
+from nasbench_at.config import ResolvedConfig, RunConfig
 from nasbench_at.config.allowed_values import CheckpointMinutes, check_value
 from nasbench_at.config.contents import check_contents
 from nasbench_at.config.presets import resolve
@@ -100,11 +100,11 @@ def prepare_training(
     """
     check_value("checkpoint_minutes", CheckpointMinutes, checkpoint_minutes)
     distribution = distribution or Distribution()
-    config, data, training_step = _prepare_step(config, data_root, device, distribution)
+    resolved, data, training_step = _prepare_step(config, data_root, device, distribution)
     if distribution.is_main:
-        create_run_folder(runs_dir, config)
+        create_run_folder(runs_dir, resolved)
     distribution.barrier()
-    folder = create_run_folder(runs_dir, config)
+    folder = create_run_folder(runs_dir, resolved)
     trainer = Trainer(folder, data, training_step, checkpoint_minutes=checkpoint_minutes)
     trainer.resume()
     return trainer
@@ -115,7 +115,7 @@ def _prepare_step(
     data_root: str | Path | None,
     device: str,
     distribution: Distribution,
-) -> tuple[RunConfig, DataSet, TrainingStep]:
+) -> tuple[ResolvedConfig, DataSet, TrainingStep]:
     """Fills a configuration in, loads its data and builds its network."""
     chosen = distribution.place(select_device(device))
     resolved = resolve(config)
@@ -124,28 +124,27 @@ def _prepare_step(
     data = load_config_data(resolved, chosen, data_root)
     if config.batch_size is None:
         resolved = fit_batch_size(resolved, len(data.train), warn=distribution.is_main)
-    values = resolved.hyperparameters()
-    if values.batch_size > len(data.train):
+    if resolved.batch_size > len(data.train):
         raise ValueError(
             f"batch_size must be at most the number of training images, {len(data.train)}, got "
-            f"{values.batch_size}"
+            f"{resolved.batch_size}"
         )
     training_step = TrainingStep(create_network(resolved, data, chosen), resolved, distribution)
     if resolved.compile:
-        x, _ = data.train.take(torch.arange(min(values.batch_size, 8), device=chosen))
+        x, _ = data.train.take(torch.arange(min(resolved.batch_size, 8), device=chosen))
         compile_blocks(training_step.network, x)
     return resolved, data, training_step
 
 
-def fit_batch_size(config: RunConfig, num_images: int, *, warn: bool = True) -> RunConfig:
+def fit_batch_size(config: ResolvedConfig, num_images: int, *, warn: bool = True) -> ResolvedConfig:
     """Returns a configuration whose recipe's batch is no larger than its training images.
 
     Args:
-        config: A filled-in configuration whose ``batch_size`` nobody asked for.
+        config: A configuration whose ``batch_size`` nobody asked for.
         num_images: Number of training images.
         warn: Whether to say so, once it is another one.
     """
-    asked = config.hyperparameters().batch_size
+    asked = config.batch_size
     if asked <= num_images or num_images < 2:
         return config
     fitting = 1 << (num_images.bit_length() - 1)  # the largest power of two
@@ -178,7 +177,7 @@ def load_config_data(
     )
 
 
-def create_network(config: RunConfig, data: DataSet, device: torch.device) -> nn.Module:
+def create_network(config: ResolvedConfig, data: DataSet, device: torch.device) -> nn.Module:
     """Builds a configuration's network as it is before training, its plugins loaded first.
 
     Raises:
@@ -260,15 +259,15 @@ def prepare_estimate(
 class PreparedEstimate:
     """A run, checked and about to be timed."""
 
-    config: RunConfig
+    config: ResolvedConfig
     data: DataSet
     training_step: TrainingStep
 
     def run(self, num_timed: int = 3) -> Estimate:
         """Takes one step that warms up and some that are timed."""
-        train, values = self.data.train, self.config.hyperparameters()
-        x, y = train.take(torch.arange(values.batch_size, device=train.labels.device))
-        noise = make_generator(self.config.seed, "estimate", device=x.device)
+        train, config = self.data.train, self.config
+        x, y = train.take(torch.arange(config.batch_size, device=train.labels.device))
+        noise = make_generator(config.seed, "estimate", device=x.device)
 
         def step() -> None:
             self.training_step(x, y, noise, num_images=len(y))
@@ -277,13 +276,13 @@ class PreparedEstimate:
 
         step()
         seconds = statistics.median(timeit.repeat(step, number=1, repeat=num_timed))
-        num_steps = train.num_batches(values.batch_size)
+        num_steps = train.num_batches(config.batch_size)
         return Estimate(
             num_params=sum(p.numel() for p in self.training_step.network.parameters()),
             num_train=len(train),
             num_steps=num_steps,
             seconds_per_step=seconds,
-            seconds=seconds * num_steps * values.epochs,
+            seconds=seconds * num_steps * config.epochs,
             memory_mib=_peak_memory_mib(x.device),
         )
 

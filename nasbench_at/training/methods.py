@@ -1,7 +1,7 @@
 """Ways of training: each pairs an inner attack with a loss.
 
-A user's own method is a class with the three members of :class:`Method`, made from the run's
-hyper-parameters by a function that :func:`register_method` registers, in a file named by
+A user's own method is a class with the three members of :class:`Method`, made from the
+run's configuration by a function that :func:`register_method` registers, in a file named by
 ``--plugins``.
 """
 
@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from blocks.registry import suggest
 from nasbench_at.attacks import KLObjective, LinfPGD, attack_mode
-from nasbench_at.config import Hyperparameters
+from nasbench_at.config import ResolvedConfig
 from nasbench_at.training.losses import mart_loss, trades_loss
 
 __all__ = [
@@ -68,14 +68,14 @@ class Method(Protocol):
         """
 
 
-MethodFactory: TypeAlias = Callable[[Hyperparameters], Method]
+MethodFactory: TypeAlias = Callable[[ResolvedConfig], Method]
 _METHODS: dict[str, MethodFactory] = {}
 
 
 def register_method(name: str) -> Callable[[MethodFactory], MethodFactory]:
     """Registers a way of training under a name.
 
-    The factory receives the run's hyper-parameters.
+    The factory receives the run's configuration.
 
     Raises:
         ValueError: If the name is taken.
@@ -95,7 +95,7 @@ def list_methods() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
-def create_method(name: str, hyperparameters: Hyperparameters) -> Method:
+def create_method(name: str, config: ResolvedConfig) -> Method:
     """Builds a registered method.
 
     Raises:
@@ -103,23 +103,23 @@ def create_method(name: str, hyperparameters: Hyperparameters) -> Method:
     """
     if name not in _METHODS:
         raise ValueError(f"unknown method {name!r}; {suggest(name, _METHODS)}")
-    return _METHODS[name](hyperparameters)
+    return _METHODS[name](config)
 
 
-def training_attack(hyperparameters: Hyperparameters) -> LinfPGD:
-    """Returns the inner attack that hyper-parameters describe."""
+def training_attack(config: ResolvedConfig) -> LinfPGD:
+    """Returns the inner attack that a configuration describes."""
     return LinfPGD(
-        hyperparameters.eps,
-        step_size=hyperparameters.step_size,
-        steps=hyperparameters.attack_steps,
-        start=hyperparameters.attack_start,
-        noise=hyperparameters.attack_noise,
+        config.eps,
+        step_size=config.step_size,
+        steps=config.attack_steps,
+        start=config.attack_start,
+        noise=config.attack_noise,
     )
 
 
-def early_stop_attack(hyperparameters: Hyperparameters) -> LinfPGD:
+def early_stop_attack(config: ResolvedConfig) -> LinfPGD:
     """Returns FAT's inner attack as it is in the first epoch."""
-    return replace(training_attack(hyperparameters), tau=0)
+    return replace(training_attack(config), tau=0)
 
 
 def natural_objective(model: nn.Module, x: Tensor) -> KLObjective:
@@ -247,43 +247,43 @@ def attack_of_epoch(attack: LinfPGD, tau_milestones: tuple[int, ...], epoch: int
 
 
 @register_method("st")
-def _standard_training(hyperparameters: Hyperparameters) -> Method:
+def _standard_training(config: ResolvedConfig) -> Method:
     return StandardTraining()
 
 
 @register_method("at")
-def _adversarial_training(hyperparameters: Hyperparameters) -> Method:
-    return AdversarialTraining(training_attack(hyperparameters))
+def _adversarial_training(config: ResolvedConfig) -> Method:
+    return AdversarialTraining(training_attack(config))
 
 
 @register_method("trades")
-def _trades(hyperparameters: Hyperparameters) -> Method:
-    return Trades(training_attack(hyperparameters), _beta(hyperparameters))
+def _trades(config: ResolvedConfig) -> Method:
+    return Trades(training_attack(config), _beta(config))
 
 
 @register_method("mart")
-def _mart(hyperparameters: Hyperparameters) -> Method:
-    return Mart(training_attack(hyperparameters), _beta(hyperparameters))
+def _mart(config: ResolvedConfig) -> Method:
+    return Mart(training_attack(config), _beta(config))
 
 
 @register_method("fat")
-def _fat(hyperparameters: Hyperparameters) -> Method:
-    taus = hyperparameters.tau_milestones or ()
-    return AdversarialTraining(early_stop_attack(hyperparameters), taus)
+def _fat(config: ResolvedConfig) -> Method:
+    taus = config.tau_milestones or ()
+    return AdversarialTraining(early_stop_attack(config), taus)
 
 
 @register_method("fat_trades")
-def _fat_trades(hyperparameters: Hyperparameters) -> Method:
-    taus = hyperparameters.tau_milestones or ()
-    return Trades(early_stop_attack(hyperparameters), _beta(hyperparameters), taus)
+def _fat_trades(config: ResolvedConfig) -> Method:
+    taus = config.tau_milestones or ()
+    return Trades(early_stop_attack(config), _beta(config), taus)
 
 
 @register_method("fast_at")
-def _fast_at(hyperparameters: Hyperparameters) -> Method:
-    return AdversarialTraining(replace(training_attack(hyperparameters), mode="train"))
+def _fast_at(config: ResolvedConfig) -> Method:
+    return AdversarialTraining(replace(training_attack(config), mode="train"))
 
 
-def _beta(hyperparameters: Hyperparameters) -> float:
-    if hyperparameters.beta is None:
+def _beta(config: ResolvedConfig) -> float:
+    if config.beta is None:
         raise ValueError("beta must be set for this method, got None")
-    return hyperparameters.beta
+    return config.beta

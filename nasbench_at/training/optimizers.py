@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nasbench_at.config import Hyperparameters, OptimizerImpl
+from nasbench_at.config import OptimizerImpl, ResolvedConfig
 
 __all__ = ["Optimizers", "check_optimizer_impl", "find_apex"]
 
@@ -37,39 +37,35 @@ class Optimizers:
     attention: torch.optim.Optimizer | None
 
     @classmethod
-    def create(
-        cls, network: nn.Module, hyperparameters: Hyperparameters, impl: OptimizerImpl = "torch"
-    ) -> Optimizers:
+    def create(cls, network: nn.Module, config: ResolvedConfig) -> Optimizers:
         """Builds the optimizers of a network.
 
         Args:
             network: One with ``block_parameters`` and ``attention_parameters`` if it has attention
                 weights.
-            hyperparameters: Rates and decays.
-            impl: torch's own, its fused kernels, or apex's.
+            config: Rates, decays, and whose implementation: torch's own, its fused kernels, apex's.
 
         Raises:
             ValueError: If apex is asked for and not there.
         """
-        sgd, adam = _classes(impl)
-        values = hyperparameters
+        sgd, adam = _classes(config.optimizer_impl)
         logits = [p for p in _parameters(network, "attention_parameters", ()) if p.requires_grad]
         attention = None
         if logits:
             attention = adam(
                 logits,
-                lr=values.attention_lr,
-                betas=values.attention_betas,
-                weight_decay=values.attention_weight_decay,
+                lr=config.attention_lr,
+                betas=config.attention_betas,
+                weight_decay=config.attention_weight_decay,
             )
         rest = _parameters(network, "block_parameters", network.parameters())
         blocks = sgd(
             [p for p in rest if p.requires_grad],
-            lr=values.lr,
-            momentum=values.momentum,
-            weight_decay=values.weight_decay,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
         )
-        if impl == "fused" and values.momentum:
+        if config.optimizer_impl == "fused" and config.momentum:
             # torch leaves them uninitialised if the first loss overflows in fp16.
             for parameter in blocks.param_groups[0]["params"]:
                 blocks.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

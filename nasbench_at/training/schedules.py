@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nasbench_at.config import Hyperparameters
+from nasbench_at.config import ResolvedConfig
 
 __all__ = ["cyclic_rate", "learning_rate", "milestone_rate"]
 
 
-def learning_rate(hyperparameters: Hyperparameters, epoch: int, step: int, num_steps: int) -> float:
+def learning_rate(config: ResolvedConfig, epoch: int, step: int, num_steps: int) -> float:
     """Returns the learning rate of a step.
 
     Args:
-        hyperparameters: Schedule, highest rate, milestones, warm-up.
+        config: Schedule, highest rate, milestones, warm-up.
         epoch: Counted from 1.
         step: Counted from 0 within the epoch.
         num_steps: Steps in an epoch.
     """
-    values = hyperparameters
-    if values.lr_schedule == "cyclic":
-        return cyclic_rate((epoch - 1) * num_steps + step, values.epochs * num_steps, values.lr)
-    if epoch <= values.warmup_epochs:
-        return values.lr * epoch / values.warmup_epochs
-    return milestone_rate(epoch, values.lr, values.milestones, values.milestone_factors)
+    if config.lr_schedule == "cyclic":
+        return cyclic_rate((epoch - 1) * num_steps + step, config.epochs * num_steps, config.lr)
+    if epoch <= config.warmup_epochs:
+        return config.lr * epoch / config.warmup_epochs
+    return milestone_rate(epoch, config.lr, config.milestones, config.milestone_factors)
 
 
 def milestone_rate(

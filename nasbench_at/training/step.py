@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from nasbench_at.config import RunConfig
+from nasbench_at.config import ResolvedConfig
 from nasbench_at.runtime.ranks import Distribution
 from nasbench_at.training.methods import Method, create_method
 from nasbench_at.training.optimizers import Optimizers
@@ -26,7 +26,7 @@ class TrainingStep:
 
     Args:
         network: The bare network on its device.
-        config: The resolved configuration.
+        config: How to train.
         distribution: This process's place among ranks.
 
     Attributes:
@@ -35,20 +35,19 @@ class TrainingStep:
         average: Exponential average of the network; None without ``ema_decay``.
 
     Raises:
-        ValueError: If the method is unknown or a hyper-parameter unset.
+        ValueError: If the method is unknown or lacks an option.
     """
 
     def __init__(
-        self, network: nn.Module, config: RunConfig, distribution: Distribution | None = None
+        self, network: nn.Module, config: ResolvedConfig, distribution: Distribution | None = None
     ) -> None:
-        hyperparameters = config.hyperparameters()
         device = next(network.parameters()).device
         self.network = network
         self.config = config
         self.distribution = distribution or Distribution()
         self.wrapped = self.distribution.wrap(network, sync_batch_norm=config.sync_batch_norm)
-        self.method: Method = create_method(config.method, hyperparameters)
-        self.optimizers = Optimizers.create(network, hyperparameters, config.optimizer_impl)
+        self.method: Method = create_method(config.method, config)
+        self.optimizers = Optimizers.create(network, config)
         self.precision = MixedPrecision.create(config.precision, device)
         self.average = AveragedModel(network) if config.ema_decay else None
 

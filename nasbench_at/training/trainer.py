@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from nasbench_at.attacks import LinfPGD, attack_mode
-from nasbench_at.config import RunConfig
+from nasbench_at.config import ResolvedConfig
 from nasbench_at.data import Augmentation, DataSet
 from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.records import Record, read_record
@@ -109,18 +109,17 @@ class Trainer:
     ) -> None:
         self.folder = folder
         self.config = folder.config
-        self.hyperparameters = folder.config.hyperparameters()
         self.data = data
         self.training_step = training_step
         self.distribution = training_step.distribution
         self.device = data.train.labels.device
         self.validation_attack = validation_attack(folder.config)
-        self.augmentation = Augmentation() if self.hyperparameters.augment else None
+        self.augmentation = Augmentation() if self.config.augment else None
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.progress = _Progress()
         self._counted = time.monotonic()
         self.num_steps = data.train.num_batches(
-            self.hyperparameters.batch_size, self.distribution.world_size
+            self.config.batch_size, self.distribution.world_size
         )
 
     @property
@@ -131,7 +130,7 @@ class Trainer:
     @property
     def is_finished(self) -> bool:
         """Whether no epoch is left."""
-        reached_end = self.progress.epoch == self.hyperparameters.epochs
+        reached_end = self.progress.epoch == self.config.epochs
         return reached_end or self.progress.stopped is not None
 
     def resume(self) -> None:
@@ -192,7 +191,7 @@ class Trainer:
             if self.distribution.is_main:
                 self.folder.write_metrics(self.progress.history)
             reporter.start(
-                self.hyperparameters.epochs,
+                self.config.epochs,
                 self.num_steps,
                 self.progress.epoch * self.num_steps + self.progress.step,
             )
@@ -225,7 +224,7 @@ class Trainer:
         reporter.epoch(row)
 
     def _rate(self, step: int) -> float:
-        return learning_rate(self.hyperparameters, self.progress.epoch + 1, step, self.num_steps)
+        return learning_rate(self.config, self.progress.epoch + 1, step, self.num_steps)
 
     def _train_epoch(self, reporter: TrainingReporter, stop: StopRequest) -> tuple[float, float]:
         """Returns mean loss and training accuracy; the host waits at its end and to save only."""
@@ -240,7 +239,7 @@ class Trainer:
             return make_generator(seed, "augmentation", epoch, step, device=self.device)
 
         batches = self.data.train.shuffled_batches(
-            self.hyperparameters.batch_size,
+            self.config.batch_size,
             make_generator(seed, "order", epoch),
             skip=first,
             shard=self.distribution.shard,
@@ -276,7 +275,7 @@ class Trainer:
 
     def _num_images(self, step: int) -> int:
         """Images of all ranks in a step."""
-        batch_size = self.hyperparameters.batch_size
+        batch_size = self.config.batch_size
         return min(batch_size, len(self.data.train) - step * batch_size)
 
     def _save_within_epoch(self, step: int, totals: Tensor, bad_step: Tensor) -> None:
@@ -302,7 +301,7 @@ class Trainer:
         """Returns natural and robust accuracy on the held-out images, of all ranks."""
         network = self.training_step.evaluated
         counts = torch.zeros(2, dtype=torch.int64, device=self.device)
-        batches = self.data.validation.batches(self.hyperparameters.batch_size)
+        batches = self.data.validation.batches(self.config.batch_size)
         for i, (x, y) in enumerate(batches):
             if i % self.distribution.world_size == self.distribution.rank:
                 noise = make_generator(self.config.seed, "validation", i, device=self.device)
@@ -383,16 +382,15 @@ class Trainer:
         return record
 
 
-def validation_attack(config: RunConfig) -> LinfPGD:
+def validation_attack(config: ResolvedConfig) -> LinfPGD:
     """Returns the attack that measures robustness while training: PGD on the cross entropy.
 
     With the training attack's steps, but at least ten: a one-step attack would not notice that a
     network has learned to fool it.
     """
-    values = config.hyperparameters()
-    if values.attack_steps >= 10:
-        return LinfPGD(values.eps, step_size=values.step_size, steps=values.attack_steps)
-    return LinfPGD(values.eps, steps=10)
+    if config.attack_steps >= 10:
+        return LinfPGD(config.eps, step_size=config.step_size, steps=config.attack_steps)
+    return LinfPGD(config.eps, steps=10)
 
 
 def count_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.config.allowed_values import Folder, Name, NewFile, StorageUrl
+from nasbench_at.config.allowed_values import Folder, Name, NewFile, Positional, StorageUrl
 from studies.commands.lookup import existing_storage, list_studies
 
 __all__ = [
@@ -38,7 +37,7 @@ class StudyArguments:
         storage: URL of its database; by default SQLite in the study's folder.
     """
 
-    name: tyro.conf.Positional[Name | None] = None
+    name: Positional[Name | None] = None
     runs_dir: Annotated[Path, Folder()] = Path("runs")
     storage: StorageUrl | None = None
 
@@ -73,8 +72,6 @@ ArgumentsT = TypeVar("ArgumentsT", bound=StudyArguments)
 def _parse(
     kind: type[ArgumentsT], words: Sequence[str], command: str, text: str | None
 ) -> ArgumentsT:
-    from nasbench_at.commands.flags import parse_flags
-
     return parse_flags(kind, words, command=f"study {command}", description=text)
 
 

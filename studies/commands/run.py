@@ -5,31 +5,37 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, make_dataclass, replace
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-import tyro
-
+from nasbench_at.commands.flags import fill_in, flags_of, parameter_flags, parse_flags, read_flags
 from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
-from nasbench_at.commands.run_arguments import RunArguments
+from nasbench_at.commands.train import RunArguments
 from nasbench_at.config import RunConfig
 from nasbench_at.config.allowed_values import (
     DataRoot,
     Device,
     Folder,
     Name,
+    Positional,
     Range,
     StorageUrl,
 )
+from nasbench_at.config.presets import DATA_NETWORKS
 from nasbench_at.evaluation.options import AASamples, AttackNames
+from nasbench_at.records.run_folders import open_run_folder
 from studies.commands.lookup import existing_storage, warn_of_password
+
+if TYPE_CHECKING:
+    from studies.config import StudyConfig
 
 __all__ = ["StudyRunArguments", "WorkerArguments", "run_study_run", "run_study_worker"]
 
 EXIT_INTERRUPTED = 75
+
+Recipe: TypeAlias = "Callable[..., StudyConfig]"
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class WorkerArguments:
         any_code: Work although the study was begun with other code.
     """
 
-    name: tyro.conf.Positional[Name]
+    name: Positional[Name]
     runs_dir: Annotated[Path, Folder()] = Path("runs")
     storage: StorageUrl | None = None
     data_root: DataRoot = None
@@ -86,17 +92,15 @@ class WorkerArguments:
 
 def run_study_run(words: Sequence[str]) -> int:
     """Run a recipe: study run RECIPE; what is there already is not run again."""
-    from studies.recipes import RECIPES, find_recipe
+    from studies.recipes import RECIPES
 
     if not words or words[0].startswith("-"):
         if words and words[0] in ("-h", "--help"):
-            sys.stdout.write(_describe_recipes(RECIPES))
+            sys.stdout.write(_describe_recipes(RECIPES.items()))
             return 0
         raise BadInputError(f"study run needs a recipe: {', '.join(RECIPES)}")
     with bad_input(), one_line_warnings():
-        recipe = find_recipe(words[0])
-        arguments = _parse(recipe, words[0], words[1:])
-        config = _make_study(recipe, arguments, _given_seeds(arguments, words))
+        arguments, config = _parse(words[0], words[1:])
     if arguments.print_sbatch:
         sys.stdout.write(_array_script(config.name, arguments, words))
         return 0
@@ -105,8 +109,8 @@ def run_study_run(words: Sequence[str]) -> int:
     return _run(config, arguments)
 
 
-def _describe_recipes(recipes: Any) -> str:
-    lines = [f"  {name:<15} {recipe.__doc__.splitlines()[0]}" for name, recipe in recipes.items()]
+def _describe_recipes(recipes: Iterable[tuple[str, Recipe]]) -> str:
+    lines = [f"  {name:<15} {_summary(recipe)}" for name, recipe in recipes]
     return (
         "usage: nasbench-at study run RECIPE [flags]   (study run RECIPE --help for each)\n\n"
         + "\n".join(lines)
@@ -114,82 +118,46 @@ def _describe_recipes(recipes: Any) -> str:
     )
 
 
-def _parse(recipe: Callable[..., Any], name: str, words: Sequence[str]) -> Any:
-    """Parses the flags of a recipe: its keyword arguments beside those of every study."""
-    from nasbench_at.commands.flags import parse_flags, split_config_flag
-    from nasbench_at.config.presets import DATA_NETWORKS
-
-    kind = _flags_of(recipe)
-    default, rest = split_config_flag(words)
-
-    def parse(config: RunConfig) -> Any:
-        return parse_flags(
-            kind,
-            rest,
-            command=f"study run {name}",
-            description=(recipe.__doc__ or "").splitlines()[0],
-            default=config,
-        )
-
-    arguments = parse(default)
-    if len(rest) < len(words):  # --config was given
-        return arguments
-    if getattr(arguments, "parents", ()):
-        from nasbench_at.records.run_folders import open_run_folder
-
-        return parse(open_run_folder(arguments.parents[0]).config)
-    if arguments.data in DATA_NETWORKS and not _is_network_named(words):
-        return parse(replace(default, **DATA_NETWORKS[arguments.data]))
-    return arguments
+def _summary(recipe: Recipe) -> str:
+    return (recipe.__doc__ or "").splitlines()[0]
 
 
-def _is_network_named(words: Sequence[str]) -> bool:
-    """Whether flags name a network; a DS-Net by name is spelled out, which leaves no name."""
-    split = [part for word in words for part in word.split("=", 1)]
-    return any(flag == "--model" and name != "ds_net" for flag, name in pairwise(split))
+def _parse(name: str, words: Sequence[str]) -> tuple[StudyRunArguments, StudyConfig]:
+    """Parses the flags of a recipe, its own keyword arguments among them, and makes its study."""
+    from studies.recipes import find_recipe
+    from studies.variants import fit_batch
 
-
-def _flags_of(recipe: Callable[..., Any]) -> type:
-    hints = get_type_hints(recipe, include_extras=True)
-    inherited = {"base", "seeds", "data_root"}
-    options: list[tuple[str, Any, Any]] = [
-        (name, hints[name], field(default=parameter.default))
-        for name, parameter in inspect.signature(recipe).parameters.items()
-        if name not in inherited
-    ]
-    kind = make_dataclass("RecipeArguments", options, bases=(StudyRunArguments,), frozen=True)
-    kind.__doc__, kind.__module__ = recipe.__doc__, __name__
-    return kind
-
-
-def _given_seeds(arguments: Any, words: Sequence[str]) -> tuple[int, ...]:
-    """The seeds that flags name; a configuration always has one, which nobody need have meant."""
-    is_given = any(word.partition("=")[0] == "--seed" for word in words)
-    seeds: tuple[int, ...] = arguments.seeds or ((arguments.seed,) if is_given else ())
-    return seeds
-
-
-def _make_study(recipe: Callable[..., Any], arguments: Any, seeds: tuple[int, ...]) -> Any:
+    recipe = find_recipe(name)
     parameters = inspect.signature(recipe).parameters
-    options = {
-        name: getattr(arguments, name) for name in parameters if name not in ("base", "seeds")
-    }
+    own = [option for option in parameters if option not in ("base", "seeds", "data_root")]
+    flags = [*parameter_flags(recipe, own, "options of the recipe"), *flags_of(StudyRunArguments)]
+    given = read_flags(flags, words, command=f"study run {name}", description=_summary(recipe))
+    arguments = fill_in(StudyRunArguments, given, config=_base_run(given))
+    # A configuration always has a seed, which nobody need have meant.
+    seeds = arguments.seeds or ((arguments.config.seed,) if "seed" in given else ())
+    options = {option: given[option] for option in own if option in given}
+    if "data_root" in parameters:
+        options["data_root"] = arguments.data_root
     if "seeds" in parameters and seeds:
         options["seeds"] = seeds
     elif arguments.seeds:
         raise ValueError(f"this recipe takes one seed (--seed), got seeds {arguments.seeds}")
-    from studies.variants import fit_batch
-
-    base = arguments.config()
+    base = arguments.config
     if not arguments.print_sbatch:  # the script's own study run has the data
         base = fit_batch(base, arguments.data_root)
-    config = recipe(base, **options)
-    changes = {
-        name: value
-        for name in ("name", "attacks", "aa_samples")
-        if (value := getattr(arguments, name)) is not None
-    }
-    return replace(config, **changes)
+    own_names = ("name", "attacks", "aa_samples")
+    return arguments, replace(
+        recipe(base, **options), **{field: given[field] for field in own_names if field in given}
+    )
+
+
+def _base_run(given: Mapping[str, Any]) -> RunConfig:
+    """Returns what the flags of a run change where no file is given."""
+    if given.get("parents"):
+        return open_run_folder(given["parents"][0]).config
+    if given.get("model", "ds_net") != "ds_net":
+        return RunConfig()
+    return RunConfig(**DATA_NETWORKS.get(given.get("data", RunConfig.data), {}))
 
 
 def _array_script(name: str, arguments: StudyRunArguments, words: Sequence[str]) -> str:
@@ -214,7 +182,7 @@ def _array_script(name: str, arguments: StudyRunArguments, words: Sequence[str])
     return worker_script(name, create, worker, ranks=arguments.ranks, variable=variable)
 
 
-def _show_cost(config: Any, arguments: StudyRunArguments) -> int:
+def _show_cost(config: StudyConfig, arguments: StudyRunArguments) -> int:
     from studies.commands.progress import show_cost
     from studies.costs import estimate_study
 
@@ -224,7 +192,7 @@ def _show_cost(config: Any, arguments: StudyRunArguments) -> int:
     return 0
 
 
-def _run(config: Any, arguments: StudyRunArguments) -> int:
+def _run(config: StudyConfig, arguments: StudyRunArguments) -> int:
     from studies.commands.progress import StudyReporter, show_results
     from studies.storage import StorageError
     from studies.supervisor import StudyInterruptedError, create_study, work_through
@@ -266,8 +234,6 @@ def _run(config: Any, arguments: StudyRunArguments) -> int:
 
 def run_study_worker(words: Sequence[str]) -> int:
     """Work on a study that was created, beside other workers, here or on other machines."""
-    from nasbench_at.commands.flags import parse_flags
-
     with bad_input():
         arguments = parse_flags(
             WorkerArguments, words, command="study worker", description=run_study_worker.__doc__

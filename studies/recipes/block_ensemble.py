@@ -48,6 +48,7 @@ def block_ensemble(
         ValueError: If the blocks differ from module to module, a way is unknown or no width meets
             the parameters.
     """
+    base = base.spelled_out()
     names = common_blocks(base, "block_ensemble")
     load_blocks(base)
     images = image_spec(base, data_root)

@@ -49,6 +49,7 @@ def block_space(
         ValueError: If the blocks differ from module to module, a size is not possible or no width
             meets the parameters.
     """
+    base = base.spelled_out()
     names = common_blocks(base, "block_space")
     if len(set(names)) < len(names):
         raise ValueError(f"blocks must be different, got {', '.join(names)}")

@@ -47,6 +47,7 @@ def initialization(
     Raises:
         ValueError: If the weights are not learned, or the parent has none that fit.
     """
+    base = base.spelled_out()
     if base.attention != "learned" or base.model != "ds_net":
         raise ValueError(
             f"initialization needs a ds_net with learned weights, got {base.model!r} with "

@@ -53,6 +53,7 @@ def pruning(
         ValueError: If a parent is no finished run with learned weights that fit the base's network,
             or a number of blocks or a form is not possible.
     """
+    base = base.spelled_out()
     if not parents:
         raise ValueError("pruning needs at least one parent: the folder of a finished run")
     for form in forms:

@@ -76,6 +76,7 @@ def search(
     Raises:
         ValueError: If a block is unknown, or no width of any of them meets the budget.
     """
+    base = base.spelled_out()
     load_blocks(base)
     known = list_blocks()
     for name in pool:

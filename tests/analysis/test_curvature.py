@@ -264,7 +264,7 @@ def test_run_is_measured_on_its_training_images(tmp_path):
     natural = compute_run_curvature(run, layer="last", loss="natural", **options)
     assert curvature.loss > natural.loss
     bound = compute_run_convergence_bound(run, num_batches=2, **options)
-    values = run.config.hyperparameters()
+    values = run.config
     assert bound.num_steps == values.epochs * (144 // 32 + 1)
     assert bound.largest_step == values.lr
     assert bound.smoothness > 0

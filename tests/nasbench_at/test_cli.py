@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 import nasbench_at.commands.console as console
 from nasbench_at import Architecture, build_graph, cli, match_parameters
 from nasbench_at.cli import find_commands, main
-from nasbench_at.commands.flags import split_config_flag
+from nasbench_at.commands.flags import parse_flags
+from nasbench_at.commands.train import TrainArguments
 from nasbench_at.config import load_config
 from nasbench_at.config.presets import resolve
 from nasbench_at.records import describe_attack, read_record
@@ -543,16 +544,15 @@ def test_flags_win_over_the_file():
     text = "{eps: 5e-2, seed: 3, milestones: [2, 3], block_copies: {dense: 2}}"
     Path("my.yaml").write_text(text)
     for words in (["--config", "my.yaml", "--seed", "9"], ["--seed", "9", "--config=my.yaml"]):
-        config, rest = split_config_flag(words)
+        config = parse_flags(TrainArguments, words, command="train", description=None).config
         assert (config.eps, config.milestones, config.block_copies) == (0.05, (2, 3), {"dense": 2})
-        assert rest == ["--seed", "9"]
+        assert config.seed == 9
 
 
 def test_file_and_flags_are_trained_together(capsys):
     Path("my.yaml").write_text(json.dumps({**TINY, "seed": 3, "eps": 0.05, "epochs": 7}))
     assert main(["train", "--config", "my.yaml", "--epochs", "1", "--device", "cpu"]) == 0
-    config = load_config(only_run() / "config.yaml")
-    assert config == resolve(tiny_config(seed=3, eps=0.05, epochs=1))
+    assert open_run_folder(only_run()).config == resolve(tiny_config(seed=3, eps=0.05, epochs=1))
 
 
 def test_written_configuration_alone_repeats_the_run(run, capsys):

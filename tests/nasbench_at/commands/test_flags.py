@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-import tyro
 
-from nasbench_at.commands.flags import parse_flags
-from nasbench_at.config.allowed_values import InOrder, InsteadOf, Name, Range
+from nasbench_at.commands.flags import (
+    fill_in,
+    flags_of,
+    parameter_flags,
+    parse_flags,
+    read_flags,
+)
+from nasbench_at.config.allowed_values import FromFile, InOrder, InsteadOf, Name, Positional, Range
 from tests.nasbench_at.conftest import one_line
 
 Positive = Annotated[int, Range("[1, inf)")]
@@ -38,7 +43,7 @@ class Flags:
         hidden: No flag.
     """
 
-    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
     number: Positive | None = 3
     share: float = 0.5
     steps: Annotated[tuple[Positive, ...], InOrder()] | None = None
@@ -69,6 +74,8 @@ def parse(words: str) -> Flags:
         ("--number None", "number", None),
         ("--share 5e-1", "share", 0.5),
         ("--share -1", "share", -1.0),
+        ("--share -1e-3", "share", -0.001),
+        ("--share=.5", "share", 0.5),
         ("--steps 1 2", "steps", (1, 2)),
         ("--steps", "steps", ()),
         ("--steps null", "steps", None),
@@ -111,6 +118,8 @@ def test_words_are_read_as_their_field_s_type(words, name, value):
         ("--others 1 --number 2", "others does not go with number, got 1 and 2"),
         ("--numbr 2", "unknown flag '--numbr'; did you mean '--number'"),
         ("--hidden a=b", "unknown flag '--hidden'"),
+        ("--numb 2", "unknown flag '--numb'; did you mean '--number'"),
+        ("--on=true", "a switch takes no value: argument --on/--no-on: "),
         ("--pair 1", "Missing value for argument '--pair'. Expected 2 values"),
     ],
 )
@@ -139,3 +148,81 @@ def test_help_shows_how_each_flag_is_written(capsys):
     ):
         assert flag in text
     assert "hidden" not in text
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A part.
+
+    Attributes:
+        size: Its size.
+        form: Its form.
+    """
+
+    size: int = 1
+    form: str = "round"
+
+
+def read_inner(path: str) -> Inner:
+    return Inner(int(path), "read")
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Flags around a part.
+
+    Attributes:
+        part: A part: this file, changed by flags.
+        out: Where to write.
+    """
+
+    part: Annotated[Inner, FromFile("a list", read_inner)]
+    out: Path = Path("out")
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("", Inner()),
+        ("--out there --size 2", Inner(2)),
+        ("--part 7", Inner(7, "read")),
+        ("--size 2 --part 7", Inner(2, "read")),
+    ],
+)
+def test_flags_of_a_part_change_what_a_file_holds(words, part):
+    assert parse_flags(Outer, words.split(), command="test", description=None).part == part
+
+
+def test_flags_change_a_base_that_no_file_replaces():
+    flags = [*flags_of(Outer)]
+    given = read_flags(flags, ["--size", "2"], command="test", description=None)
+    assert given == {"size": 2}
+    assert fill_in(Outer, given, part=Inner(5, "base")).part == Inner(2, "base")
+    given = read_flags(flags, ["--part", "7"], command="test", description=None)
+    assert fill_in(Outer, given, part=Inner(5, "base")).part == Inner(7, "read")
+
+
+def test_a_file_without_its_name_is_asked_for():
+    with pytest.raises(ValueError, match=r"^--part needs the path of a list$"):
+        parse_flags(Outer, ["--part"], command="test", description=None)
+
+
+def test_the_help_of_a_part_is_a_group(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse_flags(Outer, ["--help"], command="test", description=None)
+    assert "\nA part:\n  --size INT" in capsys.readouterr().out
+
+
+def test_parameters_of_a_function_are_flags():
+    def draw(base: Inner, *, times: Positive = 3, **_: Any) -> None:
+        """Draws.
+
+        Args:
+            base: What.
+            times: How often.
+        """
+
+    (flag,) = parameter_flags(draw, ["times"], "own")
+    assert (flag.word, flag.default, flag.text, flag.group) == ("--times", 3, "How often.", "own")
+    with pytest.raises(ValueError, match="times must be a whole number of at least 1, got 0"):
+        read_flags([flag], ["--times", "0"], command="test", description=None)

@@ -37,9 +37,9 @@ from nasbench_at.training.methods import LossAndLogits, register_method, trainin
 
 @register_method("cli_method")
 class CliMethod:
-    def __init__(self, hyperparameters):
-        self.attack = training_attack(hyperparameters)
-        self.beta = hyperparameters.beta
+    def __init__(self, config):
+        self.attack = training_attack(config)
+        self.beta = config.beta
 
     def start_epoch(self, epoch):
         return self

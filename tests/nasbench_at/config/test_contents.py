@@ -14,7 +14,7 @@ import nasbench_at.config.contents
 import nasbench_at.data.registry
 from nasbench_at import RunConfig, train
 from nasbench_at.cli import main
-from nasbench_at.config import dump_config, load_config
+from nasbench_at.config import dump_config
 from nasbench_at.config.contents import check_contents, hash_contents, import_function
 from nasbench_at.config.presets import resolve
 from nasbench_at.data import load_data
@@ -157,7 +157,7 @@ def test_contents_are_filled_in_and_kept_in_the_file(plugin, archive, tmp_path):
     config = resolve(plugin_config(plugin, data=str(archive)))
     assert set(config.contents) == {str(plugin), str(archive)}
     (tmp_path / "config.yaml").write_text(dump_config(config))
-    assert load_config(tmp_path / "config.yaml") == config
+    assert open_run_folder(tmp_path).config == config
 
 
 @pytest.mark.parametrize("what", ["plugin", "archive", "module"])

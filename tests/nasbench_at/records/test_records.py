@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nasbench_at import Benchmark, Record, RunConfig
+from nasbench_at.config.presets import resolve
 from nasbench_at.records import SCHEMA_VERSION, AttackResult, Evaluation, read_record
 from tests.nasbench_at.conftest import one_line
 
@@ -217,7 +218,7 @@ def test_query_holds_columns_against_the_blocks_that_they_belong_to(wanted, is_f
 
 
 def test_query_of_blocks_finds_ds_nets_by_name_and_no_other_network():
-    named = [RunConfig(model=model) for model in ("ds_net_4", "tiny_wrn")]
+    named = [resolve(RunConfig(model=model)) for model in ("ds_net_4", "tiny_wrn")]
     runs = Benchmark(
         [replace(make_record(config.run_id), config=config.to_dict()) for config in named]
     )

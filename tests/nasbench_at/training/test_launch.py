@@ -16,6 +16,7 @@ from nasbench_at.evaluation.outcome_files import read_outcomes
 from nasbench_at.evaluation.run_evaluation import prepare_evaluation
 from nasbench_at.evaluation.runs import Run
 from nasbench_at.records import read_record
+from nasbench_at.records.run_folders import open_run_folder
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.runtime.provenance import collect_provenance
 from nasbench_at.training.launch import prepare_training
@@ -56,7 +57,7 @@ def test_folder_of_a_run_is_complete(trained):
 
 
 def test_folder_holds_the_configuration_filled_in(trained):
-    assert load_config(trained / "config.yaml") == resolve(tiny_config())
+    assert open_run_folder(trained).config == resolve(tiny_config())
 
 
 def test_record_says_what_was_run_where_and_how_it_was_selected(trained):

@@ -17,7 +17,7 @@ from nasbench_at.training.methods import (
     training_attack,
 )
 
-HYPERPARAMETERS = resolve(RunConfig(eps=0.2, attack_steps=3)).hyperparameters()
+CONFIG = resolve(RunConfig(eps=0.2, attack_steps=3))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_adversarial_training_is_there():
 
 def test_unknown_method_gets_a_suggestion():
     with pytest.raises(ValueError, match="unknown method 'att'; did you mean 'at' or 'fat'"):
-        create_method("att", HYPERPARAMETERS)
+        create_method("att", CONFIG)
 
 
 def test_taken_name_is_refused():
@@ -50,19 +50,19 @@ def test_taken_name_is_refused():
         register_method("at")
 
 
-def test_registered_method_is_built_from_the_hyperparameters(monkeypatch):
+def test_registered_method_is_built_from_the_configuration(monkeypatch):
     monkeypatch.setattr(methods, "_METHODS", dict(methods._METHODS))
 
-    def factory(hyperparameters):
-        return ("mine", hyperparameters)
+    def factory(config):
+        return ("mine", config)
 
     assert register_method("mine")(factory) is factory
     assert "mine" in list_methods()
-    assert create_method("mine", HYPERPARAMETERS) == ("mine", HYPERPARAMETERS)
+    assert create_method("mine", CONFIG) == ("mine", CONFIG)
 
 
 def test_training_attack_has_the_configured_settings():
-    values = replace(HYPERPARAMETERS, attack_noise=0.25, attack_start="normal", step_size=0.03)
+    values = replace(CONFIG, attack_noise=0.25, attack_start="normal", step_size=0.03)
     settings = training_attack(values).settings()
     expected = {"eps": 0.2, "steps": 3, "noise": 0.25, "start": "normal", "step_size": 0.03}
     assert expected.items() <= settings.items()
@@ -71,7 +71,7 @@ def test_training_attack_has_the_configured_settings():
 
 def test_perturbed_images_are_valid_near_and_harder(net, batch):
     x, y = batch
-    x_adv = create_method("at", HYPERPARAMETERS).perturb(net, x, y, generator())
+    x_adv = create_method("at", CONFIG).perturb(net, x, y, generator())
     assert 0.1 < (x_adv - x).abs().max() <= 0.2 + 1e-6
     assert 0 <= x_adv.min() <= x_adv.max() <= 1
     net.eval()
@@ -79,7 +79,7 @@ def test_perturbed_images_are_valid_near_and_harder(net, batch):
 
 
 def test_perturbing_draws_from_its_generator_alone(net, batch):
-    method = create_method("at", HYPERPARAMETERS)
+    method = create_method("at", CONFIG)
     before = torch.get_rng_state()
     one, same, other = (method.perturb(net, *batch, generator(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, same)
@@ -89,7 +89,7 @@ def test_perturbing_draws_from_its_generator_alone(net, batch):
 
 def test_perturbing_leaves_the_model_as_it_was(net, batch):
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    create_method("at", HYPERPARAMETERS).perturb(net.train(), *batch, generator())
+    create_method("at", CONFIG).perturb(net.train(), *batch, generator())
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert net.training
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
@@ -98,7 +98,7 @@ def test_perturbing_leaves_the_model_as_it_was(net, batch):
 def test_loss_is_the_cross_entropy_of_the_perturbed_images(net, batch):
     x, y = batch
     x_adv = torch.rand_like(x)
-    loss, logits = create_method("at", HYPERPARAMETERS).loss(net.eval(), x, x_adv, y)
+    loss, logits = create_method("at", CONFIG).loss(net.eval(), x, x_adv, y)
     torch.testing.assert_close(logits, net(x_adv))
     torch.testing.assert_close(loss, F.cross_entropy(net(x_adv), y))
     loss.backward()
@@ -112,7 +112,7 @@ METHODS = ("st", "at", "trades", "mart", "fat", "fat_trades", "fast_at")
 
 def made(method, recipe="authors", epoch=1, **changes):
     config = resolve(RunConfig(data="cifar10", method=method, recipe=recipe, **changes))
-    return create_method(method, config.hyperparameters()).start_epoch(epoch)
+    return create_method(method, config).start_epoch(epoch)
 
 
 class Calls(nn.Module):
@@ -289,7 +289,7 @@ def test_losses_weigh_the_robust_term_by_beta(beta, net, batch):
 @pytest.mark.parametrize("method", ["trades", "mart", "fat_trades"])
 def test_method_without_its_beta_is_refused(method):
     with pytest.raises(ValueError, match="beta must be set for this method, got None"):
-        create_method(method, replace(HYPERPARAMETERS, beta=None))
+        create_method(method, replace(CONFIG, beta=None))
 
 
 @pytest.mark.parametrize("recipe", ["paper", "authors"])

@@ -30,7 +30,7 @@ def build(mode="learned", keep=None):
 
 
 def values(recipe="paper", **changes):
-    return replace(resolve(RunConfig(data="cifar10", recipe=recipe)).hyperparameters(), **changes)
+    return replace(resolve(RunConfig(data="cifar10", recipe=recipe)), **changes)
 
 
 def held(optimizer):
@@ -205,13 +205,13 @@ def test_other_package_of_that_name_is_refused(files, version, found, install):
     with pytest.raises(ValueError, match=message):
         find_apex()
     with pytest.raises(ValueError, match="not NVIDIA's"):
-        Optimizers.create(build(), values(), "apex")
+        Optimizers.create(build(), values(optimizer_impl="apex"))
 
 
 def test_nvidia_s_apex_is_used_with_the_decay_of_plain_adam(install):
     install({"__init__.py": "", "optimizers.py": FUSED})
     net = build()
-    optimizers = Optimizers.create(net, values("authors"), "apex")
+    optimizers = Optimizers.create(net, values("authors", optimizer_impl="apex"))
     apex = find_apex()
     assert type(optimizers.blocks) is apex.FusedSGD
     assert type(optimizers.attention) is apex.FusedAdam
@@ -238,7 +238,7 @@ def test_fused_kernels_take_the_same_step():
     nets.append(copy.deepcopy(nets[0]))
     x = torch.rand(4, 1, 8, 8)
     for net, impl in zip(nets, ("torch", "fused"), strict=True):
-        optimizers = Optimizers.create(net, values(lr=0.01), impl)
+        optimizers = Optimizers.create(net, values(lr=0.01, optimizer_impl=impl))
         assert bool(optimizers.blocks.param_groups[0].get("fused")) == (impl == "fused")
         for _ in range(3):
             descend(optimizers, net(x).square().mean())

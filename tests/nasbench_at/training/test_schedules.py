@@ -76,7 +76,7 @@ RATES = {"paper": PAPER_RATES, "authors": AUTHORS_RATES}
     [(recipe, *case) for recipe, cases in RATES.items() for case in cases],
 )
 def test_recipe_s_rate_at_every_epoch_where_it_changes(recipe, data, method):
-    values = resolve(RunConfig(data=data, method=method, recipe=recipe)).hyperparameters()
+    values = resolve(RunConfig(data=data, method=method, recipe=recipe))
     factors = RATES[recipe][data, method]
     assert values.epochs == max(factors)
     found = {epoch: learning_rate(values, epoch, 7, 391) / 0.1 for epoch in factors}
@@ -85,13 +85,13 @@ def test_recipe_s_rate_at_every_epoch_where_it_changes(recipe, data, method):
 
 @pytest.mark.parametrize("recipe", ["paper", "authors"])
 def test_friendly_adversarial_training_decays_three_times(recipe):
-    values = resolve(RunConfig(data="cifar10", method="fat", recipe=recipe)).hyperparameters()
+    values = resolve(RunConfig(data="cifar10", method="fat", recipe=recipe))
     rates = [learning_rate(values, epoch, 0, 9) for epoch in (59, 60, 90, 110, 120)]
     assert rates == pytest.approx([0.1, 0.01, 0.001, 0.0005, 0.0005])
 
 
 def test_warm_up_is_linear_in_the_epoch_and_constant_within_it():
-    values = replace(resolve(RunConfig(data="cifar10")).hyperparameters(), warmup_epochs=4)
+    values = replace(resolve(RunConfig(data="cifar10")), warmup_epochs=4)
     rates = [[learning_rate(values, epoch, step, 3) for step in range(3)] for epoch in range(1, 6)]
     assert [row[0] for row in rates] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
     assert all(len(set(row)) == 1 for row in rates)
@@ -111,9 +111,9 @@ def test_cyclic_rate_is_symmetric_and_never_zero(total_steps):
 
 def test_fast_training_runs_through_the_triangle_once():
     config = resolve(RunConfig(data="cifar10", method="fast_at"))
-    values, num_steps = config.hyperparameters(), 10
+    num_steps = 10
     rates = [
-        learning_rate(values, epoch, step, num_steps)
+        learning_rate(config, epoch, step, num_steps)
         for epoch in range(1, 16)
         for step in range(num_steps)
     ]

@@ -18,7 +18,7 @@ from nasbench_at.records.naming.labels import (
 
 
 def config(**fields):
-    return RunConfig(**fields).to_dict()
+    return RunConfig(**fields).spelled_out().to_dict()
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if "ds_net" in name])
