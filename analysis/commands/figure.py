@@ -71,10 +71,7 @@ def run_figure(words: Sequence[str]) -> int:
     if words[0].startswith("-"):
         raise BadInputError(f"figure needs a name before its flags, got {words[0]!r}")
     name, *rest = words
-    with bad_input():
-        arguments = parse_flags(
-            FigureArguments, rest, command=f"figure {name}", description=run_figure.__doc__
-        )
+    arguments = parse_flags(FigureArguments, rest, f"figure {name}", run_figure.__doc__)
     from analysis.errors import UnsuitableRunsError
     from analysis.gallery import FigureRequest, find_figure
     from analysis.style import write_figure

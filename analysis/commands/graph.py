@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -12,19 +12,7 @@ from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input
 from nasbench_at.config import DS_NET_FIELDS, ModelOptions
 from nasbench_at.config.allowed_values import Name, NewFile
-from nasbench_at.config.architecture import (
-    BlockCopies,
-    BlockOptions,
-    Blocks,
-    InitChannels,
-    InputShape,
-    NumClasses,
-    NumModules,
-    NumParameters,
-    WidenFactor,
-    architecture_of,
-    block_sets,
-)
+from nasbench_at.config.architecture import Architecture, NumParameters
 from nasbench_at.config.catalogue import check_network_names
 from nasbench_at.config.suggestions import near_names
 
@@ -44,16 +32,9 @@ class GraphArguments:
     """Arguments of ``nasbench-at graph``.
 
     Attributes:
-        model: ds_net, which the next flags describe, or a network by name that has a graph.
+        model: ds_net, which flags of its own describe, or a network by name that has a graph.
         model_options: Options of a network by name.
-        blocks: The block set of every module, or comma-separated sets, one a module.
-        num_modules: Number of robust modules.
-        init_channels: Width of the first stage.
-        widen_factor: By how much the first reduction widens.
-        block_options: Options by block name.
-        block_copies: Stacked copies by block name.
-        num_classes: Number of classes.
-        input_shape: Channels, height and width of an image.
+        architecture: A DS-Net, or only the classes and images of a network by name.
         match_parameters: Choose init_channels closest to this number of parameters.
         remove: Nodes to leave out, such as module01.dense.
         plugins: Python files that register blocks.
@@ -62,14 +43,7 @@ class GraphArguments:
 
     model: Name = "ds_net"
     model_options: ModelOptions = field(default_factory=dict)
-    blocks: Blocks = ("residual", "mbconv", "dense", "ada_rk")
-    num_modules: NumModules = 15
-    init_channels: InitChannels = 20
-    widen_factor: WidenFactor = 4
-    block_options: BlockOptions = field(default_factory=dict)
-    block_copies: BlockCopies = field(default_factory=dict)
-    num_classes: NumClasses = 10
-    input_shape: InputShape = (3, 32, 32)
+    architecture: Architecture = field(default_factory=Architecture)
     match_parameters: NumParameters | None = None
     remove: tuple[Name, ...] = ()
     plugins: tuple[Name, ...] = ()
@@ -78,12 +52,10 @@ class GraphArguments:
 
 def run_graph(words: Sequence[str]) -> int:
     """Lay out a network as a graph: count, edit, draw and export it."""
+    arguments = parse_flags(GraphArguments, words, "graph", run_graph.__doc__)
     with bad_input():
-        arguments = parse_flags(
-            GraphArguments, words, command="graph", description=run_graph.__doc__
-        )
-        sets = block_sets(arguments.blocks, arguments.num_modules)
-        check_network_names(arguments.model, chain.from_iterable(sets), arguments.plugins)
+        blocks = chain.from_iterable(arguments.architecture.blocks)
+        check_network_names(arguments.model, blocks, arguments.plugins)
     from blocks import load_entry_points, load_plugin
     from nasbench_at.commands.console import stdout
 
@@ -108,8 +80,7 @@ def _lay_out(arguments: GraphArguments) -> tuple[Graph, str]:
 
     if arguments.model_options:
         raise ValueError("--model-options go with a --model by name, got them with ds_net")
-    architecture = architecture_of(vars(arguments), arguments.input_shape, arguments.num_classes)
-    assert architecture is not None
+    architecture = arguments.architecture
     if arguments.match_parameters is not None:
         architecture = match_parameters(architecture, arguments.match_parameters)
     graph = _edit(build_graph(architecture), arguments.remove)
@@ -124,14 +95,18 @@ def _find_graph(arguments: GraphArguments) -> tuple[Graph, str]:
     from nasbench_at.networks.ds_net import count_parameters
     from nasbench_at.networks.zoo import create_model
 
-    for item in fields(GraphArguments):
-        value = getattr(arguments, item.name)
-        if item.name in DS_NET_FIELDS | {"match_parameters"} and value not in (item.default, {}):
-            flag = f"--{item.name.replace('_', '-')}"
-            raise ValueError(f"{flag} goes with model ds_net, got it with {arguments.model!r}")
+    architecture, default = vars(arguments.architecture), vars(Architecture())
+    own = {"match_parameters": arguments.match_parameters is not None}
+    own |= {name: architecture[name] != default[name] for name in DS_NET_FIELDS & {*default}}
+    for name in sorted(name for name, is_given in own.items() if is_given):
+        flag = f"--{name.replace('_', '-')}"
+        raise ValueError(f"{flag} goes with model ds_net, got it with {arguments.model!r}")
     with torch.device("meta"):
         network = create_model(
-            arguments.model, arguments.num_classes, arguments.input_shape, **arguments.model_options
+            arguments.model,
+            architecture["num_classes"],
+            architecture["input_shape"],
+            **arguments.model_options,
         )
     graph: Graph | None = getattr(network, "graph", None)
     if graph is None:

@@ -43,10 +43,7 @@ class ReportArguments:
 
 def run_report(words: Sequence[str]) -> int:
     """Write one HTML page: numbers, tables, figures, landscapes to turn, where they come from."""
-    with bad_input():
-        arguments = parse_flags(
-            ReportArguments, words, command="report", description=run_report.__doc__
-        )
+    arguments = parse_flags(ReportArguments, words, "report", run_report.__doc__)
     from analysis.errors import UnsuitableRunsError
     from analysis.report import (
         best_landscapes,

@@ -37,10 +37,7 @@ class TableArguments:
 
 def run_table(words: Sequence[str]) -> int:
     """Make a table of the paper, 1 to 6, with the published numbers beside the measured ones."""
-    with bad_input():
-        arguments = parse_flags(
-            TableArguments, words, command="table", description=run_table.__doc__
-        )
+    arguments = parse_flags(TableArguments, words, "table", run_table.__doc__)
     from analysis.errors import UnsuitableRunsError
     from analysis.tables import compute_table, render_latex, render_markdown, table_to_csv
     from nasbench_at.commands.console import stdout

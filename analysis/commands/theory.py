@@ -37,10 +37,7 @@ class TheoryArguments:
 
 def run_theory(words: Sequence[str]) -> int:
     """Measure Lipschitz constants, curvature and bounds; say which of the paper's claims hold."""
-    with bad_input():
-        arguments = parse_flags(
-            TheoryArguments, words, command="theory", description=run_theory.__doc__
-        )
+    arguments = parse_flags(TheoryArguments, words, "theory", run_theory.__doc__)
     from analysis.errors import UnsuitableRunsError
     from analysis.theory import compute_run_theory
     from nasbench_at.commands.console import stdout

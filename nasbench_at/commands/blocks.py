@@ -32,10 +32,7 @@ class BlocksArguments:
 
 def run_blocks(words: Sequence[str]) -> int:
     """List the registered blocks, or show some with their options."""
-    with bad_input():
-        arguments = parse_flags(
-            BlocksArguments, words, command="blocks", description=run_blocks.__doc__
-        )
+    arguments = parse_flags(BlocksArguments, words, "blocks", run_blocks.__doc__)
     from rich.table import Table
 
     from nasbench_at.commands.console import stdout

@@ -30,10 +30,7 @@ class CompareArguments:
 
 def run_compare(words: Sequence[str]) -> int:
     """Compare two evaluated runs image by image: McNemar's exact test."""
-    with bad_input():
-        arguments = parse_flags(
-            CompareArguments, words, command="compare", description=run_compare.__doc__
-        )
+    arguments = parse_flags(CompareArguments, words, "compare", run_compare.__doc__)
     from nasbench_at.commands.console import show_comparison
     from nasbench_at.evaluation.comparison import compare_runs
 

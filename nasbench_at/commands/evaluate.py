@@ -67,10 +67,8 @@ class EvaluateArguments:
 
 def run_evaluate(words: Sequence[str]) -> int:
     """Attack a trained run, or a model of your own, on the test images."""
+    arguments = parse_flags(EvaluateArguments, words, "evaluate", run_evaluate.__doc__)
     with bad_input():
-        arguments = parse_flags(
-            EvaluateArguments, words, command="evaluate", description=run_evaluate.__doc__
-        )
         if arguments.run is not None:
             open_run_folder(arguments.run)
         else:

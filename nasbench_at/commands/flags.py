@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import docstring_parser
 
+from nasbench_at.commands.input_errors import bad_input
 from nasbench_at.config.allowed_values import (
     FromFile,
     InsteadOf,
@@ -94,14 +95,18 @@ class Flag:
 
 
 def parse_flags(
-    kind: type[ArgumentsT], words: Sequence[str], *, command: str, description: str | None
+    kind: type[ArgumentsT], words: Sequence[str], command: str, description: str | None
 ) -> ArgumentsT:
     """Parses the flags of a command, as :func:`flags_of` lists them, into its dataclass.
 
-    The other arguments and errors are those of :func:`read_flags`.
+    The other arguments are those of :func:`read_flags`.
+
+    Raises:
+        SystemExit: With code 0 after ``--help``.
+        BadInputError: If a flag is unknown or cannot be read, or a value is not allowed.
     """
-    given = read_flags([*flags_of(kind)], words, command=command, description=description)
-    return fill_in(kind, given)
+    with bad_input():
+        return fill_in(kind, read_flags([*flags_of(kind)], words, command, description))
 
 
 def flags_of(kind: type, group: str = "options") -> Iterator[Flag]:
@@ -114,13 +119,15 @@ def flags_of(kind: type, group: str = "options") -> Iterator[Flag]:
     for item in fields(kind):
         annotation = annotations[item.name]
         (inner, *_), extras = split_annotation(annotation)
+        if not item.metadata.get("is_flag", True):
+            continue
         if isinstance(inner, type) and is_dataclass(inner):
             if extras:
                 file = Annotated[(Path, *extras)]
                 yield Flag(item.name, file, None, texts[item.name], group)
             title, _, _ = (inner.__doc__ or item.name).partition("\n")
             yield from flags_of(inner, title.rstrip("."))
-        elif item.metadata.get("is_flag", True):
+        else:
             make = item.default_factory
             default = item.default if make is MISSING else make()
             yield Flag(item.name, annotation, default, texts[item.name], group)
@@ -134,7 +141,7 @@ def parameter_flags(function: Callable[..., Any], names: Sequence[str], group: s
 
 
 def read_flags(
-    flags: Sequence[Flag], words: Sequence[str], *, command: str, description: str | None
+    flags: Sequence[Flag], words: Sequence[str], command: str, description: str | None
 ) -> dict[str, Any]:
     """Parses words, and checks every value by its annotation.
 
@@ -193,13 +200,13 @@ def fill_in(kind: Callable[..., ArgumentsT], given: Mapping[str, Any], **bases: 
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes no shortened flag, and words such as ``-1e-3`` for values."""
+    """Takes no shortened flag, and words such as ``-1e-3`` or ``-inf`` for values."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
             allow_abbrev=False, exit_on_error=False, formatter_class=_HelpFormatter, **options
         )
-        self._negative_number_matcher = re.compile(r"-\.?\d")
+        self._negative_number_matcher = re.compile(r"-[^-]")
 
 
 class _HelpFormatter(argparse.HelpFormatter):

@@ -35,10 +35,7 @@ class ModelsArguments:
 
 def run_models(words: Sequence[str]) -> int:
     """List the networks by name, with parameters, operations and references."""
-    with bad_input():
-        arguments = parse_flags(
-            ModelsArguments, words, command="models", description=run_models.__doc__
-        )
+    arguments = parse_flags(ModelsArguments, words, "models", run_models.__doc__)
     from rich.table import Table
 
     from nasbench_at.commands.console import stdout

@@ -48,10 +48,7 @@ class QueryArguments:
 
 def run_query(words: Sequence[str]) -> int:
     """Show and export the records of many runs as one table."""
-    with bad_input():
-        arguments = parse_flags(
-            QueryArguments, words, command="query", description=run_query.__doc__
-        )
+    arguments = parse_flags(QueryArguments, words, "query", run_query.__doc__)
     from nasbench_at.commands.console import is_terminal, show_table, stdout
     from nasbench_at.commands.query_table import QueryTable
     from nasbench_at.records.benchmark import Benchmark, no_garbage_collection

@@ -72,10 +72,7 @@ class TrainArguments(RunArguments):
 
 def run_train(words: Sequence[str]) -> int:
     """Train a network; --config FILE reads a configuration, over which flags win."""
-    with bad_input():
-        arguments = parse_flags(
-            TrainArguments, words, command="train", description=run_train.__doc__
-        )
+    arguments = parse_flags(TrainArguments, words, "train", run_train.__doc__)
     if arguments.print_sbatch:
         from nasbench_at.runtime.slurm import sbatch_script
 

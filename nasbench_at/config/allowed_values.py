@@ -57,15 +57,23 @@ _QUERY_ITEM = re.compile(r"([?&]([^=&]*)=)[^&]*")
 
 
 class Requirement(ABC):
-    """What an annotation demands beyond the type."""
+    """What an annotation demands beyond the type.
+
+    Attributes:
+        one: What a value is called, where the type's words do not say it.
+        many: What several are.
+    """
+
+    one: str
+    many: str
 
     @abstractmethod
     def holds(self, value: Any) -> bool:
         """Whether a value of the right type is allowed."""
 
-    @abstractmethod
     def describe(self, noun: str, *, many: bool) -> str:
-        """Returns the type's words, such as ``a number``, with what is demanded."""
+        """Returns the type's words, such as ``a number``, with what is demanded, or its own."""
+        return (self.many or self.one) if many else self.one
 
 
 @dataclass(frozen=True)
@@ -136,10 +144,6 @@ class Matches(Requirement):
         """Whether a text has the form."""
         return re.fullmatch(self.pattern, value, re.DOTALL) is not None
 
-    def describe(self, noun: str, *, many: bool) -> str:
-        """Returns what such texts are called."""
-        return (self.many or self.one) if many else self.one
-
 
 class InOrder(Requirement):
     """Lists that do not descend."""
@@ -168,25 +172,21 @@ class Distinct(Requirement):
 class Folder(Requirement):
     """Folders, there already or yet to be made."""
 
+    one, many = "a folder", "folders"
+
     def holds(self, value: Path) -> bool:
         """Whether a path is a folder, or nothing that is no folder stands in its way."""
         return next(path for path in (value, *value.parents) if path.exists()).is_dir()
-
-    def describe(self, noun: str, *, many: bool) -> str:
-        """Returns ``a folder``."""
-        return "folders" if many else "a folder"
 
 
 class ExistingFile(Requirement):
     """Existing files."""
 
+    one, many = "an existing file", "existing files"
+
     def holds(self, value: Path) -> bool:
         """Whether a path is a file, or a link to one."""
         return value.is_file()
-
-    def describe(self, noun: str, *, many: bool) -> str:
-        """Returns ``an existing file``."""
-        return "existing files" if many else "an existing file"
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,7 @@ class Architecture:
     input_shape: InputShape = (3, 32, 32)
     block_options: BlockOptions = field(default_factory=dict)
     block_copies: BlockCopies = field(default_factory=dict)
-    attention: AttentionSpec = field(default_factory=AttentionSpec)
+    attention: AttentionSpec = field(default_factory=AttentionSpec, metadata={"is_flag": False})
 
     if TYPE_CHECKING:  # blocks may be one set for all modules
 

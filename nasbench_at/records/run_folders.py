@@ -134,7 +134,11 @@ def open_run_folder(path: str | Path) -> RunFolder:
     file = Path(path) / "config.yaml"
     if not file.is_file():
         raise ValueError(f"{str(path)!r} is no run folder: it holds no config.yaml")
-    return RunFolder(Path(path), ResolvedConfig.of(load_config(file)))
+    config = load_config(file)
+    try:
+        return RunFolder(Path(path), ResolvedConfig.of(config))
+    except ValueError as error:
+        raise ValueError(f"configuration {str(file)!r}: {error}") from None
 
 
 @dataclass(frozen=True)

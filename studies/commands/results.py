@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
@@ -66,15 +66,6 @@ class DashboardArguments(StudyArguments):
     port: int = 8080
 
 
-ArgumentsT = TypeVar("ArgumentsT", bound=StudyArguments)
-
-
-def _parse(
-    kind: type[ArgumentsT], words: Sequence[str], command: str, text: str | None
-) -> ArgumentsT:
-    return parse_flags(kind, words, command=f"study {command}", description=text)
-
-
 def _studies(arguments: StudyArguments) -> list[StudyArguments]:
     """The study that was named, with the folder of its runs, or all that lie among the runs."""
     if arguments.name is None:
@@ -116,8 +107,7 @@ def _quietly() -> Iterator[None]:
 
 def run_status(words: Sequence[str]) -> int:
     """Show a study's trials, the best of them and the time left; all studies without a name."""
-    with bad_input():
-        arguments = _parse(StudyArguments, words, "status", run_status.__doc__)
+    arguments = parse_flags(StudyArguments, words, "study status", run_status.__doc__)
     from nasbench_at.commands.console import show_frame, stdout
     from studies.commands.progress import show_status
     from studies.results import StudyResult, StudyStatus
@@ -151,8 +141,7 @@ def _describe_best(result: Any) -> str:
 
 def run_repair(words: Sequence[str]) -> int:
     """Queue the trials again that dead workers held, and those that failed."""
-    with bad_input():
-        arguments = _parse(StudyArguments, words, "repair", run_repair.__doc__)
+    arguments = parse_flags(StudyArguments, words, "study repair", run_repair.__doc__)
     from nasbench_at.commands.console import stdout
     from studies.config import study_folder
     from studies.queue import fill_queue, requeue_failed
@@ -177,8 +166,7 @@ def run_repair(words: Sequence[str]) -> int:
 
 def run_export(words: Sequence[str]) -> int:
     """Write a study's trials and their accuracies as a table: CSV, Parquet or LaTeX."""
-    with bad_input():
-        arguments = _parse(ExportArguments, words, "export", run_export.__doc__)
+    arguments = parse_flags(ExportArguments, words, "study export", run_export.__doc__)
     from nasbench_at.commands.console import stdout
     from nasbench_at.records.table_files import write_frame
     from studies.results import StudyResult
@@ -198,8 +186,7 @@ def run_export(words: Sequence[str]) -> int:
 
 def run_importance(words: Sequence[str]) -> int:
     """Show how much each choice matters for a study's first objective (PED-ANOVA)."""
-    with bad_input():
-        arguments = _parse(StudyArguments, words, "importance", run_importance.__doc__)
+    arguments = parse_flags(StudyArguments, words, "study importance", run_importance.__doc__)
     from nasbench_at.commands.console import show_frame
     from studies.results import StudyResult
 
@@ -215,8 +202,7 @@ def run_importance(words: Sequence[str]) -> int:
 
 def run_dashboard(words: Sequence[str]) -> int:
     """Serve a study's trials as a page, by optuna-dashboard."""
-    with bad_input():
-        arguments = _parse(DashboardArguments, words, "dashboard", run_dashboard.__doc__)
+    arguments = parse_flags(DashboardArguments, words, "study dashboard", run_dashboard.__doc__)
     from nasbench_at.commands.console import stdout
 
     with bad_input(), _quietly():

@@ -131,7 +131,7 @@ def _parse(name: str, words: Sequence[str]) -> tuple[StudyRunArguments, StudyCon
     parameters = inspect.signature(recipe).parameters
     own = [option for option in parameters if option not in ("base", "seeds", "data_root")]
     flags = [*parameter_flags(recipe, own, "options of the recipe"), *flags_of(StudyRunArguments)]
-    given = read_flags(flags, words, command=f"study run {name}", description=_summary(recipe))
+    given = read_flags(flags, words, f"study run {name}", _summary(recipe))
     arguments = fill_in(StudyRunArguments, given, config=_base_run(given))
     # A configuration always has a seed, which nobody need have meant.
     seeds = arguments.seeds or ((arguments.config.seed,) if "seed" in given else ())
@@ -234,10 +234,7 @@ def _run(config: StudyConfig, arguments: StudyRunArguments) -> int:
 
 def run_study_worker(words: Sequence[str]) -> int:
     """Work on a study that was created, beside other workers, here or on other machines."""
-    with bad_input():
-        arguments = parse_flags(
-            WorkerArguments, words, command="study worker", description=run_study_worker.__doc__
-        )
+    arguments = parse_flags(WorkerArguments, words, "study worker", run_study_worker.__doc__)
     from studies.forkserver import start_forkserver
     from studies.lifeline import end_with_supervisor
 

@@ -22,6 +22,7 @@ from analysis.attention import (
     draw_attention_history,
 )
 from nasbench_at import RunConfig
+from nasbench_at.config.presets import resolve
 from nasbench_at.networks.ds_net import build_network
 from nasbench_at.networks.zoo import create_model
 from nasbench_at.records import mean_interval
@@ -34,7 +35,7 @@ BLOCKS = ("residual", "dense")
 def make_run(runs_dir: Path, seed: int = 0, **changes: Any) -> tuple[RunFolder, torch.Tensor]:
     """A run with weights as its training would have left them, and its network's own weights."""
     values = {"blocks": BLOCKS, "num_modules": 3, "init_channels": 4, "widen_factor": 1}
-    config = RunConfig(**{**values, **changes}, seed=seed)
+    config = resolve(RunConfig(**{**values, **changes}, seed=seed))
     torch.manual_seed(seed)
     if config.model == "ds_net":
         network = build_network(config.architecture((1, 8, 8), 10))
@@ -92,7 +93,7 @@ def test_network_by_name_may_be_a_ds_net(tmp_path):
 
 
 def test_run_without_attention_is_named(tmp_path):
-    config = RunConfig(model="tiny_resnet")
+    config = resolve(RunConfig(model="tiny_resnet"))
     folder = create_run_folder(tmp_path, config)
     for compute in (lambda run: compute_attention([run]), compute_attention_history):
         with pytest.raises(ValueError, match=f"{config.run_id}.* 'tiny_resnet' is no DS-Net"):

@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import nasbench_at.commands.console as console
-from nasbench_at import Architecture, build_graph, cli, match_parameters
+from nasbench_at import Architecture, RunConfig, build_graph, cli, match_parameters
 from nasbench_at.cli import find_commands, main
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.train import TrainArguments
@@ -544,9 +544,16 @@ def test_flags_win_over_the_file():
     text = "{eps: 5e-2, seed: 3, milestones: [2, 3], block_copies: {dense: 2}}"
     Path("my.yaml").write_text(text)
     for words in (["--config", "my.yaml", "--seed", "9"], ["--seed", "9", "--config=my.yaml"]):
-        config = parse_flags(TrainArguments, words, command="train", description=None).config
+        config = parse_flags(TrainArguments, words, "train", None).config
         assert (config.eps, config.milestones, config.block_copies) == (0.05, (2, 3), {"dense": 2})
         assert config.seed == 9
+
+
+def test_flags_change_the_fields_of_a_ds_net_that_the_file_names():
+    Path("my.yaml").write_text("{model: ds_net_6, epochs: 3}")
+    words = ["--config", "my.yaml", "--init-channels", "8"]
+    config = parse_flags(TrainArguments, words, "train", None).config
+    assert resolve(config) == resolve(RunConfig(widen_factor=6, init_channels=8, epochs=3))
 
 
 def test_file_and_flags_are_trained_together(capsys):

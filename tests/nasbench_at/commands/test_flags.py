@@ -15,6 +15,7 @@ from nasbench_at.commands.flags import (
     parse_flags,
     read_flags,
 )
+from nasbench_at.commands.input_errors import BadInputError
 from nasbench_at.config.allowed_values import FromFile, InOrder, InsteadOf, Name, Positional, Range
 from tests.nasbench_at.conftest import one_line
 
@@ -61,7 +62,7 @@ class Flags:
 
 
 def parse(words: str) -> Flags:
-    return parse_flags(Flags, words.split(), command="test", description="Test.")
+    return parse_flags(Flags, words.split(), "test", "Test.")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,7 @@ def test_words_are_read_as_their_field_s_type(words, name, value):
         ("--number true", "number must be a whole number of at least 1, got 'true'"),
         ("--number 1.5", "number must be a whole number of at least 1, got 1.5"),
         ("--share 1e400", "share must be a number, got '1e400'"),
+        ("--share -inf", "share must be a number, got '-inf'"),
         ("--share .nan", "share must be a number, got '.nan'"),
         ("--steps 2 1", "steps must be a list of whole numbers of at least 1, in order, got"),
         ("--options a", "options must be written NAME=VALUE, got 'a'"),
@@ -124,7 +126,7 @@ def test_words_are_read_as_their_field_s_type(words, name, value):
     ],
 )
 def test_word_that_cannot_be_read_is_named_with_its_field(words, message):
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
+    with pytest.raises(BadInputError, match=re.escape(message)) as error:
         parse(words)
     one_line(error)
 
@@ -190,26 +192,26 @@ class Outer:
     ],
 )
 def test_flags_of_a_part_change_what_a_file_holds(words, part):
-    assert parse_flags(Outer, words.split(), command="test", description=None).part == part
+    assert parse_flags(Outer, words.split(), "test", None).part == part
 
 
 def test_flags_change_a_base_that_no_file_replaces():
     flags = [*flags_of(Outer)]
-    given = read_flags(flags, ["--size", "2"], command="test", description=None)
+    given = read_flags(flags, ["--size", "2"], "test", None)
     assert given == {"size": 2}
     assert fill_in(Outer, given, part=Inner(5, "base")).part == Inner(2, "base")
-    given = read_flags(flags, ["--part", "7"], command="test", description=None)
+    given = read_flags(flags, ["--part", "7"], "test", None)
     assert fill_in(Outer, given, part=Inner(5, "base")).part == Inner(7, "read")
 
 
 def test_a_file_without_its_name_is_asked_for():
-    with pytest.raises(ValueError, match=r"^--part needs the path of a list$"):
-        parse_flags(Outer, ["--part"], command="test", description=None)
+    with pytest.raises(BadInputError, match=r"^--part needs the path of a list$"):
+        parse_flags(Outer, ["--part"], "test", None)
 
 
 def test_the_help_of_a_part_is_a_group(capsys):
     with pytest.raises(SystemExit, match="0"):
-        parse_flags(Outer, ["--help"], command="test", description=None)
+        parse_flags(Outer, ["--help"], "test", None)
     assert "\nA part:\n  --size INT" in capsys.readouterr().out
 
 
@@ -225,4 +227,4 @@ def test_parameters_of_a_function_are_flags():
     (flag,) = parameter_flags(draw, ["times"], "own")
     assert (flag.word, flag.default, flag.text, flag.group) == ("--times", 3, "How often.", "own")
     with pytest.raises(ValueError, match="times must be a whole number of at least 1, got 0"):
-        read_flags([flag], ["--times", "0"], command="test", description=None)
+        read_flags([flag], ["--times", "0"], "test", None)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from nasbench_at import RunConfig
+from nasbench_at.config import dump_config
 from nasbench_at.config.presets import resolve
 from nasbench_at.records.run_folders import create_run_folder, open_run_folder
 from nasbench_at.runtime.atomic_files import naming_file, write_atomically
@@ -150,6 +152,14 @@ def test_folder_without_configuration_is_no_run(name, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=f"'.*{name}' is no run folder: it holds no config.yaml"):
         open_run_folder(tmp_path / name)
+
+
+def test_folder_of_an_unfinished_configuration_is_named_with_what_is_unset(tmp_path):
+    (tmp_path / "config.yaml").write_text(dump_config(RunConfig(**{**vars(CONFIG), "eps": None})))
+    message = r"^configuration '.*config.yaml': eps must be set; "
+    with pytest.raises(ValueError, match=message) as error:
+        open_run_folder(tmp_path)
+    one_line(error)
 
 
 def test_metrics_are_a_json_line_an_epoch_and_replace_the_old_ones(tmp_path):
