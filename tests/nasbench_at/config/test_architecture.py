@@ -213,7 +213,9 @@ def test_weights_and_kept_blocks_go_with_their_columns():
 
 def test_to_keep_every_block_is_to_keep_none_in_particular():
     every = AttentionSpec(keep=((0, 1, 2, 3), (3, 2, 1, 0), (0, 1, 2, 3)))
-    assert Architecture(num_modules=3, attention=every) == Architecture(num_modules=3)
+    network = Architecture(num_modules=3, attention=every)
+    assert network == Architecture(num_modules=3)
+    assert network.attention.keep is None
 
 
 def test_trained_logits_are_found_under_any_order_of_their_blocks():
