@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 from nasbench_at.config.architecture import Architecture, architecture_of
 from nasbench_at.config.suggestions import suggest
 from nasbench_at.records.conditions import condition_names, require_equal_conditions
-from nasbench_at.records.files import OnBroken, read_lines, read_runs, write_lines
+from nasbench_at.records.files import OnBroken, read_lines, write_lines
 from nasbench_at.records.frames import (
     curve_rows,
     frame_of,
@@ -23,7 +23,8 @@ from nasbench_at.records.frames import (
     summary_rows,
 )
 from nasbench_at.records.parquet import read_parquet, write_parquet
-from nasbench_at.records.record import Record
+from nasbench_at.records.record import Record, read_record
+from nasbench_at.records.run_folders import find_runs
 from nasbench_at.records.seeds import SeedComparison, compare_seeds
 
 if TYPE_CHECKING:
@@ -294,5 +295,12 @@ def _read(path: Path, on_broken: OnBroken) -> Iterator[tuple[Record, Path | None
     if path.suffix in _READERS:
         for record in _READERS[path.suffix](path, on_broken):
             yield record, None
-    else:
-        yield from read_runs(path, on_broken)
+        return
+    for folder in find_runs(path, models=True):
+        file = folder / "record.json"
+        if not file.exists():  # such as of a run that still trains
+            continue
+        try:
+            yield read_record(file), folder
+        except ValueError as error:
+            on_broken(error)

@@ -1,4 +1,4 @@
-"""Where records lie: folders of runs, and files of a line a record."""
+"""Files with a line a record."""
 
 from __future__ import annotations
 
@@ -10,44 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from nasbench_at.records.record import Record, read_record
-from nasbench_at.records.run_folders import find_runs
+from nasbench_at.records.record import Record
 from nasbench_at.records.validation import parse
 from nasbench_at.runtime.atomic_files import naming_file, write_atomically
 
-__all__ = ["OnBroken", "append_record", "read_lines", "read_runs", "write_lines"]
+__all__ = ["OnBroken", "append_record", "read_lines", "write_lines"]
 
 
 OnBroken = Callable[[ValueError], None]
 """What is to happen with a record that cannot be read, while the others are."""
-
-
-def read_runs(path: Path, on_broken: OnBroken) -> Iterator[tuple[Record, Path]]:
-    """Yields the records of the runs below a folder, in the order of their paths, or of a study.
-
-    Runs without a record, such as those that still train, are passed over.
-
-    Args:
-        path: The folder.
-        on_broken: Called with the error of each record that cannot be read.
-
-    Yields:
-        A record, and the folder it lies in.
-
-    Raises:
-        ValueError: If the path is no folder, a folder in it cannot be read, or a run that a study
-            lists is missing.
-    """
-    for folder in find_runs(path, models=True):
-        file = folder / "record.json"
-        if not file.exists():
-            continue
-        try:
-            record = read_record(file)
-        except ValueError as error:
-            on_broken(error)
-        else:
-            yield record, folder
 
 
 def read_lines(path: Path, on_broken: OnBroken) -> Iterator[Record]:
