@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from analysis.attacked_predictions import describe_attack, predict_under_attack
 from analysis.run_inputs import load_run_inputs
 from analysis.style import PALETTE, create_figure, show_percent, style_axes
-from nasbench_at.attacks.gradient import GradientAttack
+from nasbench_at.attacks import GradientAttack
 from nasbench_at.records import wilson_interval
 from nasbench_at.training.trainer import validation_attack
 
@@ -85,7 +85,7 @@ def compute_attack_steps(
     settings = {key: value for key, value in attack.settings().items() if key != "steps"}
     counts = []
     for number in numbers:
-        chosen = attack.replace(steps=number) if number else None
+        chosen = replace(attack, steps=number) if number else None
         batches = predict_under_attack(
             model, images, labels, chosen, batch_size=batch_size, seed=seed
         )

@@ -4,14 +4,12 @@ Every attack is an object with `name`, `settings()` and a call
 `attack(model, x, y, generator=...) -> x_adv`. None of them changes the model or the global random
 state. `norms` holds the threat models, `objectives` what is maximised, `gradient` the one loop,
 `pgd` the attacks by their names in papers, `autoattack` the adapter to pyautoattack, `guard` how a
-model is lent out, and `checks` the signs that a result cannot be trusted.
+model is lent out, and `trust_checks` the signs that a result cannot be trusted.
 """
 
 from __future__ import annotations
 
 from .autoattack import AutoAttack, AutoAttackResult
-from .checks import CheckResult, run_checks
-from .early_stop import EarlyStopPGD
 from .gradient import GradientAttack, Verdict, input_gradient
 from .guard import attack_mode
 from .inputs import check_inputs
@@ -25,6 +23,7 @@ from .objectives import (
 )
 from .pgd import FGSM, L2PGD, LinfPGD, MarginPGD
 from .protocol import Attack
+from .trust_checks import CheckResult, run_checks
 
 __all__ = [
     "FGSM",
@@ -35,7 +34,6 @@ __all__ = [
     "AutoAttack",
     "AutoAttackResult",
     "CheckResult",
-    "EarlyStopPGD",
     "GradientAttack",
     "KLObjective",
     "LinfPGD",

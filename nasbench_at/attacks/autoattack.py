@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from nasbench_at.runtime.devices import without_autotuning
 
 from .guard import attack_mode
-from .inputs import check_inputs, check_number
+from .inputs import check_choice, check_count, check_inputs, check_number
 from .norms import NORMS
 from .protocol import JsonValue
 
@@ -104,21 +104,12 @@ class AutoAttack:
 
     def __post_init__(self) -> None:
         """Refuse bad values before hours of work."""
-        for field, value, allowed in (
-            ("norm", self.norm, NORMS),
-            ("version", self.version, ATTACKS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{field} must be one of {', '.join(allowed)}, got {value!r}")
+        check_choice("norm", self.norm, tuple(NORMS))
+        check_choice("version", self.version, tuple(ATTACKS))
         check_number("eps", self.eps)
         NORMS[self.norm].check_eps(self.eps)
-        for field, count in (
-            ("batch_size", self.batch_size),
-            ("square_queries", self.square_queries),
-        ):
-            check_number(field, count, whole=True)
-            if count < 1:
-                raise ValueError(f"{field} must be at least 1, got {count!r}")
+        check_count("batch_size", self.batch_size)
+        check_count("square_queries", self.square_queries)
         for attack in self.attacks:
             if attack not in PARTS:
                 raise ValueError(f"attacks must be some of {', '.join(PARTS)}, got {attack!r}")

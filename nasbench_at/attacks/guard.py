@@ -13,6 +13,8 @@ from torch import nn
 # SyncBatchNorm and all BatchNorm*d; the base class has no public name.
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .inputs import check_choice
+
 Mode: TypeAlias = Literal["eval", "train", "keep"]
 
 
@@ -34,8 +36,7 @@ def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     Raises:
         ValueError: if `mode` is none of these.
     """
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+    check_choice("mode", mode, get_args(Mode))
     was_training = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     tracking = [

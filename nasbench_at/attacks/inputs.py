@@ -1,6 +1,8 @@
-"""Is this a batch of images and labels that an attack can work on?"""
+"""Are these images, labels and settings that an attack can work with?"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -58,6 +60,19 @@ def _check_labels(y: Tensor, num_classes: int | None) -> None:
 
 
 def check_number(name: str, value: object, *, whole: bool = False) -> None:
-    """Raise ValueError unless a setting of an attack is a number, or a whole one; not its range."""
+    """Raises ValueError unless a setting is a number, or a whole one; not its range."""
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise ValueError(f"{name} must be a {'whole ' * whole}number, got {value!r}")
+
+
+def check_count(name: str, value: int, *, least: int = 1) -> None:
+    """Raises ValueError unless a setting is a whole number from `least` on."""
+    check_number(name, value, whole=True)
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+
+
+def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raises ValueError unless a setting is one of some words."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -94,9 +94,11 @@ class KLObjective:
         return KLObjective(self._log_probabilities[rows])
 
 
-def restrict(objective: Objective, rows: Tensor) -> Objective:
-    """Return the objective for the samples `rows` of the batch that it was made for."""
-    return objective.subset(rows) if isinstance(objective, BatchObjective) else objective
+def restrict(objective: Objective, rows: Tensor | None) -> Objective:
+    """Returns the objective for the samples `rows` of its batch, or for all of them."""
+    if rows is None or not isinstance(objective, BatchObjective):
+        return objective
+    return objective.subset(rows)
 
 
 def describe(objective: Objective) -> dict[str, str | float]:

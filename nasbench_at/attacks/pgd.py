@@ -1,152 +1,83 @@
-"""The gradient attacks that papers name: FGSM, PGD, and PGD on the margin ("C&W")."""
+"""The gradient attacks that papers name: FGSM, PGD, and PGD on the margin ("C&W").
+
+All are frozen dataclasses: `dataclasses.replace(attack, steps=200)` is the same attack with more
+steps. It keeps the step size, also one that came from the radius.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 
-from .gradient import GradientAttack, Start, Verdict
-from .guard import Mode
-from .inputs import check_number
+from .gradient import GradientAttack, Start
 from .norms import L2, LINF
-from .objectives import Objective, cross_entropy_objective, margin_objective
+from .objectives import Objective, margin_objective
 
 
-def _quarter(eps: float, step_size: float | None) -> float:
-    """Return the step size, by default a quarter of the budget: 4 steps cross it."""
-    check_number("eps", eps)
-    return eps / 4 if step_size is None else step_size
+@dataclass(frozen=True)
+class LinfPGD(GradientAttack):
+    """Projected gradient ascent on the cross-entropy in an L-infinity ball."""
+
+    norm = LINF
+    name = "pgd"
 
 
+@dataclass(frozen=True)
+class L2PGD(GradientAttack):
+    """Projected gradient ascent on the cross-entropy in an L2 ball, with normalised gradients.
+
+    `eps` and `step_size` are Euclidean lengths over all pixels of an image in [0, 1].
+    """
+
+    norm = L2
+    name = "pgd_l2"
+
+
+@dataclass(frozen=True, kw_only=True)
 class FGSM(GradientAttack):
     """One step of length `eps` along the sign of the gradient.
 
-    Args:
-        eps: L-infinity radius, in [0, 1].
-        random_start: start uniformly in the ball, as the authors' evaluation does, instead of at
+    Attributes:
+        random_start: Start uniformly in the ball, as the authors' evaluation does, instead of at
             the image; the step is then projected back into the ball.
-        mode: the model's mode during the attack.
-
-    Raises:
-        ValueError: if a value is out of range.
 
     Reference:
         Goodfellow et al. 2015.
     """
 
-    def __init__(self, eps: float, *, random_start: bool = False, mode: Mode = "eval") -> None:
-        super().__init__(
-            eps,
-            norm=LINF,
-            name="fgsm",
-            step_size=eps,
-            steps=1,
-            start="uniform" if random_start else "none",
-            mode=mode,
-        )
+    norm = LINF
+    name = "fgsm"
+    steps: int = 1
+    random_start: bool = False
+    start: Start = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derives step and start."""
+        if self.step_size is None:
+            object.__setattr__(self, "step_size", self.eps)
+        object.__setattr__(self, "start", "uniform" if self.random_start else "none")
+        super().__post_init__()
 
 
-class LinfPGD(GradientAttack):
-    """Projected gradient ascent on the cross-entropy in an L-infinity ball.
-
-    `step_size` is `eps` / 4 by default; the other arguments are those of `GradientAttack`.
-    """
-
-    def __init__(
-        self,
-        eps: float,
-        *,
-        step_size: float | None = None,
-        steps: int = 10,
-        start: Start = "uniform",
-        noise: float = 0.0,
-        restarts: int = 1,
-        verdict: Verdict = "last",
-        objective: Objective = cross_entropy_objective,
-        mode: Mode = "eval",
-    ) -> None:
-        super().__init__(
-            eps,
-            norm=LINF,
-            name="pgd",
-            step_size=_quarter(eps, step_size),
-            steps=steps,
-            start=start,
-            noise=noise,
-            restarts=restarts,
-            verdict=verdict,
-            objective=objective,
-            mode=mode,
-        )
-
-
-class L2PGD(GradientAttack):
-    """Projected gradient ascent on the cross-entropy in an L2 ball, with normalised gradients.
-
-    `eps` and `step_size` (`eps` / 4 by default) are Euclidean lengths over all pixels of an image
-    in [0, 1]; the other arguments are those of `GradientAttack`.
-    """
-
-    def __init__(
-        self,
-        eps: float,
-        *,
-        step_size: float | None = None,
-        steps: int = 10,
-        start: Start = "uniform",
-        noise: float = 0.0,
-        restarts: int = 1,
-        verdict: Verdict = "last",
-        objective: Objective = cross_entropy_objective,
-        mode: Mode = "eval",
-    ) -> None:
-        super().__init__(
-            eps,
-            norm=L2,
-            name="pgd_l2",
-            step_size=_quarter(eps, step_size),
-            steps=steps,
-            start=start,
-            noise=noise,
-            restarts=restarts,
-            verdict=verdict,
-            objective=objective,
-            mode=mode,
-        )
-
-
+@dataclass(frozen=True, kw_only=True)
 class MarginPGD(GradientAttack):
     """Projected gradient ascent on the margin in an L-infinity ball.
 
     Papers on adversarial training call it C&W. It is not the minimum-norm attack of Carlini and
     Wagner: it borrows their loss alone.
 
-    `confidence` is the lead after which a wrong class is left alone, `step_size` is `eps` / 4 by
-    default; the other arguments are those of `GradientAttack`.
+    Attributes:
+        confidence: The lead after which a wrong class is left alone.
     """
 
-    def __init__(
-        self,
-        eps: float,
-        *,
-        step_size: float | None = None,
-        steps: int = 30,
-        start: Start = "uniform",
-        noise: float = 0.0,
-        restarts: int = 1,
-        verdict: Verdict = "last",
-        confidence: float = 50.0,
-        mode: Mode = "eval",
-    ) -> None:
-        super().__init__(
-            eps,
-            norm=LINF,
-            name="cw",
-            step_size=_quarter(eps, step_size),
-            steps=steps,
-            start=start,
-            noise=noise,
-            restarts=restarts,
-            verdict=verdict,
-            objective=partial(margin_objective, confidence=confidence),
-            mode=mode,
-        )
+    norm = LINF
+    name = "cw"
+    steps: int = 30
+    confidence: float = 50.0
+    objective: Objective = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derives the objective."""
+        margin = partial(margin_objective, confidence=self.confidence)
+        object.__setattr__(self, "objective", margin)
+        super().__post_init__()

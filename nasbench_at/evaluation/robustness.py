@@ -16,12 +16,12 @@ from nasbench_at.attacks import (
     Attack,
     AutoAttack,
     AutoAttackResult,
+    GradientAttack,
     attack_mode,
     check_inputs,
     run_checks,
 )
 from nasbench_at.attacks.folding import folding_agrees, never_fold
-from nasbench_at.attacks.gradient import GradientAttack
 from nasbench_at.data import LabelledImages
 from nasbench_at.evaluation.outcome_files import ProgressFile, hash_images, hash_subset
 from nasbench_at.evaluation.standard_attacks import ATTACK_NAMES, check_attacks, standard_attacks

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from blocks.registry import suggest
-from nasbench_at.attacks import EarlyStopPGD, KLObjective, LinfPGD, attack_mode
+from nasbench_at.attacks import KLObjective, LinfPGD, attack_mode
 from nasbench_at.config import Hyperparameters
 from nasbench_at.training.losses import mart_loss, trades_loss
 
@@ -108,22 +108,18 @@ def create_method(name: str, hyperparameters: Hyperparameters) -> Method:
 
 def training_attack(hyperparameters: Hyperparameters) -> LinfPGD:
     """Returns the inner attack that hyper-parameters describe."""
-    return LinfPGD(hyperparameters.eps, **_attack_values(hyperparameters))
+    return LinfPGD(
+        hyperparameters.eps,
+        step_size=hyperparameters.step_size,
+        steps=hyperparameters.attack_steps,
+        start=hyperparameters.attack_start,
+        noise=hyperparameters.attack_noise,
+    )
 
 
-def early_stop_attack(hyperparameters: Hyperparameters) -> EarlyStopPGD:
+def early_stop_attack(hyperparameters: Hyperparameters) -> LinfPGD:
     """Returns FAT's inner attack as it is in the first epoch."""
-    return EarlyStopPGD(hyperparameters.eps, **_attack_values(hyperparameters))
-
-
-def _attack_values(hyperparameters: Hyperparameters) -> dict[str, Any]:
-    """What every inner attack takes besides its radius."""
-    return {
-        "step_size": hyperparameters.step_size,
-        "steps": hyperparameters.attack_steps,
-        "start": hyperparameters.attack_start,
-        "noise": hyperparameters.attack_noise,
-    }
+    return replace(training_attack(hyperparameters), tau=0)
 
 
 def natural_objective(model: nn.Module, x: Tensor) -> KLObjective:
@@ -158,7 +154,7 @@ class AdversarialTraining:
     """Cross entropy on the images of an attack, Eqs. (1) and (6) of the DS-Net paper.
 
     With PGD it is Madry et al. (ICLR 2018), with one step in training mode Fast AT (Wong et al.,
-    ICLR 2020), with :class:`EarlyStopPGD` FAT (Zhang et al., ICML 2020). Fast AT's official code
+    ICLR 2020), with early stop FAT (Zhang et al., ICML 2020). Fast AT's official code
     lets the attack's forward pass update the BatchNorm statistics; here no attack does.
 
     Attributes:
@@ -166,7 +162,7 @@ class AdversarialTraining:
         tau_milestones: FAT: epochs from which a fooled image takes one more step.
     """
 
-    attack: LinfPGD | EarlyStopPGD
+    attack: LinfPGD
     tau_milestones: tuple[int, ...] = ()
 
     def start_epoch(self, epoch: int) -> AdversarialTraining:
@@ -196,7 +192,7 @@ class Trades:
         tau_milestones: As in :class:`AdversarialTraining`.
     """
 
-    attack: LinfPGD | EarlyStopPGD
+    attack: LinfPGD
     beta: float
     tau_milestones: tuple[int, ...] = ()
 
@@ -243,13 +239,11 @@ class Mart:
         return LossAndLogits(mart_loss(natural, adversarial, y, beta=self.beta), adversarial)
 
 
-def attack_of_epoch(
-    attack: LinfPGD | EarlyStopPGD, tau_milestones: tuple[int, ...], epoch: int
-) -> LinfPGD | EarlyStopPGD:
+def attack_of_epoch(attack: LinfPGD, tau_milestones: tuple[int, ...], epoch: int) -> LinfPGD:
     """Returns FAT's attack with the tau of an epoch, and any other attack as it is."""
-    if isinstance(attack, EarlyStopPGD):
-        return replace(attack, tau=sum(epoch >= milestone for milestone in tau_milestones))
-    return attack
+    if attack.tau is None:
+        return attack
+    return replace(attack, tau=sum(epoch >= milestone for milestone in tau_milestones))
 
 
 @register_method("st")
@@ -286,8 +280,7 @@ def _fat_trades(hyperparameters: Hyperparameters) -> Method:
 
 @register_method("fast_at")
 def _fast_at(hyperparameters: Hyperparameters) -> Method:
-    values = _attack_values(hyperparameters)
-    return AdversarialTraining(LinfPGD(hyperparameters.eps, mode="train", **values))
+    return AdversarialTraining(replace(training_attack(hyperparameters), mode="train"))
 
 
 def _beta(hyperparameters: Hyperparameters) -> float:

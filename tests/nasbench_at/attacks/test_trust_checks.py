@@ -88,6 +88,7 @@ def test_more_steps_tolerates_one_sample_in_twenty(
 ) -> None:
     accuracies = iter([0.5, 0.5 - share, 0.0])
     monkeypatch.setattr(
-        "nasbench_at.attacks.checks._robust_accuracy", lambda *args, **options: next(accuracies)
+        "nasbench_at.attacks.trust_checks._robust_accuracy",
+        lambda *args, **options: next(accuracies),
     )
     assert ("more_steps" in failures(net, batch, LinfPGD(0.1, steps=1))) == (share > 0.05)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nasbench_at.attacks import AutoAttack, EarlyStopPGD, LinfPGD, attack_mode, folding
+from nasbench_at.attacks import AutoAttack, LinfPGD, attack_mode, folding
 from nasbench_at.runtime.devices import select_device, without_autotuning, without_tf32
 from nasbench_at.runtime.provenance import collect_provenance, package_version
 
@@ -68,7 +68,7 @@ class Watched(nn.Sequential):
         (LinfPGD(0.1, steps=2), True),
         (LinfPGD(0.1, steps=2, verdict="any"), False),
         (LinfPGD(0.1, steps=2, restarts=2), False),
-        (EarlyStopPGD(0.1, step_size=0.05, steps=2), False),
+        (LinfPGD(0.1, step_size=0.05, steps=2, tau=0), False),
         (AutoAttack(0.1, attacks=("square",), square_queries=2), False),
     ],
     ids=["pgd", "any", "restarts", "early stop", "autoattack"],

@@ -158,7 +158,8 @@ def test_inner_attack_is_the_recipe_s(method, recipe, start, noise):
     settings = made(method, recipe).attack.settings()
     expected = {"eps": 0.031, "step_size": 0.007, "steps": 10, "start": start, "noise": noise}
     assert expected.items() <= settings.items()
-    assert settings["name"] == ("early_stop_pgd" if method.startswith("fat") else "pgd")
+    assert settings["name"] == "pgd"
+    assert settings.get("tau") == (0 if method.startswith("fat") else None)
 
 
 def test_fast_training_takes_one_long_step_in_training_mode():

@@ -1,9 +1,10 @@
+"""The attacks by their names: budget, optimum, definition, settings."""
+
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,11 +16,8 @@ from nasbench_at.attacks import (
     FGSM,
     L2PGD,
     GradientAttack,
-    KLObjective,
     LinfPGD,
     MarginPGD,
-    cross_entropy_objective,
-    input_gradient,
 )
 
 from .conftest import Batch, build_net, images, predict
@@ -38,6 +36,9 @@ FAMILY: dict[str, GradientAttack] = {
     "cw any": MarginPGD(0.1, steps=5, verdict="any", restarts=2),
     "pgd any": LinfPGD(0.1, start="normal", noise=0.01, verdict="any"),
     "l2 any": L2PGD(0.7, restarts=2, verdict="any"),
+    "fat": LinfPGD(0.1, noise=0.01, tau=1, restarts=2),
+    "fat normal": LinfPGD(0.1, start="normal", noise=0.1, tau=2),
+    "l2 fat": L2PGD(0.7, tau=0),
 }
 whole_family = pytest.mark.parametrize("attack", FAMILY.values(), ids=FAMILY)
 
@@ -72,7 +73,7 @@ def test_images_stay_valid_and_within_the_budget(
 
 @whole_family
 def test_budget_zero_is_the_identity(attack: GradientAttack, net: nn.Module, batch: Batch) -> None:
-    nothing = attack.replace(eps=0.0)
+    nothing = dataclasses.replace(attack, eps=0.0)
     assert torch.equal(nothing(net, *batch), batch.x)
 
 
@@ -199,108 +200,6 @@ def test_margin_attack_stops_at_its_confidence(net: nn.Module, batch: Batch) -> 
     assert torch.equal(satisfied(net, *batch), batch.x)
 
 
-def test_objective_of_a_call_replaces_the_attack_s_own(net: nn.Module, batch: Batch) -> None:
-    natural = KLObjective(net(batch.x))
-    attack = LinfPGD(0.1, steps=3, start="normal")
-    own = LinfPGD(0.1, steps=3, start="normal", objective=natural)
-    found = attack(net, *batch, objective=natural)
-    assert torch.equal(found, own(net, *batch))
-    assert not torch.equal(found, attack(net, *batch))
-
-
-def test_train_mode_sees_other_gradients_than_eval_mode(net: nn.Module, batch: Batch) -> None:
-    evaluated, trained = (
-        LinfPGD(0.1, steps=2, mode=mode)(net, *batch) for mode in ("eval", "train")
-    )
-    assert not torch.equal(evaluated, trained)
-
-
-def test_gradient_of_a_sample_is_its_own_whatever_the_batch() -> None:
-    net, x = build_net().double(), images(4, dtype=torch.float64)
-    y = predict(net, x)
-    together = input_gradient(net, x, y, cross_entropy_objective)
-    alone = input_gradient(net, x[2:3], y[2:3], cross_entropy_objective)
-    torch.testing.assert_close(together[2:3], alone)
-
-
-def test_attack_works_where_the_caller_switched_gradients_off(net: nn.Module, batch: Batch) -> None:
-    attack = LinfPGD(0.1, steps=2)
-    with torch.no_grad():
-        inside = attack(net, *batch)
-    assert torch.equal(inside, attack(net, *batch))
-
-
-# Randomness
-
-
-def test_same_seed_gives_the_same_bits(net: nn.Module, batch: Batch) -> None:
-    attack = LinfPGD(0.1, noise=0.01, restarts=2)
-    first, second, other = (attack(net, *batch, generator=generator(s)) for s in (7, 7, 8))
-    assert torch.equal(first, second)
-    assert not torch.equal(first, other)
-
-
-def test_without_a_generator_the_seed_is_zero(net: nn.Module, batch: Batch) -> None:
-    attack = LinfPGD(0.1, noise=0.01)
-    torch.manual_seed(5)
-    found = attack(net, *batch)
-    assert torch.equal(found, attack(net, *batch, generator=generator(0)))
-
-
-# Restarts
-
-
-def fooled(net: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
-    return predict(net, x_adv) != y
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.02])
-@pytest.mark.parametrize("use_kl", [False, True])
-def test_restarts_equal_full_runs_of_which_each_sample_takes_its_best(
-    noise: float, use_kl: bool, net: nn.Module
-) -> None:
-    x = images(64)
-    y = predict(net, x)
-    objective = KLObjective(net(x)) if use_kl else cross_entropy_objective
-    once = LinfPGD(0.05, steps=1, noise=noise)
-    draws = generator(1)
-    runs = [once(net, x, y, generator=draws, objective=objective) for _ in range(3)]
-
-    expected = runs[0]
-    for run in runs[1:]:
-        with torch.no_grad():
-            rises = objective(net(run), y) > objective(net(expected), y)
-        takes = ~fooled(net, expected, y) & (fooled(net, run, y) | rises)
-        expected = torch.where(takes.view(-1, 1, 1, 1), run, expected)
-    assert 0 < fooled(net, runs[0], y).sum() < fooled(net, expected, y).sum() < 64
-
-    found = once.replace(restarts=3)(net, x, y, generator=generator(1), objective=objective)
-    torch.testing.assert_close(found, expected)
-
-
-def test_more_restarts_never_unfool(net: nn.Module) -> None:
-    x = images(64)
-    y = predict(net, x)
-    attacks = (LinfPGD(0.05, steps=1, restarts=restarts) for restarts in (1, 2, 4, 8))
-    verdicts = [fooled(net, attack(net, x, y), y) for attack in attacks]
-    for fewer, more in pairwise(verdicts):
-        assert not (fewer & ~more).any()
-    assert verdicts[0].sum() < verdicts[-1].sum()
-
-
-def test_fooled_sample_keeps_its_first_perturbation(net: nn.Module) -> None:
-    x = images(64)
-    y = predict(net, x)
-    first = LinfPGD(0.05, steps=1)(net, x, y)
-    kept = fooled(net, first, y)
-    assert torch.equal(LinfPGD(0.05, steps=1, restarts=5)(net, x, y)[kept], first[kept])
-
-
-def test_restarts_end_when_all_are_fooled(net: nn.Module, batch: Batch) -> None:
-    attack = LinfPGD(1.0, start="none", restarts=10**9)
-    assert fooled(net, attack(net, *batch), batch.y).all()
-
-
 # Settings and their limits
 
 
@@ -309,7 +208,14 @@ def test_settings_are_json_and_complete(attack: GradientAttack) -> None:
     settings = attack.settings()
     assert json.loads(json.dumps(settings)) == settings
     fields = {field.name for field in dataclasses.fields(attack)}
-    assert fields <= settings.keys()
+    assert fields - {"random_start", "tau"} <= settings.keys()  # the first says the start
+
+
+@whole_family
+def test_replaced_attack_is_the_one_made_so(attack: GradientAttack) -> None:
+    longer = dataclasses.replace(attack, steps=40)
+    assert type(longer) is type(attack)
+    assert longer.settings() == attack.settings() | {"steps": 40}
 
 
 def test_defaults_are_recorded() -> None:
@@ -326,6 +232,7 @@ def test_defaults_are_recorded() -> None:
         "mode": "eval",
         "objective": "cross_entropy",
     }
+    assert LinfPGD(0.1, tau=2).settings() == LinfPGD(0.1).settings() | {"tau": 2}
     assert MarginPGD(0.1).settings()["confidence"] == 50.0
     assert MarginPGD(0.1).name == "cw"
     assert FGSM(0.1).name == "fgsm"
@@ -346,6 +253,9 @@ BAD_SETTINGS = {
         {"verdict": "any", "mode": "train"},
         "verdict 'any' must not go with mode 'train', got both",
     ),
+    "negative tau": ({"tau": -1}, "tau must be at least 0, got -1"),
+    "tau and any": ({"tau": 2, "verdict": "any"}, "tau must not go with verdict 'any', got 2"),
+    "tau in train mode": ({"tau": 2, "mode": "train"}, "tau must not go with mode 'train', got 2"),
     "mode": ({"mode": "test"}, "mode must be one of eval, train, keep, got 'test'"),
 }
 

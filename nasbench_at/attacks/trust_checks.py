@@ -9,7 +9,7 @@ Reference:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor, nn
@@ -131,7 +131,7 @@ def check_more_steps(
     model: nn.Module, x: Tensor, y: Tensor, *, attack: GradientAttack, generator: Generator
 ) -> CheckResult:
     """Fail if the attack has not converged: 10 times its steps fool many more samples."""
-    longer = attack.replace(steps=MORE_STEPS * attack.steps)
+    longer = replace(attack, steps=MORE_STEPS * attack.steps)
     before = _robust_accuracy(model, x, y, attack=attack, generator=generator)
     after = _robust_accuracy(model, x, y, attack=longer, generator=generator)
     detail = (
@@ -146,7 +146,7 @@ def check_unbounded(
 ) -> CheckResult:
     """Fail if samples survive although the attack may turn them into any image."""
     eps = attack.norm.diameter(x[0].numel())
-    unbounded = attack.replace(eps=eps, step_size=eps / 4, steps=UNBOUNDED_STEPS)
+    unbounded = replace(attack, eps=eps, step_size=eps / 4, steps=UNBOUNDED_STEPS)
     accuracy = _robust_accuracy(model, x, y, attack=unbounded, generator=generator)
     detail = (
         f"robust accuracy {accuracy:.1%} at eps {eps:.3g}, "
