@@ -41,12 +41,12 @@ class AutoAttackResult:
     """What AutoAttack found, after all of its attacks or after the first few batches of some.
 
     Attributes:
-        x_adv: images, like the clean ones; a sample that no attack fooled is the clean image.
-        correct: whether the clean image is classified correctly.
-        robust_after: attack -> whether the sample is still correct after it and all before it.
-        num_batches: attack -> how many batches of samples it has attacked.
-        seconds: attack -> time it took.
-        settings: the attack's settings.
+        x_adv: Images, like the clean ones; a sample that no attack fooled is the clean image.
+        correct: Whether the clean image is classified correctly.
+        robust_after: Attack -> whether the sample is still correct after it and all before it.
+        num_batches: Attack -> how many batches of samples it has attacked.
+        seconds: Attack -> time it took.
+        settings: The attack's settings.
 
     Shapes:
         x_adv: (N, C, H, W). correct and each value of robust_after: (N,), bool.
@@ -73,20 +73,20 @@ class AutoAttack:
     wrong classes instead of 9.
 
     Attributes:
-        eps: radius of the ball; in pixel scale [0, 1] for L-infinity.
+        eps: Radius of the ball; in pixel scale [0, 1] for L-infinity.
         norm: `Linf` or `L2`.
-        seed: seed of each attack on each batch.
-        batch_size: how many images are attacked at a time.
+        seed: Seed of each attack on each batch.
+        batch_size: How many images are attacked at a time.
         version: `standard`, or `rand` for models with random output.
-        square_queries: queries of Square, 5000 in the published attack.
-        attacks: run these of `apgd-ce`, `apgd-dlr`, `apgd-t`, `fab-t` and `square`, in this order;
+        square_queries: Queries of Square, 5000 in the published attack.
+        attacks: Run these of `apgd-ce`, `apgd-dlr`, `apgd-t`, `fab-t` and `square`, in this order;
             all of the version by default.
 
     With other queries or attacks it is no longer the published ensemble, and the settings call the
     version `custom`.
 
     Raises:
-        ValueError: if a value is out of range.
+        ValueError: If a value is out of range.
 
     Reference:
         Croce and Hein 2020.
@@ -103,7 +103,7 @@ class AutoAttack:
     name: ClassVar[str] = "aa"
 
     def __post_init__(self) -> None:
-        """Refuse bad values before hours of work."""
+        """Refuses bad values before hours of work."""
         check_choice("norm", self.norm, tuple(NORMS))
         check_choice("version", self.version, tuple(ATTACKS))
         check_number("eps", self.eps)
@@ -118,7 +118,7 @@ class AutoAttack:
         object.__setattr__(self, "attacks", tuple(self.attacks) or ATTACKS[self.version])
 
     def settings(self) -> dict[str, JsonValue]:
-        """Return all that decides the result besides model and data."""
+        """Returns all that decides the result besides model and data."""
         is_published = (
             self.square_queries == STANDARD_QUERIES and self.attacks == ATTACKS[self.version]
         )
@@ -136,13 +136,13 @@ class AutoAttack:
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator | None = None
     ) -> Tensor:
-        """Return adversarial images, as `run` does.
+        """Returns adversarial images, as `run` does.
 
         Args:
-            model: maps images to logits.
-            x: images in [0, 1].
-            y: true classes.
-            generator: not used; `seed` decides, as in the published attack.
+            model: Maps images to logits.
+            x: Images in [0, 1].
+            y: True classes.
+            generator: Not used; `seed` decides, as in the published attack.
 
         Returns:
             Images like `x`; a sample that no attack fooled is the clean image.
@@ -160,23 +160,23 @@ class AutoAttack:
         shard: tuple[int, int] = (0, 1),
         true_on_all_ranks: Callable[[Tensor], Tensor] | None = None,
     ) -> AutoAttackResult:
-        """Run the attacks one by one, each on the samples that are still classified correctly.
+        """Runs the attacks one by one, each on the samples that are still classified correctly.
 
         A result so far can be resumed from any batch of any attack, with the same outcome as
         without the interruption: each attack is seeded anew on each batch. For the same reason
         several processes may share the batches: the verdicts are those of one.
 
         Args:
-            model: maps images to logits.
-            x: images in [0, 1].
-            y: true classes.
-            resume: the result of an interrupted run on the same data; its batches are not
+            model: Maps images to logits.
+            x: Images in [0, 1].
+            y: True classes.
+            resume: The result of an interrupted run on the same data; its batches are not
                 repeated.
-            on_batch_done: is given the result so far after each batch of each attack, for a
+            on_batch_done: Is given the result so far after each batch of each attack, for a
                 checkpoint or a progress bar.
-            shard: this process's rank and the number of processes; each attacks every
+            shard: This process's rank and the number of processes; each attacks every
                 `shard[1]`-th batch.
-            true_on_all_ranks: exchanges verdicts (N,) between the processes after each attack;
+            true_on_all_ranks: Exchanges verdicts (N,) between the processes after each attack;
                 needed where there are several.
 
         Shapes:
@@ -187,7 +187,7 @@ class AutoAttack:
             process.
 
         Raises:
-            ValueError: if `x` or `y` are refused, `check_data` refuses them, or `resume` has other
+            ValueError: If `x` or `y` are refused, `check_data` refuses them, or `resume` has other
                 settings.
         """
         if resume is not None and resume.settings != self.settings():
@@ -213,14 +213,14 @@ class AutoAttack:
         return result
 
     def check_data(self, num_classes: int, image_shape: Sequence[int]) -> None:
-        """Raise if one of the attacks cannot work with so few classes or so small images.
+        """Raises if one of the attacks cannot work with so few classes or so small images.
 
         Args:
-            num_classes: number of classes, the model's logits.
-            image_shape: channels, height and width.
+            num_classes: Number of classes, the model's logits.
+            image_shape: Channels, height and width.
 
         Raises:
-            ValueError: if DLR has fewer than 3 classes, its targeted form fewer than 4, any other
+            ValueError: If DLR has fewer than 3 classes, its targeted form fewer than 4, any other
                 attack fewer than 2, or Square under L2 images smaller than 5x5.
         """
         for attack in self.attacks:
@@ -238,7 +238,7 @@ class AutoAttack:
             )
 
     def _check(self, model: nn.Module, x: Tensor, y: Tensor) -> int:
-        """Return the number of classes if these data and this model can be attacked."""
+        """Returns the number of classes if these data and this model can be attacked."""
         check_inputs(x, y, check_values=False)
         if x.dtype != torch.float32 or x.ndim != 4:
             raise ValueError(
@@ -258,7 +258,7 @@ class AutoAttack:
     def _begin_attack(
         self, result: AutoAttackResult, name: str, shard: tuple[int, int]
     ) -> tuple[AutoAttackResult, tuple[Tensor, ...]]:
-        """Return `result` with an entry for the attack, and the attack's batches still to do."""
+        """Returns `result` with an entry for the attack, and the attack's batches still to do."""
         position = self.attacks.index(name)
         before = result.robust_after[self.attacks[position - 1]] if position else result.correct
         if name not in result.robust_after:
@@ -284,7 +284,7 @@ class AutoAttack:
         rows: Tensor,
         run_attack: RunAttack,
     ) -> AutoAttackResult:
-        """Return `result` after one more batch."""
+        """Returns `result` after one more batch."""
         start = time.perf_counter()
         x_adv, robust = result.x_adv.clone(), result.robust_after[name].clone()
         labels = y[rows]
@@ -305,7 +305,7 @@ class AutoAttack:
     def _runners(
         self, model: nn.Module, device: torch.device, num_classes: int
     ) -> dict[str, RunAttack]:
-        """Return pyautoattack's attacks by name, set up for this version."""
+        """Returns pyautoattack's attacks by name, set up for this version."""
         import pyautoattack  # imported here because only evaluations need it
 
         library = pyautoattack.AutoAttack(
@@ -336,7 +336,7 @@ def _is_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _with_loss(apgd: Any, loss: str) -> RunAttack:
-    """Return APGD on one of the two losses that the library's single object can maximise."""
+    """Returns APGD on one of the two losses that the library's single object can maximise."""
 
     def run_attack(x: Tensor, y: Tensor) -> Tensor:
         apgd.loss = loss

@@ -20,17 +20,17 @@ __all__ = ["find_conv_norm_pairs"]
 def find_conv_norm_pairs(
     model: nn.Module, x: Tensor, convs: Iterable[nn.Conv2d], norms: Iterable[_BatchNorm]
 ) -> dict[nn.Conv2d, _BatchNorm]:
-    """Return each convolution that could be computed as one with the norm behind it.
+    """Returns each convolution that could be computed as one with the norm behind it.
 
     The model runs once on `x`, every operation watched. A convolution is returned only if each of
     its calls was one convolution with its own weight and bias, whose result went into the same
     norm, once, and into no other operation of any module, and if that norm was given nothing else.
 
     Args:
-        model: computes `model(x)`; not compiled, or compilation is suspended.
-        x: images.
-        convs: the convolutions to look at.
-        norms: the norms to look at; each takes its input as the only argument.
+        model: Computes `model(x)`; not compiled, or compilation is suspended.
+        x: Images.
+        convs: The convolutions to look at.
+        norms: The norms to look at; each takes its input as the only argument.
     """
     watch = _Watch(convs, norms)
     with watch.hooks(), watch:

@@ -1,4 +1,4 @@
-"""Compute convolution and norm as one for the length of an attack."""
+"""Convolution and norm, computed as one for the length of an attack."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _KEEP_ALL = _Plan(frozenset(), {})
 
 @contextmanager
 def folded_norms(model: nn.Module, x: Tensor) -> Iterator[None]:
-    """Let BatchNorm layers in eval mode be what they compute: one affine map a channel.
+    """Lets BatchNorm layers in eval mode be what they compute: one affine map a channel.
 
     Its coefficients are worked out once, for all steps of an attack, and its backward pass is a
     multiplication. A layer behind a convolution of its own becomes part of that convolution.
@@ -66,8 +66,8 @@ def folded_norms(model: nn.Module, x: Tensor) -> Iterator[None]:
     in every attack, so that code compiled for one serves the next.
 
     Args:
-        model: the model, in the mode in which it will be attacked.
-        x: images that it can be tried out with, (N, ...).
+        model: The model, in the mode in which it will be attacked.
+        x: Images that it can be tried out with, (N, ...).
     """
     modules = dict(model.named_modules())
     chosen = {name: module for name, module in modules.items() if _is_exact(module)}
@@ -81,11 +81,11 @@ def folded_norms(model: nn.Module, x: Tensor) -> Iterator[None]:
 
 
 def folding_agrees(model: nn.Module, x: Tensor) -> bool:
-    """Return whether :func:`folded_norms` leaves a model's logits for some images what they are.
+    """Returns whether :func:`folded_norms` leaves a model's logits for some images what they are.
 
     Args:
-        model: the model, in the mode in which it will be attacked.
-        x: the images, (N, ...).
+        model: The model, in the mode in which it will be attacked.
+        x: The images, (N, ...).
     """
     with torch.random.fork_rng(devices=cuda_devices(model)), without_tf32():
         plain = _compute_logits(model, x, {})
@@ -98,7 +98,7 @@ def folding_agrees(model: nn.Module, x: Tensor) -> bool:
 
 
 def never_fold(model: nn.Module) -> None:
-    """Make :func:`folded_norms` leave a model as it is from now on."""
+    """Makes :func:`folded_norms` leave a model as it is from now on."""
     _UNFOLDED.add(model)
 
 
@@ -149,7 +149,7 @@ def _is_untouched(module: nn.Module) -> bool:
 
 
 def _coefficients(norm: _BatchNorm) -> Coefficients:
-    """Return scale and shift of the affine map that a BatchNorm layer is in eval mode, (C,)."""
+    """Returns scale and shift of the affine map that a BatchNorm layer is in eval mode, (C,)."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()
@@ -160,7 +160,7 @@ def _coefficients(norm: _BatchNorm) -> Coefficients:
 
 
 def _fold(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
-    """Return convolution and affine map in one, with tensors for parameters."""
+    """Returns convolution and affine map in one, with tensors for parameters."""
     bias = shift if conv.bias is None else shift + conv.bias.detach() * scale
     folded = copy.copy(conv)
     vars(folded)["_parameters"] = {}
@@ -171,7 +171,7 @@ def _fold(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
 def _stand_ins(
     maps: Mapping[_BatchNorm, Coefficients], pairs: Mapping[nn.Conv2d, _BatchNorm]
 ) -> StandIns:
-    """Return what stands in the place of which module."""
+    """Returns what stands in the place of which module."""
     stand_ins: StandIns = {norm: AffineMap(*both) for norm, both in maps.items()}
     for conv, norm in pairs.items():
         stand_ins[conv] = _fold(conv, *maps[norm])
@@ -181,7 +181,7 @@ def _stand_ins(
 
 @contextmanager
 def _replaced(model: nn.Module, stand_ins: StandIns) -> Iterator[None]:
-    """Put other modules in the place of some, wherever in the model these are held."""
+    """Puts other modules in the place of some, wherever in the model these are held."""
     places = [
         (parent._modules, name, child)
         for parent in list(model.modules())
@@ -225,7 +225,7 @@ def _remembered_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tens
 
 
 def _describe(name: str, module: nn.Module) -> list[Any]:
-    """Return a module's name, class and settings, which decide what its forward pass does."""
+    """Returns a module's name, class and settings, which decide what its forward pass does."""
     settings = [
         value
         for value in vars(module).values()
@@ -236,7 +236,7 @@ def _describe(name: str, module: nn.Module) -> list[Any]:
 
 
 def _make_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> _Plan:
-    """Find out what can be replaced, by running the model with and without."""
+    """Finds out what can be replaced, by running the model with and without."""
     names = {module: name for name, module in modules.items()}
     maps = _draw_maps(m for m in modules.values() if _is_exact(m))
     convs = [m for m in modules.values() if _is_plain_convolution(m)]
@@ -259,7 +259,7 @@ def _make_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) ->
 def _confirm_plan(
     model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor, plan: _Plan
 ) -> _Plan:
-    """Return what of a plan holds for a whole batch, going by its logits."""
+    """Returns what of a plan holds for a whole batch, going by its logits."""
     maps = _draw_maps(m for name, m in modules.items() if name in plan.norms and _is_exact(m))
     pairs = _planned_pairs(plan, modules, maps)
     expected = _attempt(lambda: _compute_logits(model, x, _stand_ins(maps, {})))
@@ -272,7 +272,7 @@ def _confirm_plan(
 
 
 def _attempt(compute: Callable[[], T]) -> T | None:
-    """Return what a model computes; None if it cannot do without its layers."""
+    """Returns what a model computes; None if it cannot do without its layers."""
     try:
         return compute()
     except (torch.OutOfMemoryError, MemoryError):
@@ -284,7 +284,7 @@ def _attempt(compute: Callable[[], T]) -> T | None:
 def _planned_pairs(
     plan: _Plan, modules: Mapping[str, nn.Module], maps: Mapping[_BatchNorm, Coefficients]
 ) -> dict[nn.Conv2d, _BatchNorm]:
-    """Return a plan's modules, as far as both can be folded as they are now."""
+    """Returns a plan's modules, as far as both can be folded as they are now."""
     return {
         conv: norm
         for conv_name, norm_name in plan.pairs.items()
@@ -296,7 +296,7 @@ def _planned_pairs(
 
 @contextmanager
 def _trial(model: nn.Module, x: Tensor) -> Iterator[None]:
-    """Let a model run without a trace in the random state, as it was written, in full precision."""
+    """Lets a model run as it was written, in full precision, with no trace in the random state."""
     # TF32 rounds more coarsely than what tells a convolution that was folded wrongly.
     with (
         without_tf32(),
@@ -308,7 +308,7 @@ def _trial(model: nn.Module, x: Tensor) -> Iterator[None]:
 
 
 def _uncompiled() -> AbstractContextManager[object]:
-    """Let compiled parts run as they were written. Importing the compiler takes seconds."""
+    """Lets compiled parts run as they were written. Importing the compiler takes seconds."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
@@ -316,7 +316,7 @@ def _uncompiled() -> AbstractContextManager[object]:
 
 
 def _draw_maps(norms: Iterable[_BatchNorm]) -> dict[_BatchNorm, Coefficients]:
-    """Return maps of norms whose weights and biases were drawn.
+    """Returns maps of norms whose weights and biases were drawn.
 
     Norms that were not trained yet are nearly the identity, with which every way of folding agrees.
     """
@@ -325,7 +325,7 @@ def _draw_maps(norms: Iterable[_BatchNorm]) -> dict[_BatchNorm, Coefficients]:
 
 
 def _draw_coefficients(norm: _BatchNorm, generator: Generator) -> Coefficients:
-    """Return the map of a norm whose weight and bias were drawn."""
+    """Returns the map of a norm whose weight and bias were drawn."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     weight, bias = torch.rand(2, norm.num_features, generator=generator).to(norm.running_var)
@@ -335,7 +335,7 @@ def _draw_coefficients(norm: _BatchNorm, generator: Generator) -> Coefficients:
 
 @torch.enable_grad()
 def _try_out(model: nn.Module, x: Tensor, stand_ins: StandIns) -> tuple[Tensor, Tensor]:
-    """Return logits, and the gradient of a mixture of them, with other modules in their places."""
+    """Returns logits, and the gradient of a mixture of them, with other modules in their places."""
     leaf = x.clone().requires_grad_()
     torch.manual_seed(0)  # for a model that draws in eval mode
     with _replaced(model, stand_ins):

@@ -1,4 +1,4 @@
-"""Lend a model to an attack and get it back unchanged."""
+"""Lends a model to an attack and gets it back unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Mode: TypeAlias = Literal["eval", "train", "keep"]
 
 @contextmanager
 def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
-    """Prepare `model` for an attack; restore it afterwards, also after an exception.
+    """Prepares `model` for an attack; restores it afterwards, also after an exception.
 
     Inside, no parameter requires a gradient, so a backward pass computes the gradient of the
     images alone and leaves nothing in `.grad`. BatchNorm layers in training mode normalise with
@@ -30,11 +30,11 @@ def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     statistics and the global random state (of the CPU and of the model's GPUs) are as before.
 
     Args:
-        model: the model to attack.
+        model: The model to attack.
         mode: `eval` or `train` puts the whole model in that mode, `keep` leaves its flags alone.
 
     Raises:
-        ValueError: if `mode` is none of these.
+        ValueError: If `mode` is none of these.
     """
     check_choice("mode", mode, get_args(Mode))
     was_training = [(module, module.training) for module in model.modules()]
@@ -63,7 +63,7 @@ def attack_mode(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
 
 
 def cuda_devices(model: nn.Module) -> list[int]:
-    """Return the numbers of the GPUs whose random state work on the model may change."""
+    """Returns the numbers of the GPUs whose random state work on the model may change."""
     tensors = chain(model.parameters(), model.buffers())
     devices = {tensor.get_device() for tensor in tensors if tensor.is_cuda}
     # `torch.cuda.manual_seed` seeds the current device, which need not be the model's.

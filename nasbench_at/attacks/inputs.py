@@ -11,22 +11,22 @@ from torch import Tensor
 def check_inputs(
     x: Tensor, y: Tensor, *, num_classes: int | None = None, check_values: bool = True
 ) -> None:
-    """Raise if `x` and `y` are not images in [0, 1] with their classes.
+    """Raises if `x` and `y` are not images in [0, 1] with their classes.
 
     Looking at values on a GPU makes the host wait. Attacks therefore look at values on the CPU
     only; whoever feeds them from a GPU calls this once for the whole data set.
 
     Args:
-        x: images.
-        y: true classes.
-        num_classes: how many classes there are, if known.
-        check_values: whether to look at the values, or only at types and shapes.
+        x: Images.
+        y: True classes.
+        num_classes: How many classes there are, if known.
+        check_values: Whether to look at the values, or only at types and shapes.
 
     Shapes:
         x: (N, ...). y: (N,).
 
     Raises:
-        ValueError: if `x` is not floating point, `y` is not int64 or not of the length of `x`, if
+        ValueError: If `x` is not floating point, `y` is not int64 or not of the length of `x`, if
             there are no images, a pixel lies outside [0, 1] or is not a number, or a label lies
             outside 0..num_classes-1.
     """

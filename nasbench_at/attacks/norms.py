@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 
 def project_linf(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
-    r"""Project onto the L-infinity ball, then onto valid pixels.
+    r"""Projects onto the L-infinity ball, then onto valid pixels.
 
     .. math:: \arg\min_z \|z - x_{adv}\| \;\text{s.t.}\; |z_i - x_i| \le \epsilon, 0 \le z_i \le 1
 
@@ -27,7 +27,7 @@ def project_linf(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
 
 
 def project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
-    r"""Project onto the L2 ball, then onto valid pixels.
+    r"""Projects onto the L2 ball, then onto valid pixels.
 
     .. math:: z = \mathrm{clip}_{[0, 1]}(x + \delta \min(1, \epsilon / \|\delta\|_2)),
        \quad \delta = x_{adv} - x
@@ -43,13 +43,13 @@ def project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
 
 
 def uniform_linf(x: Tensor, eps: float, generator: Generator) -> Tensor:
-    """Draw uniformly from the L-infinity ball, then clip to valid pixels."""
+    """Draws uniformly from the L-infinity ball, then clips to valid pixels."""
     noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return (x + eps * (2 * noise - 1)).clamp(0, 1)
 
 
 def uniform_l2(x: Tensor, eps: float, generator: Generator) -> Tensor:
-    """Draw uniformly from the L2 ball, then clip to valid pixels.
+    """Draws uniformly from the L2 ball, then clips to valid pixels.
 
     A Gaussian gives the direction; the radius is eps times the d-th root of a uniform number,
     because volume grows with the d-th power of the radius.
@@ -62,17 +62,17 @@ def uniform_l2(x: Tensor, eps: float, generator: Generator) -> Tensor:
 
 
 def unit_l2(gradient: Tensor) -> Tensor:
-    """Scale each sample to Euclidean length 1; zero stays zero."""
+    """Scales each sample to Euclidean length 1; zero stays zero."""
     return gradient / _l2_norm(gradient)
 
 
 def gaussian_like(x: Tensor, generator: Generator) -> Tensor:
-    """Draw N(0, 1) in the shape of `x`; the values do not depend on its memory layout."""
+    """Draws N(0, 1) in the shape of `x`; the values do not depend on its memory layout."""
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
 def _l2_norm(delta: Tensor) -> Tensor:
-    """Return norms (N, 1, ...), kept above zero so that one can divide by them."""
+    """Returns norms (N, 1, ...), kept above zero so that one can divide by them."""
     norms: Tensor = torch.linalg.vector_norm(delta, dim=tuple(range(1, delta.ndim)), keepdim=True)
     return norms.clamp(min=torch.finfo(delta.dtype).tiny)
 
@@ -85,9 +85,9 @@ class Norm:
         name: `Linf` or `L2`.
         project: (x_adv, x, eps) -> the point of the budget that the attack continues from.
         uniform: (x, eps, generator) -> a random point of the budget.
-        ascend: gradient -> the direction of steepest ascent, of norm 1.
-        diameter: number of pixels -> the budget that reaches every image.
-        max_eps: the largest budget that makes sense.
+        ascend: Gradient -> the direction of steepest ascent, of norm 1.
+        diameter: Number of pixels -> the budget that reaches every image.
+        max_eps: The largest budget that makes sense.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Norm:
     max_eps: float
 
     def check_eps(self, eps: float) -> None:
-        """Raise ValueError unless `eps` is a finite budget in [0, max_eps]."""
+        """Raises ValueError unless `eps` is a finite budget in [0, max_eps]."""
         if not (0 <= eps <= self.max_eps and math.isfinite(eps)):
             if math.isfinite(self.max_eps):
                 allowed = f"lie in [0, {self.max_eps:g}], got {eps!r}; divide pixel units by 255"

@@ -20,7 +20,7 @@ class Objective(Protocol):
     """Maps logits (N, C) and classes (N,) to values (N,); larger is worse for the model."""
 
     def __call__(self, logits: Tensor, target: Tensor, /) -> Tensor:
-        """Return the value of each sample."""
+        """Returns the value of each sample."""
 
 
 @runtime_checkable
@@ -28,25 +28,25 @@ class BatchObjective(Objective, Protocol):
     """An objective that knows something about each sample of one batch."""
 
     def subset(self, rows: Tensor) -> Objective:
-        """Return the objective of the samples `rows` alone; some attacks drop the others."""
+        """Returns the objective of the samples `rows` alone; some attacks drop the others."""
 
 
 def cross_entropy_objective(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the cross-entropy of each sample."""
+    """Returns the cross-entropy of each sample."""
     return F.cross_entropy(logits, target, reduction="none")
 
 
 def margin_objective(logits: Tensor, target: Tensor, *, confidence: float = 50.0) -> Tensor:
-    r"""Return the margin objective of Carlini and Wagner.
+    r"""Returns the margin objective of Carlini and Wagner.
 
     .. math:: -\max(z_y - \max_{j \ne y} z_j + \kappa, 0)
 
     It still rises after the class has changed, until the wrong class leads by `confidence`.
 
     Args:
-        logits: scores z.
-        target: true classes y.
-        confidence: kappa.
+        logits: Scores z.
+        target: True classes y.
+        confidence: Kappa.
 
     Shapes:
         logits: (N, C), C at least 2. target: (N,). Result: (N,).
@@ -61,7 +61,7 @@ def margin_objective(logits: Tensor, target: Tensor, *, confidence: float = 50.0
 
 
 def margin_loss(logits: Tensor, target: Tensor, *, confidence: float = 50.0) -> Tensor:
-    """Return the sum of `margin_objective` over the batch, as the authors' code has it."""
+    """Returns the sum of `margin_objective` over the batch, as the authors' code has it."""
     return margin_objective(logits, target, confidence=confidence).sum()
 
 
@@ -82,14 +82,14 @@ class KLObjective:
         self._log_probabilities = F.log_softmax(natural_logits.detach(), dim=1)
 
     def __call__(self, logits: Tensor, target: Tensor, /) -> Tensor:
-        """Return the divergence of each sample, (N,)."""
+        """Returns the divergence of each sample, (N,)."""
         adversarial = F.log_softmax(logits, dim=1)
         return F.kl_div(
             adversarial, self._log_probabilities, reduction="none", log_target=True
         ).sum(dim=1)
 
     def subset(self, rows: Tensor) -> KLObjective:
-        """Return the objective of the samples `rows` alone."""
+        """Returns the objective of the samples `rows` alone."""
         # Log-probabilities are logits of the same distribution.
         return KLObjective(self._log_probabilities[rows])
 
@@ -102,7 +102,7 @@ def restrict(objective: Objective, rows: Tensor | None) -> Objective:
 
 
 def describe(objective: Objective) -> dict[str, str | float]:
-    """Return the objective's name, and the options it was bound to by `functools.partial`."""
+    """Returns the objective's name, and the options it was bound to by `functools.partial`."""
     options: dict[str, float] = {}
     named: object = objective
     if isinstance(objective, partial):

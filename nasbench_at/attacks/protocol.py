@@ -21,18 +21,18 @@ class Attack(Protocol):
         """A short stable name, such as `pgd`; the key of its row in a record."""
 
     def settings(self) -> dict[str, JsonValue]:
-        """Everything that decides the result besides the model and the data, ready for JSON."""
+        """Returns all that decides the result besides the model and the data, ready for JSON."""
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator | None = None
     ) -> Tensor:
-        """Return adversarial images.
+        """Returns adversarial images.
 
         Args:
-            model: maps images to logits.
-            x: images in [0, 1].
-            y: true classes.
-            generator: the source of all randomness, on the device of `x`.
+            model: Maps images to logits.
+            x: Images in [0, 1].
+            y: True classes.
+            generator: The source of all randomness, on the device of `x`.
 
         Shapes:
             x: (N, ...). y: (N,), int64.

@@ -35,9 +35,9 @@ class CheckResult:
     """The outcome of one check.
 
     Attributes:
-        name: stable name of the check.
-        passed: false if the symptom was found.
-        detail: one line with the numbers that decided.
+        name: Stable name of the check.
+        passed: False if the symptom was found.
+        detail: One line with the numbers that decided.
     """
 
     name: str
@@ -53,18 +53,18 @@ def run_checks(
     attack: GradientAttack,
     generator: Generator | None = None,
 ) -> tuple[CheckResult, ...]:
-    """Look for signs that `attack` overestimates the robustness of `model`.
+    """Looks for signs that `attack` overestimates the robustness of `model`.
 
     The cost is that of about 11 attacks: give it some 100 samples, not the whole test set. An
     attack of one step fails `more_steps` on almost every model; use the iterative attack whose
     number is reported.
 
     Args:
-        model: maps images to logits.
-        x: images in [0, 1].
-        y: true classes.
-        attack: the attack whose verdict is to be trusted; its mode is used throughout.
-        generator: source of randomness, left untouched; by default a new one with seed 0.
+        model: Maps images to logits.
+        x: Images in [0, 1].
+        y: True classes.
+        attack: The attack whose verdict is to be trusted; its mode is used throughout.
+        generator: Source of randomness, left untouched; by default a new one with seed 0.
 
     Shapes:
         x: (N, ...). y: (N,), int64.
@@ -77,7 +77,7 @@ def run_checks(
         `unbounded`: a budget within which every image lies leaves at most 5 % correct.
 
     Raises:
-        ValueError: if `check_inputs` refuses `x` or `y`.
+        ValueError: If `check_inputs` refuses `x` or `y`.
     """
     check_inputs(x, y)
     generator = generator or torch.Generator(x.device).manual_seed(0)
@@ -93,7 +93,7 @@ def run_checks(
 def check_input_gradients(
     model: nn.Module, x: Tensor, y: Tensor, *, attack: GradientAttack
 ) -> CheckResult:
-    """Fail if a clean sample's cross-entropy gradient is zero everywhere, or not finite."""
+    """Fails if a clean sample's cross-entropy gradient is zero everywhere, or not finite."""
     with attack_mode(model, attack.mode):
         gradient = input_gradient(model, x, y, cross_entropy_objective).flatten(1)
     num_zero = int((gradient == 0).all(dim=1).sum())
@@ -107,7 +107,7 @@ def check_input_gradients(
 
 
 def check_deterministic(model: nn.Module, x: Tensor, *, attack: GradientAttack) -> CheckResult:
-    """Fail if two forward passes on the same images differ by more than rounding."""
+    """Fails if two forward passes on the same images differ by more than rounding."""
     with attack_mode(model, attack.mode), torch.no_grad():
         first, second = model(x).float(), model(x).float()
     scale = first.norm(dim=1).clamp(min=torch.finfo(first.dtype).tiny)
@@ -117,7 +117,7 @@ def check_deterministic(model: nn.Module, x: Tensor, *, attack: GradientAttack) 
 
 
 def check_logits(model: nn.Module, x: Tensor, *, attack: GradientAttack) -> CheckResult:
-    """Fail if the output is a probability distribution: its gradients vanish where it is sure."""
+    """Fails if the output is a probability distribution: its gradients vanish where it is sure."""
     with attack_mode(model, attack.mode), torch.no_grad():
         output = model(x).float()
     low, high = (bound.item() for bound in output.aminmax())
@@ -130,7 +130,7 @@ def check_logits(model: nn.Module, x: Tensor, *, attack: GradientAttack) -> Chec
 def check_more_steps(
     model: nn.Module, x: Tensor, y: Tensor, *, attack: GradientAttack, generator: Generator
 ) -> CheckResult:
-    """Fail if the attack has not converged: 10 times its steps fool many more samples."""
+    """Fails if the attack has not converged: 10 times its steps fool many more samples."""
     longer = replace(attack, steps=MORE_STEPS * attack.steps)
     before = _robust_accuracy(model, x, y, attack=attack, generator=generator)
     after = _robust_accuracy(model, x, y, attack=longer, generator=generator)
@@ -144,7 +144,7 @@ def check_more_steps(
 def check_unbounded(
     model: nn.Module, x: Tensor, y: Tensor, *, attack: GradientAttack, generator: Generator
 ) -> CheckResult:
-    """Fail if samples survive although the attack may turn them into any image."""
+    """Fails if samples survive although the attack may turn them into any image."""
     eps = attack.norm.diameter(x[0].numel())
     unbounded = replace(attack, eps=eps, step_size=eps / 4, steps=UNBOUNDED_STEPS)
     accuracy = _robust_accuracy(model, x, y, attack=unbounded, generator=generator)
@@ -158,7 +158,7 @@ def check_unbounded(
 def _robust_accuracy(
     model: nn.Module, x: Tensor, y: Tensor, *, attack: GradientAttack, generator: Generator
 ) -> float:
-    """Return the share of samples that survive, always from the generator's present state."""
+    """Returns the share of samples that survive, always from the generator's present state."""
     x_adv = attack(model, x, y, generator=generator.clone_state())
     with attack_mode(model, attack.mode), torch.no_grad():
         logits: Tensor = model(x_adv)
