@@ -24,13 +24,12 @@ from nasbench_at.attacks import (
 from nasbench_at.attacks.folding import folding_agrees, never_fold
 from nasbench_at.data import LabelledImages
 from nasbench_at.evaluation.outcome_files import ProgressFile, hash_images, hash_subset
-from nasbench_at.evaluation.standard_attacks import ATTACK_NAMES, check_attacks, standard_attacks
+from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
 from nasbench_at.records import AttackResult, TrustCheck
 from nasbench_at.runtime.ranks import Distribution
 from nasbench_at.runtime.seeding import make_generator
 
 __all__ = [
-    "ATTACK_NAMES",
     "RobustnessReport",
     "check_model",
     "count_aa_samples",

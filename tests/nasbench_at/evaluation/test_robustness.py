@@ -11,8 +11,8 @@ from torch import nn
 from nasbench_at.attacks import FGSM, AutoAttack, LinfPGD
 from nasbench_at.attacks.folding import folded_norms
 from nasbench_at.data import LabelledImages, load_data
+from nasbench_at.evaluation.options import ATTACK_NAMES
 from nasbench_at.evaluation.robustness import (
-    ATTACK_NAMES,
     count_aa_samples,
     evaluate,
     standard_attacks,
