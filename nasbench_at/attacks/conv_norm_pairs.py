@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["find_conv_norm_pairs"]
-
 
 def find_conv_norm_pairs(
     model: nn.Module, x: Tensor, convs: Iterable[nn.Conv2d], norms: Iterable[_BatchNorm]

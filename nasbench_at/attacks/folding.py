@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 # SyncBatchNorm and all BatchNorm*d; the base class has no public name.
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -75,7 +75,11 @@ def folded_norms(model: nn.Module, x: Tensor) -> Iterator[None]:
         yield
         return
     plan = _remembered_plan(model, modules, x)
-    maps = {norm: _coefficients(norm) for name, norm in chosen.items() if name in plan.norms}
+    maps = {
+        norm: _coefficients(norm, norm.weight, norm.bias)
+        for name, norm in chosen.items()
+        if name in plan.norms
+    }
     with _replaced(model, _stand_ins(maps, _planned_pairs(plan, modules, maps))):
         yield
 
@@ -148,15 +152,16 @@ def _is_untouched(module: nn.Module) -> bool:
     )
 
 
-def _coefficients(norm: _BatchNorm) -> Coefficients:
+@torch.no_grad()
+def _coefficients(norm: _BatchNorm, weight: Tensor | None, bias: Tensor | None) -> Coefficients:
     """Returns scale and shift of the affine map that a BatchNorm layer is in eval mode, (C,)."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach()
+    if weight is not None:
+        scale = scale * weight
     shift = -norm.running_mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias.detach()
+    return scale, shift if bias is None else shift + bias
 
 
 def _fold(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
@@ -321,16 +326,11 @@ def _draw_maps(norms: Iterable[_BatchNorm]) -> dict[_BatchNorm, Coefficients]:
     Norms that were not trained yet are nearly the identity, with which every way of folding agrees.
     """
     generator = torch.Generator().manual_seed(0)
-    return {norm: _draw_coefficients(norm, generator) for norm in norms}
-
-
-def _draw_coefficients(norm: _BatchNorm, generator: Generator) -> Coefficients:
-    """Returns the map of a norm whose weight and bias were drawn."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    weight, bias = torch.rand(2, norm.num_features, generator=generator).to(norm.running_var)
-    scale = (norm.running_var + norm.eps).rsqrt() * (0.5 + weight)
-    return scale, bias - norm.running_mean * scale
+    maps = {}
+    for norm in norms:
+        weight, bias = torch.rand(2, norm.num_features, generator=generator).to(norm.running_var)
+        maps[norm] = _coefficients(norm, 0.5 + weight, bias)
+    return maps
 
 
 @torch.enable_grad()
