@@ -31,7 +31,7 @@ STEPS = 20
 
 def make_attack(eps: float) -> LinfPGD:
     """Our PGD-20, which counts any iterate and therefore drops fooled images."""
-    return LinfPGD(eps, step_size=eps / 4, steps=STEPS, verdict="any")
+    return LinfPGD(eps, step_size=eps / 4, steps=STEPS, counts="any")
 
 
 @torch.no_grad()

@@ -158,7 +158,7 @@ COMMANDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Sequence[str]]]] = 
             "--step-size": POSITIVE,
             "--restarts": COUNT,
             "--recipe": CHOICE,
-            "--verdict": CHOICE,
+            "--counts": CHOICE,
             "--aa-samples": ("-1", "0", "x", "101%", "nan", HUGE),
             "--weights": ("nope.pt",),
             "--out": ("nope.json",),
@@ -254,7 +254,7 @@ ATTACK_ARGUMENTS: Mapping[str, Sequence[Any]] = {
     "restarts": (0, -1, 1.5, "a"),
     "noise": (-1, NAN, INF, "a"),
     "start": ("nope", None, 5),
-    "verdict": ("nope", None, 5),
+    "counts": ("nope", None, 5),
 }
 CALLS: Mapping[Callable[..., Any], Mapping[str, Sequence[Any]]] = {
     RunConfig: {
@@ -305,7 +305,7 @@ CALLS: Mapping[Callable[..., Any], Mapping[str, Sequence[Any]]] = {
         "norm": ("L1", None),
         "step_size": (0, -1, NAN, "a"),
         "restarts": NO_COUNT,
-        "verdict": ("nope", 5),
+        "counts": ("nope", 5),
         "aa_samples": (0, -1, "x", "101%", 1.5),
         "seed": (-1, 1.5, "a", None),
     },

@@ -10,7 +10,7 @@ model is lent out, and `trust_checks` the signs that a result cannot be trusted.
 from __future__ import annotations
 
 from .autoattack import AutoAttack, AutoAttackResult
-from .gradient import GradientAttack, Verdict, input_gradient
+from .gradient import Counts, GradientAttack, input_gradient
 from .guard import attack_mode
 from .inputs import check_inputs
 from .norms import L2, LINF, Norm
@@ -34,13 +34,13 @@ __all__ = [
     "AutoAttack",
     "AutoAttackResult",
     "CheckResult",
+    "Counts",
     "GradientAttack",
     "KLObjective",
     "LinfPGD",
     "MarginPGD",
     "Norm",
     "Objective",
-    "Verdict",
     "attack_mode",
     "check_inputs",
     "cross_entropy_objective",

@@ -21,7 +21,7 @@ from .objectives import Objective, cross_entropy_objective, describe, restrict
 from .protocol import JsonValue
 
 Start: TypeAlias = Literal["uniform", "normal", "none"]
-Verdict: TypeAlias = Literal["last", "any"]
+Counts: TypeAlias = Literal["last", "any"]
 
 NORMAL_START_SCALE = 0.001
 _FROM_EPS: Any = None  # a step size that the radius decides
@@ -29,7 +29,7 @@ _FROM_EPS: Any = None  # a step size that the radius decides
 
 def input_gradient(model: nn.Module, x: Tensor, y: Tensor, objective: Objective) -> Tensor:
     """Returns the gradient of each sample's objective with respect to its own pixels, like `x`."""
-    return _gradient_and_verdict(model, x, y, objective)[0]
+    return _gradient_and_fooled(model, x, y, objective)[0]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,13 @@ class GradientAttack:
     A call repeats `steps` times: step of length `step_size` in the direction of steepest ascent,
     plus `noise` times N(0, 1), project onto the ball around the clean image, clip to [0, 1].
 
-    With the verdict `last`, the last iterate counts, as in the papers' tables, and no sample leaves
-    the loop: one that was fooled half-way may end up right again. With `any`, a sample that fools
-    the model at the start or after any step keeps that image and leaves the loop. It is the
-    stronger attack and the faster one: the verdicts are those of looking at every iterate of all
-    samples (but for rounding, which may depend on the size of a batch). With `tau`, a sample leaves
-    the loop, too, but takes so many more steps after it fooled the model first, whether or not it
-    fools it after them. What has left is not computed any more, for which the host waits for the
-    device once a step.
+    Where the `last` iterate counts, as in the papers' tables, no sample leaves the loop: one that
+    was fooled half-way may end up right again. Where `any` counts, a sample that fools the model at
+    the start or after any step keeps that image and leaves. It is the stronger attack and the
+    faster one: the verdicts are those of looking at every iterate of all samples (but for rounding,
+    which may depend on the size of a batch). With `tau`, a sample leaves, too, but takes so many
+    more steps after it fooled the model first, and keeps what it has then. What has left is not
+    computed any more, for which the host waits for the device once a step.
 
     With several `restarts`, later ones attack only the samples that are not fooled yet. A sample
     keeps the first perturbation that fools it, else the one with the highest objective. Random
@@ -63,7 +62,7 @@ class GradientAttack:
             image, clipped only with `tau` (TRADES does not); `none` is the image itself.
         noise: The authors' omega, at least 0.
         restarts: Number of runs, at least 1.
-        verdict: `last` or `any`, which iterates count.
+        counts: `last` or `any`, which iterates count.
         tau: Further steps of a fooled sample; None if all take all steps.
         objective: What is maximised; may be replaced in a call.
         mode: The model's mode during the attack, see `attack_mode`. In `train` mode the samples of
@@ -87,7 +86,7 @@ class GradientAttack:
     start: Start = "uniform"
     noise: float = 0.0
     restarts: int = 1
-    verdict: Verdict = "last"
+    counts: Counts = "last"
     tau: int | None = None
     objective: Objective = cross_entropy_objective
     mode: Mode = "eval"
@@ -107,13 +106,13 @@ class GradientAttack:
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"noise must be finite and at least 0, got {self.noise!r}")
         check_choice("start", self.start, get_args(Start))
-        check_choice("verdict", self.verdict, get_args(Verdict))
+        check_choice("counts", self.counts, get_args(Counts))
         check_choice("mode", self.mode, get_args(Mode))
-        if self.verdict == "any" and self.mode == "train":
-            raise ValueError("verdict 'any' must not go with mode 'train', got both")
+        if self.counts == "any" and self.mode == "train":
+            raise ValueError("counts 'any' must not go with mode 'train', got both")
         if self.tau is not None:
             check_count("tau", self.tau, least=0)
-            for name, value in (("verdict", "any"), ("mode", "train")):
+            for name, value in (("counts", "any"), ("mode", "train")):
                 if getattr(self, name) == value:
                     raise ValueError(f"tau must not go with {name} {value!r}, got {self.tau!r}")
 
@@ -128,7 +127,7 @@ class GradientAttack:
             "start": self.start,
             "noise": self.noise,
             "restarts": self.restarts,
-            "verdict": self.verdict,
+            "counts": self.counts,
             **({} if self.tau is None else {"tau": self.tau}),
             "mode": self.mode,
             **describe(self.objective),
@@ -190,7 +189,7 @@ class GradientAttack:
     @property
     def _can_leave(self) -> bool:
         """Whether a sample may leave the loop before the last step."""
-        return self.verdict == "any" or self.tau is not None
+        return self.counts == "any" or self.tau is not None
 
     def _climb(
         self,
@@ -211,7 +210,7 @@ class GradientAttack:
         steps_left = torch.full_like(y, self.tau or 0)
         for step in range(self.steps):
             noise = self.noise * gaussian_like(x, generator) if self.noise else None
-            gradient, fooled = _gradient_and_verdict(
+            gradient, fooled = _gradient_and_fooled(
                 model, _take(x_adv, active), _take(y, active), restrict(objective, active)
             )
             if active is not None and self._can_leave:
@@ -244,7 +243,7 @@ def _start_points(start: Start, norm: Norm, x: Tensor, eps: float, generator: Ge
             return x.clone()
 
 
-def _gradient_and_verdict(
+def _gradient_and_fooled(
     model: nn.Module, x: Tensor, y: Tensor, objective: Objective
 ) -> tuple[Tensor, Tensor]:
     """Returns the gradient, and which samples are misclassified, (N,), from the same forward."""

@@ -47,7 +47,7 @@ class EvaluationOptions:
         restarts: Runs of pgd and cw with other random starts.
         recipe: Steps as in the paper (0.008 at 0.031, 0.003 for TRADES) or as in the authors' code
             (eps / 4, 0.003 for TRADES; FGSM from a random start); the run's own by default.
-        verdict: Whether the last iterate of pgd and cw counts, as in the paper, or any; any is
+        counts: Whether the last iterate of pgd and cw counts, as in the paper, or any; any is
             stronger and faster. Default last for runs, any for other models.
         aa_samples: Let AutoAttack see a seeded random part of the test images: a count, or a
             percentage such as 12.5%.
@@ -60,7 +60,7 @@ class EvaluationOptions:
     step_size: Annotated[float, Range("(0, inf)")] | None = None
     restarts: Annotated[int, Range("[1, 10000]")] = 1
     recipe: Recipe | None = None
-    verdict: Literal["last", "any"] | None = None
+    counts: Literal["last", "any"] | None = None
     aa_samples: AASamples | None = None
     seed: Seed = 0
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from nasbench_at.attacks import Attack, AutoAttack, Verdict
+from nasbench_at.attacks import Attack, AutoAttack, Counts
 from nasbench_at.config.allowed_values import ExistingFile, check_value
 from nasbench_at.config.architecture import Recipe
 from nasbench_at.config.contents import hash_contents
@@ -117,7 +117,7 @@ def prepare_evaluation(
         options,
         eps=options.eps or (config.eps,),
         recipe=options.recipe or config.recipe,
-        verdict=options.verdict or "last",
+        counts=options.counts or "last",
     )
     attacks = _attacks_by_eps(options, config.method)
     model, data = load_run(folder, device, data_root)
@@ -177,7 +177,7 @@ def prepare_model_evaluation(
     Args:
         spec: ``module:factory`` or a name, see
             :func:`nasbench_at.networks.user_models.load_user_model`.
-        options: Attacks and settings. ``eps`` must be set; the verdict is ``any`` by default.
+        options: Attacks and settings. ``eps`` must be set; ``counts`` is ``any`` by default.
         data: Name of the data set.
         weights: Safetensors or ``state_dict`` file.
         data_root: Where the data set's files lie.
@@ -191,7 +191,7 @@ def prepare_model_evaluation(
         raise ValueError("eps must be given with a model of your own")
     if weights is not None:  # before data are downloaded
         check_value("weights", Annotated[Path, ExistingFile()], weights)
-    options = replace(options, recipe=options.recipe or "paper", verdict=options.verdict or "any")
+    options = replace(options, recipe=options.recipe or "paper", counts=options.counts or "any")
     attacks = _attacks_by_eps(options, method="at")
     chosen = select_device(device)
     data_set = load_data(data, root=data_root, device=chosen)
@@ -258,7 +258,7 @@ def _prepare_file(path: Path, run_id: str) -> None:
 
 def _attacks_by_eps(options: EvaluationOptions, method: str) -> dict[float, dict[str, Attack]]:
     recipe: Recipe = options.recipe or "paper"
-    verdict: Verdict = options.verdict or "last"
+    counts: Counts = options.counts or "last"
     return {
         eps: standard_attacks(
             options.attack_names,
@@ -268,7 +268,7 @@ def _attacks_by_eps(options: EvaluationOptions, method: str) -> dict[float, dict
             method=method,
             step_size=options.step_size,
             restarts=options.restarts,
-            verdict=verdict,
+            counts=counts,
             seed=options.seed,
         )
         for eps in options.eps

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from nasbench_at.attacks import FGSM, L2PGD, Attack, AutoAttack, LinfPGD, MarginPGD, Verdict
+from nasbench_at.attacks import FGSM, L2PGD, Attack, AutoAttack, Counts, LinfPGD, MarginPGD
 from nasbench_at.config.architecture import Recipe
 from nasbench_at.evaluation.options import AUTOATTACK_PARTS, NormName
 
@@ -47,7 +47,7 @@ def standard_attacks(
     method: str = "at",
     step_size: float | None = None,
     restarts: int = 1,
-    verdict: Verdict = "last",
+    counts: Counts = "last",
     seed: int = 0,
 ) -> dict[str, Attack]:
     """Returns the paper's attacks (Sec. 4.1) by name.
@@ -64,7 +64,7 @@ def standard_attacks(
         method: How the network was trained.
         step_size: Step of ``pgd`` and ``cw``; by default the recipe's.
         restarts: Runs of ``pgd`` and ``cw``; an image survives if it survives all.
-        verdict: Whether the ``last`` or ``any`` iterate of ``pgd`` and ``cw`` counts.
+        counts: Whether the ``last`` or ``any`` iterate of ``pgd`` and ``cw`` counts.
         seed: Seed of AutoAttack.
 
     Raises:
@@ -72,7 +72,7 @@ def standard_attacks(
     """
     if step_size is None:
         step_size = standard_step(eps, norm=norm, recipe=recipe, method=method)
-    iterated: dict[str, Any] = {"step_size": step_size, "restarts": restarts, "verdict": verdict}
+    iterated: dict[str, Any] = {"step_size": step_size, "restarts": restarts, "counts": counts}
     auto = partial(AutoAttack, eps, norm=norm, seed=seed)
     attacks: dict[str, Callable[[], Attack]] = {
         "fgsm": partial(FGSM, eps, random_start=recipe == "authors"),

@@ -191,7 +191,7 @@ def describe_attack(settings: Mapping[str, Any]) -> str:
         f"{steps}{size}",
         "from the image" if start == "none" else f"{start} start" if start else "",
         "" if restarts == 1 else f"{restarts} restarts",
-        "any iterate" if settings.get("verdict") == "any" else "",
+        "any iterate" if settings.get("counts") == "any" else "",
     ]
     return ", ".join(filter(None, parts))
 

@@ -19,12 +19,12 @@ ATTACKS = [
     FGSM(EPS["Linf"], random_start=True),
     LinfPGD(EPS["Linf"], steps=5, noise=0.001),
     LinfPGD(EPS["Linf"], steps=5, restarts=2),
-    LinfPGD(EPS["Linf"], steps=5, verdict="any"),
+    LinfPGD(EPS["Linf"], steps=5, counts="any"),
     LinfPGD(EPS["Linf"], steps=5, start="normal", mode="train"),
     L2PGD(EPS["L2"], steps=5),
     MarginPGD(EPS["Linf"], steps=5),
 ]
-IDS = [f"{a.name}-{a.start}-{a.mode}-{a.verdict}-{a.restarts}" for a in ATTACKS]
+IDS = [f"{a.name}-{a.start}-{a.mode}-{a.counts}-{a.restarts}" for a in ATTACKS]
 EVERY_ATTACK = pytest.mark.parametrize("attack", ATTACKS, ids=IDS)
 
 
@@ -105,7 +105,7 @@ def test_global_random_state_is_left_as_it_was(device):
 
 @pytest.mark.parametrize(
     "attack",
-    [a for a in ATTACKS if a.verdict == "last" and a.restarts == 1],
+    [a for a in ATTACKS if a.counts == "last" and a.restarts == 1],
     ids=lambda a: f"{a.name}-{a.start}-{a.mode}",
 )
 def test_host_does_not_wait_within_an_attack(device, no_waits, attack):

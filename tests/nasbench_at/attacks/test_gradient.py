@@ -185,14 +185,14 @@ def undropped(model: nn.Module, x: Tensor, y: Tensor, *, attack: GradientAttack)
 
 
 @each_attack
-def test_any_verdict_equals_looking_at_every_iterate_of_all_images(
+def test_any_equals_looking_at_every_iterate_of_all_images(
     attack: GradientAttack, double: nn.Module, double_batch: Batch
 ) -> None:
     x, y = double_batch
     expected = undropped(double, x, y, attack=attack)
     fooled = ~expected.flatten(1).isnan().any(dim=1)
     assert 0 < fooled.sum() < NUM_IMAGES
-    found = replace(attack, verdict="any")(double, x, y)
+    found = replace(attack, counts="any")(double, x, y)
     assert torch.equal(predict(double, found) != y, fooled)
     torch.testing.assert_close(found[fooled], expected[fooled], rtol=0, atol=1e-12)
 
@@ -206,14 +206,14 @@ class Swing(nn.Module):
         return torch.stack([torch.zeros_like(score), score], dim=1)
 
 
-def test_last_verdict_keeps_the_last_iterate_even_if_it_is_right_again() -> None:
+def test_last_keeps_the_last_iterate_even_if_it_is_right_again() -> None:
     x, y = torch.full((2, 1, 4, 4), 0.5), torch.zeros(2, dtype=torch.int64)
 
     def score(logits: Tensor, target: Tensor) -> Tensor:
         return logits[:, 1]
 
     attack = LinfPGD(0.2, step_size=0.06, steps=2, start="none", objective=score)
-    last, anywhere = (replace(attack, verdict=v)(Swing(), x, y) for v in ("last", "any"))
+    last, anywhere = (replace(attack, counts=v)(Swing(), x, y) for v in ("last", "any"))
     assert (predict(Swing(), anywhere) == 1).all()
     torch.testing.assert_close(anywhere, torch.full_like(x, 0.56))
     torch.testing.assert_close(last, torch.full_like(x, 0.5))  # stepped over the band and back
@@ -230,7 +230,7 @@ def sizes_of_forward_passes(model: nn.Module, batch: Batch) -> list[int]:
 
 def test_fooled_images_are_not_computed_any_more(double: nn.Module, double_batch: Batch) -> None:
     sizes = sizes_of_forward_passes(double, double_batch)
-    LinfPGD(0.03, step_size=0.004, steps=8, verdict="any")(double, *double_batch)
+    LinfPGD(0.03, step_size=0.004, steps=8, counts="any")(double, *double_batch)
     assert sizes[0] == NUM_IMAGES
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < NUM_IMAGES
@@ -242,12 +242,12 @@ def test_images_that_the_model_gets_wrong_cost_one_forward(
 ) -> None:
     x, y = double_batch
     sizes = sizes_of_forward_passes(double, double_batch)
-    attack = LinfPGD(0.03, start="none", verdict="any", restarts=10**9)
+    attack = LinfPGD(0.03, start="none", counts="any", restarts=10**9)
     assert torch.equal(attack(double, x, (y + 1) % 10), x)
     assert sizes == [NUM_IMAGES, NUM_IMAGES]  # the attack, and the judgement before restarts
 
 
-@pytest.mark.parametrize("changes", [{"verdict": "any"}, {"tau": 1}])
+@pytest.mark.parametrize("changes", [{"counts": "any"}, {"tau": 1}])
 def test_clean_images_are_not_written_into(
     changes: dict[str, Any], net: nn.Module, batch: Batch
 ) -> None:
@@ -262,7 +262,7 @@ def test_normal_start_that_fools_is_not_kept_as_it_may_be_no_valid_image(
 ) -> None:
     x = torch.zeros_like(batch.x)
     wrong = (predict(net, x) + 1) % 10
-    assert LinfPGD(0.1, start="normal", verdict="any")(net, x, wrong).min() == 0
+    assert LinfPGD(0.1, start="normal", counts="any")(net, x, wrong).min() == 0
 
 
 # Early stop, against the authors' algorithm

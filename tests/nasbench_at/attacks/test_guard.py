@@ -27,7 +27,7 @@ ATTACKS = {
     "pgd": LinfPGD(0.1, steps=3, noise=0.001, restarts=2),
     "pgd train": LinfPGD(0.1, steps=3, mode="train"),
     "pgd keep": LinfPGD(0.1, steps=3, mode="keep"),
-    "pgd any": LinfPGD(0.1, steps=3, noise=0.01, verdict="any"),
+    "pgd any": LinfPGD(0.1, steps=3, noise=0.01, counts="any"),
     "fat": LinfPGD(0.1, steps=3, noise=0.01, tau=1),
     "l2": L2PGD(0.5, steps=3),
     "cw": MarginPGD(0.1, steps=3),

@@ -108,8 +108,8 @@ def test_pgd_is_as_strong_as_foolbox_s(
 ) -> None:
     theirs = run_foolbox(foolbox, trained, batch, margin=margin)
     kind = MarginPGD if margin else LinfPGD
-    for verdict in ("last", "any"):
-        attack = kind(EPS, step_size=STEP, steps=STEPS, start="none", verdict=verdict)
+    for counts in ("last", "any"):
+        attack = kind(EPS, step_size=STEP, steps=STEPS, start="none", counts=counts)
         assert_at_least_as_strong(trained, batch, ours=attack(trained, *batch), theirs=theirs)
 
 

@@ -141,11 +141,9 @@ def test_fgsm_starts_at_random_in_the_authors_recipe_alone(recipe, start):
     assert attack.settings()["start"] == start
 
 
-def test_standard_attacks_take_restarts_and_a_verdict():
-    attacks = standard_attacks(("pgd", "cw"), eps=0.1, restarts=3, verdict="any").values()
-    assert [(a.settings()["restarts"], a.settings()["verdict"]) for a in attacks] == [
-        (3, "any")
-    ] * 2
+def test_standard_attacks_take_restarts_and_what_counts():
+    attacks = standard_attacks(("pgd", "cw"), eps=0.1, restarts=3, counts="any").values()
+    assert [(a.settings()["restarts"], a.settings()["counts"]) for a in attacks] == [(3, "any")] * 2
 
 
 def test_l2_attacks_share_the_radius_and_have_a_step_of_their_own():

@@ -55,8 +55,8 @@ def test_settings_follow_the_run_s_method(run):
 
 
 def test_runs_count_the_last_iterate_unless_told_otherwise(run):
-    assert settings_of(run, "pgd")["pgd"]["verdict"] == "last"
-    assert settings_of(run, "cw", verdict="any")["cw"]["verdict"] == "any"
+    assert settings_of(run, "pgd")["pgd"]["counts"] == "last"
+    assert settings_of(run, "cw", counts="any")["cw"]["counts"] == "any"
 
 
 def test_default_attacks_are_the_paper_s_and_under_l2_what_it_has(run):
@@ -75,12 +75,12 @@ def test_l2_needs_a_radius_of_its_own(run):
 
 def test_flags_of_the_evaluation_reach_the_record(run, capsys):
     words = ["evaluate", str(run), "--attacks", "pgd", "--device", "cpu", "--norm", "L2"]
-    words += ["--eps", "0.3", "--restarts", "2", "--verdict", "any", "--step-size", "0.1"]
+    words += ["--eps", "0.3", "--restarts", "2", "--counts", "any", "--step-size", "0.1"]
     assert main([*words, "--seed", "4"]) == 0
     (evaluation,) = read_record(run / "record.json").evaluations
     pgd = evaluation.results[1]
     assert (pgd.norm, pgd.eps, pgd.seed) == ("L2", 0.3, 4)
-    chosen = ("restarts", "verdict", "step_size")
+    chosen = ("restarts", "counts", "step_size")
     assert [pgd.settings[key] for key in chosen] == [2, "any", 0.1]
     assert (evaluation.norm, evaluation.seed) == ("L2", 4)
     assert "L2 eps 0.3, 20 steps of 0.1" in capsys.readouterr().out

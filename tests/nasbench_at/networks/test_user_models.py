@@ -191,7 +191,7 @@ def test_record_is_written_where_it_was_asked_for(module, state, tmp_path, capsy
 def test_models_of_the_user_count_any_iterate(module):
     out = Path("r.json")
     assert main(words(module, "bright_rows", "--attacks", "pgd", "--out", str(out))) == 0
-    assert read_record(out).results["pgd"].settings["verdict"] == "any"
+    assert read_record(out).results["pgd"].settings["counts"] == "any"
 
 
 def test_other_attacks_on_the_same_model_go_to_the_same_record(module):

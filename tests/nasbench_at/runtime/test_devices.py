@@ -66,7 +66,7 @@ class Watched(nn.Sequential):
     ("attack", "tunes"),
     [
         (LinfPGD(0.1, steps=2), True),
-        (LinfPGD(0.1, steps=2, verdict="any"), False),
+        (LinfPGD(0.1, steps=2, counts="any"), False),
         (LinfPGD(0.1, steps=2, restarts=2), False),
         (LinfPGD(0.1, step_size=0.05, steps=2, tau=0), False),
         (AutoAttack(0.1, attacks=("square",), square_queries=2), False),

@@ -120,7 +120,7 @@ def evaluate_shared(out: Path, distribution: Distribution) -> dict[str, Tensor]:
         labels = network(x).argmax(dim=1)
     images = LabelledImages(data.train.images[:96], labels)
     attacks = {
-        "pgd": LinfPGD(0.01, steps=3, noise=0.001, restarts=2, verdict="any"),
+        "pgd": LinfPGD(0.01, steps=3, noise=0.001, restarts=2, counts="any"),
         "aa": AutoAttack(0.005, batch_size=16, square_queries=20, attacks=("square", "apgd-ce")),
     }
     report = evaluate(

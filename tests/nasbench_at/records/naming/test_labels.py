@@ -125,7 +125,7 @@ def test_labels_are_the_papers():
         ("pgd", {}, "20 steps of 0.008, uniform start"),
         (
             "pgd",
-            {"restarts": 3, "verdict": "any"},
+            {"restarts": 3, "counts": "any"},
             "20 steps of 0.008, uniform start, 3 restarts, any iterate",
         ),
         ("aa", {}, "standard version"),
