@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
@@ -19,6 +21,11 @@ from nasbench_at.config.architecture import Architecture
 FIXTURES = Path(__file__).parent / "fixtures"
 
 torch.set_num_threads(1)
+
+# Of this process alone: two that compile the same code at once can read each other's unfinished
+# libraries.
+_COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = _COMPILED.name
 
 # How fast the machine happens to be decides nothing.
 settings.register_profile("any_speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
