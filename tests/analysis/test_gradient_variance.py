@@ -191,13 +191,13 @@ def test_run_is_measured_at_each_of_its_weights_by_epoch(tmp_path):
     with torch.no_grad():
         network.head.weight.zero_()
         network.head.bias.zero_()
-    save_weights(tmp_path / "early.safetensors", network, {"epoch": 1})
-    files = [run.folder.best, tmp_path / "early.safetensors"]
+    save_weights(tmp_path / "late.safetensors", network, {"epoch": 3})
+    files = [tmp_path / "late.safetensors", run.folder.best]
     with left_as_it_was(run.network):
         over = compute_run_gradient_variance(run, weights=files, loss="natural", num_batches=3)
-    assert over.epochs == (1, 2)
-    assert over.points[1] == found.points[0]
-    assert over.points[0].variance != found.points[0].variance
+    assert over.epochs == (2, 3)
+    assert over.points[0] == found.points[0]
+    assert over.points[1].variance != found.points[0].variance
     assert over.points[0].batch_size == 32
 
 
