@@ -38,7 +38,6 @@ OPTIONAL_ON_A_GPU = (
     "importlinter",
     "optuna",
     "pyautoattack",
-    "tyro",
 )
 """Packages that a machine lent for its GPU may lack."""
 

@@ -230,17 +230,8 @@ class Architecture:
         ValueError: If a value is outside its range; the message names it.
     """
 
-    blocks: ModuleBlocks = TRAINED_BLOCKS  # type: ignore[assignment]  # becomes a set a module
-    num_modules: NumModules = 15
-    init_channels: InitChannels = 20
-    widen_factor: WidenFactor = 4
-    num_classes: NumClasses = 10
-    input_shape: InputShape = (3, 32, 32)
-    block_options: BlockOptions = field(default_factory=dict)
-    block_copies: BlockCopies = field(default_factory=dict)
-    attention: AttentionSpec = field(default_factory=AttentionSpec, metadata={"is_flag": False})
-
-    if TYPE_CHECKING:  # blocks may be one set for all modules
+    if TYPE_CHECKING:  # given as one set for all modules, too
+        blocks: ModuleBlocks
 
         def __init__(
             self,
@@ -254,6 +245,16 @@ class Architecture:
             block_copies: BlockCopies = ...,
             attention: AttentionSpec = ...,
         ) -> None: ...
+    else:
+        blocks: Blocks = TRAINED_BLOCKS
+    num_modules: NumModules = 15
+    init_channels: InitChannels = 20
+    widen_factor: WidenFactor = 4
+    num_classes: NumClasses = 10
+    input_shape: InputShape = (3, 32, 32)
+    block_options: BlockOptions = field(default_factory=dict)
+    block_copies: BlockCopies = field(default_factory=dict)
+    attention: AttentionSpec = field(default_factory=AttentionSpec, metadata={"is_flag": False})
 
     def __post_init__(self) -> None:
         sets = block_sets(self.blocks, self.num_modules)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.config.allowed_values import Count, Name
+from nasbench_at.config.allowed_values import Count, Name, Positional
 
 __all__ = ["ReplayArguments", "run_replay"]
 
@@ -28,7 +27,7 @@ class ReplayArguments:
         seeds: Searches of each sampler.
     """
 
-    paths: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
     space: tuple[Name, ...] = ("blocks",)
     attack: Name = "pgd"
     samplers: tuple[Literal["random", "tpe", "nsga2"], ...] = ("random", "tpe")
@@ -38,12 +37,7 @@ class ReplayArguments:
 
 def run_replay(words: Sequence[str]) -> int:
     """Show how far from the best recorded network samplers are, trial by trial."""
-    from nasbench_at.commands.flags import parse_flags
-
-    with bad_input():
-        arguments = parse_flags(
-            ReplayArguments, words, command="study replay", description=run_replay.__doc__
-        )
+    arguments = parse_flags(ReplayArguments, words, "study replay", run_replay.__doc__)
     import optuna
 
     from nasbench_at.commands.console import show_frame

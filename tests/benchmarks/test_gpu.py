@@ -46,7 +46,7 @@ def test_report_counts_tests_by_part_and_names_what_did_not_pass(tmp_path):
         """<testsuites><testsuite>
         <testcase classname="a" name="one"/>
         <testcase classname="a" name="two"><failure message="E  x"/></testcase>
-        <testcase classname="b" name="three"><skipped message="tyro is not installed"/></testcase>
+        <testcase classname="b" name="three"><skipped message="optuna is not installed"/></testcase>
         </testsuite></testsuites>"""
     )
     text = gpu_check.describe_tests(report)
@@ -54,7 +54,7 @@ def test_report_counts_tests_by_part_and_names_what_did_not_pass(tmp_path):
     assert "| b | 0 | 0 | 1 |" in text
     assert "| all | 1 | 1 | 1 |" in text
     assert "- failed: `a::two`: E x" in text
-    assert "- skipped: `b::three`: tyro is not installed" in text
+    assert "- skipped: `b::three`: optuna is not installed" in text
     assert "did not end" in gpu_check.describe_tests(tmp_path / "missing.xml")
 
 

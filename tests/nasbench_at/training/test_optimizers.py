@@ -251,8 +251,8 @@ def test_fused_sgd_survives_a_first_step_that_overflows():
     net = nn.Linear(64, 64, bias=False)
     junk = [torch.full((64, 64), 7e3) for _ in range(50)]
     del junk
-    config = resolve(RunConfig(lr=1.0, momentum=0.9, weight_decay=0.0))
-    optimizers = Optimizers.create(net, config.hyperparameters(), "fused")
+    config = values(lr=1.0, momentum=0.9, weight_decay=0.0, optimizer_impl="fused")
+    optimizers = Optimizers.create(net, config)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     before = net.weight.detach().clone()
     for factor in (math.inf, 1.0):
