@@ -14,7 +14,7 @@ PYTHON_GPU ?= $(BIN)/python
 .PHONY: demo test lint coverage gpu
 
 demo: $(READY)
-	$(BIN)/nasbench-at study run block-ensemble --config demo.yaml --ways at --seeds 0 1 \
+	$(BIN)/nasbench-at study run block-ensemble --config demo.yaml --methods at --seeds 0 1 \
 	  --name demo --workers 2
 	$(BIN)/nasbench-at query runs/studies/demo --summary
 	$(BIN)/nasbench-at report runs/studies/demo --title "A DS-Net, its weights and its blocks"

@@ -20,6 +20,7 @@ from analysis.attention import (
     draw_attention_entropy,
     draw_attention_history,
 )
+from analysis.comparability import check_evaluated_alike
 from analysis.confusion import compute_run_confusion, draw_class_accuracy, draw_confusion
 from analysis.errors import UnsuitableRunsError
 from analysis.gradient_variance import compute_run_gradient_variance, draw_gradient_variance
@@ -33,7 +34,6 @@ from analysis.landscape import (
 from analysis.lipschitz import compute_run_lipschitz, draw_lipschitz
 from analysis.perturbations import compute_run_perturbations, draw_perturbations
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
-from analysis.selection import check_evaluated_alike
 from analysis.study_figures import (
     compute_block_ensemble,
     compute_block_space,

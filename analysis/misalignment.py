@@ -8,8 +8,8 @@ from statistics import mean
 
 import pandas as pd
 
+from analysis.comparability import check_evaluated_alike
 from analysis.errors import IncomparableRunsError
-from analysis.selection import check_evaluated_alike
 from nasbench_at.records import Record
 
 __all__ = ["Misalignment", "MisalignmentRow", "compute_misalignment"]

@@ -42,8 +42,8 @@ def make_study(num_runs: int, epochs: int) -> StudyConfig:
 
 def run_plainly(study: StudyConfig, runs: Path) -> None:
     """Trains and evaluates the runs without a study."""
-    for cell in study.cells:
-        record = train(cell.config, runs_dir=runs, device="cpu")
+    for planned in study.runs:
+        record = train(planned.config, runs_dir=runs, device="cpu")
         evaluate_run(runs / record.run_id, ("pgd",), device="cpu")
 
 

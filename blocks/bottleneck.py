@@ -18,7 +18,7 @@ __all__ = ["Bottleneck"]
     "bottleneck",
     summary="post-activation residual bottleneck",
     reference="He et al., CVPR 2016, Fig. 5",
-    kind="human",
+    kind="handcrafted",
 )
 class Bottleneck(nn.Module):
     """y = norm(act(x + g(x))), g: 1×1 to D channels, 3×3, 1×1 back.

@@ -18,7 +18,7 @@ __all__ = ["ConvNeXt"]
     "convnext",
     summary="depthwise 7x7 convolution and inverted bottleneck with layer scale",
     reference="Liu et al., CVPR 2022, Fig. 4",
-    kind="human",
+    kind="handcrafted",
 )
 class ConvNeXt(nn.Module):
     """y = x + γ·conv1×1(act(conv1×1(norm(depthwise 7×7(x))))), γ learned for each channel.

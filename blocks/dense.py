@@ -48,7 +48,7 @@ class DenseLayer(nn.Module):
     "dense",
     summary="densely connected layers, their features averaged",
     reference="Huang et al., CVPR 2017; Du et al., ICML 2021, Fig. 2",
-    kind="human",
+    kind="handcrafted",
 )
 class DenseBlock(nn.Module):
     """y = norm(merge(x, l₁, l₂, …)), each layer lᵢ seeing x and all features before it.

@@ -52,7 +52,7 @@ class Root(nn.Module):
     "dla_tree",
     summary="two-level tree of basic residual blocks with aggregation nodes",
     reference="Yu et al., CVPR 2018, Fig. 3",
-    kind="human",
+    kind="handcrafted",
 )
 class DLATree(nn.Module):
     """y = root(p, t, l, r): p = B(x); t the level-1 tree of x; l = B(t); r = B(l).

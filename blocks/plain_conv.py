@@ -17,7 +17,7 @@ __all__ = ["PlainConv"]
     "plain_conv",
     summary="convolution, norm, activation",
     reference="Simonyan and Zisserman, ICLR 2015",
-    kind="human",
+    kind="handcrafted",
 )
 class PlainConv(nn.Module):
     """y = act(norm(conv k×k(x))).

@@ -19,7 +19,7 @@ from torch import nn
 
 __all__ = ["BlockInfo", "BlockKind", "block_info", "create_block", "list_blocks", "register_block"]
 
-BlockKind = Literal["human", "searched", "ode"]
+BlockKind = Literal["handcrafted", "searched", "ode"]
 BlockBuilder = Callable[..., nn.Module]
 BuilderT = TypeVar("BuilderT", bound=BlockBuilder)
 
@@ -57,7 +57,7 @@ def register_block(
         name: Lower-case identifier, such as ``"mbconv"``; once published it never changes meaning.
         summary: One line: what the block computes.
         reference: Where it comes from.
-        kind: ``"human"``, ``"searched"`` or ``"ode"``.
+        kind: ``"handcrafted"``, ``"searched"`` or ``"ode"``.
 
     Returns:
         A decorator that returns the builder unchanged.
@@ -69,7 +69,7 @@ def register_block(
             defaults.
 
     Example:
-        ``@register_block("plain", summary="one convolution", reference="ours", kind="human")``
+        ``@register_block("plain", summary="a convolution", reference="ours", kind="handcrafted")``
     """
     if not (name.isidentifier() and name == name.lower()):
         raise ValueError(f"a block's name must be a lower-case identifier, got {name!r}")

@@ -19,7 +19,7 @@ __all__ = ["ReductionBlock", "ResidualBlock"]
     "residual",
     summary="pre-activation residual block: norm(f(x) + x)",
     reference="He et al., ECCV 2016; Du et al., ICML 2021, Fig. 2",
-    kind="human",
+    kind="handcrafted",
 )
 class ResidualBlock(nn.Module):
     """y = norm(f(x) + x), f two pre-activated 3×3 convolutions.

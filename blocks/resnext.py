@@ -18,7 +18,7 @@ __all__ = ["ResNeXtBottleneck"]
     "resnext",
     summary="bottleneck with grouped 3x3 convolution",
     reference="Xie et al., CVPR 2017",
-    kind="human",
+    kind="handcrafted",
 )
 class ResNeXtBottleneck(nn.Module):
     """y = norm(act(x + g(x))), g: 1×1 to D channels, grouped 3×3, 1×1 back.

@@ -18,7 +18,7 @@ __all__ = ["SeparableConv"]
     "separable_conv",
     summary="activation, depthwise and pointwise convolution, norm, twice",
     reference="Chollet, CVPR 2017; Liu et al., ICLR 2019",
-    kind="human",
+    kind="handcrafted",
 )
 class SeparableConv(nn.Module):
     """y = s₂(s₁(x)), each sᵢ(x) = norm(conv1×1(depthwise k×k(act(x)))).

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from studies import recipes
-    from studies.config import Cell, StudyConfig
+    from studies.config import PlannedRun, StudyConfig
     from studies.results import StudyResult, StudyStatus
     from studies.space import SearchSpace
     from studies.supervisor import StudyInterruptedError, run_study
 
 # Imported on first use: a recipe's name and a study's folder need neither torch nor Optuna.
 _HOMES = {
-    "Cell": "config",
+    "PlannedRun": "config",
     "SearchSpace": "space",
     "StudyConfig": "config",
     "StudyInterruptedError": "supervisor",
@@ -25,7 +25,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "Cell",
+    "PlannedRun",
     "SearchSpace",
     "StudyConfig",
     "StudyInterruptedError",

@@ -20,9 +20,9 @@ from studies.space import SearchSpace
 
 __all__ = [
     "DIRECTIONS",
-    "Cell",
     "Label",
     "Objective",
+    "PlannedRun",
     "PrunerName",
     "SamplerName",
     "StudyConfig",
@@ -44,7 +44,7 @@ DIRECTIONS: Mapping[Objective, Literal["maximize", "minimize"]] = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One run of a study that lists its runs.
 
     Attributes:
@@ -64,7 +64,7 @@ class StudyConfig:
         name: Name of the study and of its folder.
         recipe: Name of the recipe that made it.
         base: The run that all trials start from.
-        cells: The runs of a study that lists them; empty for a search.
+        runs: The runs of a study that lists them; empty for a search.
         space: Where a search looks; None for a list of runs.
         num_trials: Trials of a search; of a list, the number of its runs.
         objectives: What trials are judged by; several make a Pareto front.
@@ -79,7 +79,7 @@ class StudyConfig:
     name: str
     recipe: str
     base: ResolvedConfig
-    cells: tuple[Cell, ...] = ()
+    runs: tuple[PlannedRun, ...] = ()
     space: SearchSpace | None = None
     num_trials: int = 0
     objectives: tuple[Objective, ...] = ("robust",)
@@ -95,11 +95,11 @@ class StudyConfig:
             raise ValueError(
                 f"a study's name must be letters, digits, '.', '_' and '-', got {self.name!r}"
             )
-        if bool(self.cells) == (self.space is not None):
+        if bool(self.runs) == (self.space is not None):
             raise ValueError(f"study {self.name!r} must list runs or have a space to search")
-        if self.cells:
-            object.__setattr__(self, "num_trials", len(self.cells))
-            self._check_cells()
+        if self.runs:
+            object.__setattr__(self, "num_trials", len(self.runs))
+            self._check_runs()
         if self.num_trials < 1:
             raise ValueError(f"num_trials must be at least 1, got {self.num_trials}")
         for name in self.objectives:
@@ -110,17 +110,17 @@ class StudyConfig:
             raise ValueError("objectives must name at least one")
         self._check_choices()
 
-    def _check_cells(self) -> None:
-        keys = {tuple(cell.labels) for cell in self.cells}
+    def _check_runs(self) -> None:
+        keys = {tuple(planned.labels) for planned in self.runs}
         if len(keys) > 1:
             raise ValueError(f"the runs of a study must have the same labels, got {sorted(keys)}")
         seen: dict[str, Mapping[str, Label]] = {}
-        for cell in self.cells:
-            twin = seen.setdefault(cell.config.run_id, cell.labels)
-            if twin is not cell.labels:
+        for planned in self.runs:
+            twin = seen.setdefault(planned.config.run_id, planned.labels)
+            if twin is not planned.labels:
                 raise ValueError(
                     f"two runs of the study are one and the same: {dict(twin)} and "
-                    f"{dict(cell.labels)}"
+                    f"{dict(planned.labels)}"
                 )
 
     def _check_choices(self) -> None:
@@ -145,9 +145,9 @@ class StudyConfig:
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain["base"] = base
         plain["space"] = None if self.space is None else asdict(self.space)
-        plain["cells"] = [
-            {"labels": dict(cell.labels), "changes": _difference(cell.config.to_dict(), base)}
-            for cell in self.cells
+        plain["runs"] = [
+            {"labels": dict(planned.labels), "changes": _difference(planned.config.to_dict(), base)}
+            for planned in self.runs
         ]
         restored: dict[str, Any] = json.loads(json.dumps(plain))
         return restored
@@ -163,16 +163,16 @@ class StudyConfig:
             values = dict(data)
             base = _read_run(values.pop("base"))
             plain_base = base.to_dict()
-            cells = tuple(
-                Cell(cell["labels"], _read_run(_apply(cell["changes"], plain_base)))
-                for cell in values.pop("cells")
+            runs = tuple(
+                PlannedRun(planned["labels"], _read_run(_apply(planned["changes"], plain_base)))
+                for planned in values.pop("runs")
             )
             space = values.pop("space")
             for name in ("objectives", "attacks"):
                 values[name] = tuple(values[name])
             return cls(
                 base=base,
-                cells=cells,
+                runs=runs,
                 space=None if space is None else SearchSpace.from_dict(space),
                 **values,
             )
@@ -223,6 +223,6 @@ def study_folder(runs_dir: str | Path, name: str) -> Path:
     return Path(runs_dir) / "studies" / name
 
 
-def label_values(cells: Sequence[Cell], label: str) -> list[Label]:
+def label_values(runs: Sequence[PlannedRun], label: str) -> list[Label]:
     """Returns a label's values in order of their first occurrence."""
-    return list(dict.fromkeys(cell.labels[label] for cell in cells))
+    return list(dict.fromkeys(planned.labels[label] for planned in runs))

@@ -81,9 +81,9 @@ def estimate_study(
         row = CostRow({}, found.num_params, config.num_trials, found.seconds)
         return StudyCost((row,), is_upper_bound=True)
     groups: dict[tuple[tuple[str, Label], ...], list[RunConfig]] = {}
-    for cell in config.cells:
-        labels = tuple((name, value) for name, value in cell.labels.items() if name != "seed")
-        groups.setdefault(labels, []).append(cell.config)
+    for planned in config.runs:
+        labels = tuple((name, value) for name, value in planned.labels.items() if name != "seed")
+        groups.setdefault(labels, []).append(planned.config)
     rows = []
     for i, (labels, runs) in enumerate(groups.items(), start=1):
         found = measure(runs[0])

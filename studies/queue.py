@@ -59,7 +59,7 @@ def _fill(study: optuna.Study, config: StudyConfig) -> int:
     known = by_slot(study.get_trials(deepcopy=False))
     missing = [slot for slot in range(config.num_trials) if slot not in known]
     for slot in missing:
-        fixed = dict(config.cells[slot].labels) if config.cells else {}
+        fixed = dict(config.runs[slot].labels) if config.runs else {}
         study.add_trial(
             create_trial(
                 state=TrialState.WAITING,

@@ -117,7 +117,7 @@ def _check_fit(config: StudyConfig, data: DataSet) -> None:
     attacks = standard_attacks(config.attacks, eps=1.0)  # the radius does not matter here
     check_attacks(attacks.values(), data.num_classes, data.image_shape)
     num_images = len(data.train)
-    for run in [cell.config for cell in config.cells] or [config.base]:
+    for run in [planned.config for planned in config.runs] or [config.base]:
         if run.batch_size is not None and run.batch_size > num_images:
             raise ValueError(
                 f"batch_size must be at most the number of training images, {num_images}, got "

@@ -10,7 +10,7 @@ import optuna
 
 from nasbench_at.config import ResolvedConfig
 from nasbench_at.config.architecture import Blocks
-from nasbench_at.networks.graph import count_parameters, match_parameters
+from nasbench_at.networks.graph import count_planned_parameters, match_parameters
 from studies.config import StudyConfig, label_values
 from studies.space import SearchSpace
 from studies.variants import ImageSpec, with_blocks
@@ -41,12 +41,12 @@ def suggest_run(study: StudyConfig, trial: optuna.Trial, images: ImageSpec) -> S
         ValueError: If a chosen network cannot be built.
     """
     if study.space is None:
-        cell = study.cells[trial.user_attrs["slot"]]
-        for label, value in cell.labels.items():
+        planned = study.runs[trial.user_attrs["slot"]]
+        for label, value in planned.labels.items():
             # The queue fixes the value; suggesting it makes it a parameter of the trial.
-            trial.suggest_categorical(label, label_values(study.cells, label))
+            trial.suggest_categorical(label, label_values(study.runs, label))
             assert trial.params[label] == value
-        return Suggestion(cell.config)
+        return Suggestion(planned.config)
     return _search(study.space, study.base, trial, images)
 
 
@@ -63,7 +63,7 @@ def _search(
         config = replace(config, widen_factor=factor)
     if space.attention_inits is not None:
         init: Any = trial.suggest_categorical("attention_init", space.attention_inits)
-        config = replace(config, attention_init=init, attention_parameters={})
+        config = replace(config, attention_init=init, attention_init_options={})
     if space.weight_decay is not None:
         decay = trial.suggest_float("weight_decay", *space.weight_decay, log=True)
         config = replace(config, weight_decay=decay)
@@ -75,7 +75,7 @@ def _search(
     if space.match_parameters is not None:
         architecture = match_parameters(architecture, space.match_parameters)
         config = replace(config, init_channels=architecture.init_channels)
-    num_params = count_parameters(architecture)
+    num_params = count_planned_parameters(architecture)
     budget = space.max_parameters
     return Suggestion(config, num_params, None if budget is None else num_params / budget - 1)
 

@@ -32,7 +32,7 @@ from nasbench_at.evaluation.run_evaluation import prepare_evaluation
 from nasbench_at.records import Record, read_record
 from nasbench_at.records.run_folders import FolderInUseError, create_run_folder
 from nasbench_at.runtime.devices import select_device
-from nasbench_at.runtime.ranks import Distribution, distributed
+from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.training.interruption import InterruptedTraining
 from nasbench_at.training.launch import prepare_training
 from studies.forkserver import trial_context
@@ -220,7 +220,7 @@ def _run(job: TrialJob, rank: int, port: int | None, messages: Connection) -> No
     _end_with_worker()
     try:
         if port is None:
-            _while_folder_is_free(lambda: _train(job, Distribution(), messages))
+            _while_folder_is_free(lambda: _train(job, Ranks(), messages))
         else:
             _train_as_rank(job, rank, port, messages)
         if rank == 0:
@@ -262,14 +262,14 @@ def _end_with_worker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train(job: TrialJob, distribution: Distribution, messages: Connection) -> None:
+def _train(job: TrialJob, ranks: Ranks, messages: Connection) -> None:
     check_contents(job.config.contents)  # it would be resolved to another run
     trainer = prepare_training(
         job.config,
         runs_dir=job.runs_dir,
         data_root=job.data_root,
         device=job.device,
-        distribution=distribution,
+        ranks=ranks,
     )
     if trainer.progress.epoch or trainer.progress.step:
         place = f"epoch {trainer.progress.epoch + 1}, step {trainer.progress.step + 1}"
@@ -293,8 +293,8 @@ def _train_as_rank(job: TrialJob, rank: int, port: int, messages: Connection) ->
     if rank == 0:
         # The lock is rank 0's, and must not be missed while the others already wait for it.
         _while_folder_is_free(lambda: _try_folder(job))
-    with distributed(select_device(job.device)) as distribution:
-        _train(job, distribution, messages)
+    with distributed(select_device(job.device)) as ranks:
+        _train(job, ranks, messages)
 
 
 def _try_folder(job: TrialJob) -> None:

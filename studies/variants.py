@@ -12,11 +12,11 @@ from blocks import load_entry_points, load_plugin
 from nasbench_at.config import DS_NET_FIELDS, RunConfig
 from nasbench_at.config.architecture import Blocks, block_sets
 from nasbench_at.config.presets import resolve
-from nasbench_at.networks.graph import count_parameters, match_parameters
+from nasbench_at.networks.graph import count_planned_parameters, match_parameters
 from nasbench_at.records.naming.labels import describe_blocks
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.training.launch import fit_batch_size, load_config_data
-from studies.config import Cell, Label
+from studies.config import Label, PlannedRun
 
 __all__ = [
     "ImageSpec",
@@ -142,14 +142,18 @@ def with_training(config: RunConfig, method: str, beta: float | None = None) -> 
     return replace(config, method=method, beta=beta, tau_milestones=None)
 
 
-def with_seeds(labels: Mapping[str, Label], config: RunConfig, seeds: Sequence[int]) -> list[Cell]:
+def with_seeds(
+    labels: Mapping[str, Label], config: RunConfig, seeds: Sequence[int]
+) -> list[PlannedRun]:
     """Returns a run with each of some seeds, all filled in."""
-    return [Cell({**labels, "seed": seed}, resolve(replace(config, seed=seed))) for seed in seeds]
+    return [
+        PlannedRun({**labels, "seed": seed}, resolve(replace(config, seed=seed))) for seed in seeds
+    ]
 
 
 def num_params(config: RunConfig, images: ImageSpec) -> int:
     """Returns the parameters of a run's DS-Net, attention logits not counted."""
-    return count_parameters(config.architecture(images.input_shape, images.num_classes))
+    return count_planned_parameters(config.architecture(images.input_shape, images.num_classes))
 
 
 def match_width(config: RunConfig, images: ImageSpec, target: int) -> RunConfig:

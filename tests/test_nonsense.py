@@ -97,7 +97,7 @@ TRAIN_FLAGS = {
     "--block-options": ("residual", "residual.x", "residual.nope=1", "nope.x=1", "dense.=1"),
     "--block-copies": ("residual", "residual=0", "residual=x", "residual=1.5", "nope=2"),
     "--model-options": ("x", "depth=10"),
-    "--attention-parameters": ("scale", "scale=-1", "scale=inf", "std=nan", "nope=1"),
+    "--attention-init-options": ("scale", "scale=-1", "scale=inf", "std=nan", "nope=1"),
     "--attention-keep": ("5 5 5", "x 0 0", "0", "0 0 0 0", "-1 0 0"),
     "--plugins": NO_FILE,
     "--runs-dir": ("", "/dev/null", "/dev/null/runs"),
@@ -280,7 +280,7 @@ CALLS: Mapping[Callable[..., Any], Mapping[str, Sequence[Any]]] = {
         "recipe": ("nope", None),
         "attention": ("nope", None),
         "attention_init": ("nope", 5),
-        "attention_parameters": ({"scale": -1}, {"scale": NAN}, {"nope": 1}, 5),
+        "attention_init_options": ({"scale": -1}, {"scale": NAN}, {"nope": 1}, 5),
         "attention_weights": (((0.5, 0.6),), 5, (("a",),)),
         "attention_keep": (((9,),) * 15, 5, ((0,),)),
         "block_options": (5, {"nope": {"x": 1}}, {"dense": 5}),
@@ -297,7 +297,7 @@ CALLS: Mapping[Callable[..., Any], Mapping[str, Sequence[Any]]] = {
     AttentionSpec: {
         "mode": ("nope", None),
         "init": ("nope", None),
-        "parameters": ({"scale": -1}, {"std": NAN}, {"nope": 1}),
+        "init_options": ({"scale": -1}, {"std": NAN}, {"nope": 1}),
     },
     EvaluationOptions: {
         "attacks": (("nope",), ("pgdd",), (5,), "pgd"),

@@ -37,10 +37,10 @@ def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("paper") / "runs"
     two = {"seeds": (0, 1)}
     run(recipes.block_space(BASE, **two), folder)
-    run(recipes.block_ensemble(BASE, ways=("at",), **two), folder)
+    run(recipes.block_ensemble(BASE, methods=("at",), **two), folder)
     run(recipes.initialization(BASE, seeds=(0,)), folder)
     run(recipes.weight_decay(BASE), folder)
-    parent = folder / recipes.block_space(BASE).cells[-1].config.run_id
+    parent = folder / recipes.block_space(BASE).runs[-1].config.run_id
     run(recipes.pruning(BASE, parents=(parent,), kept=(1, 2)), folder)
     models = ("tiny_resnet", "tiny_wrn")
     run(recipes.methods(BASE, models=models, seeds=(0,)), folder, ("fgsm", "pgd", "cw"))
@@ -49,13 +49,15 @@ def runs(tmp_path_factory) -> Path:
 
 
 def run(study: StudyConfig, runs: Path, attacks: tuple[str, ...] = ("pgd",)) -> None:
-    for cell in study.cells:
-        record = train(cell.config, runs_dir=runs, device="cpu")
+    for planned in study.runs:
+        record = train(planned.config, runs_dir=runs, device="cpu")
         if not is_evaluated(record, attacks):
             evaluate_run(runs / record.run_id, attacks, device="cpu")
     folder = study_folder(runs, study.name)
     folder.mkdir(parents=True)
-    StudyRuns(tuple(cell.config.run_id for cell in study.cells), is_finished=True).write(folder)
+    StudyRuns(tuple(planned.config.run_id for planned in study.runs), is_finished=True).write(
+        folder
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
+from analysis.comparability import NAMED_KEYS, TECHNICAL_KEYS, check_evaluated_alike, group_by
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.network_drawing import draw_graph
 from analysis.report.attention import AttentionView, find_graph
 from analysis.report.entries import RunEntry
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
-from analysis.selection import NAMED_KEYS, TECHNICAL_KEYS, check_evaluated_alike, group_by
 from analysis.study_figures import (
     LearningCurve,
     compute_block_ensemble,

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from analysis.comparability import identity_without
 from analysis.report.entries import RunEntry
-from analysis.selection import identity_without
 from nasbench_at.records import (
     AttackResult,
     Conditions,

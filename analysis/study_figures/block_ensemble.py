@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from analysis.comparability import ds_net_of, group_by, prefer_recipe_weight_decay
 from analysis.errors import MissingRunsError
-from analysis.selection import ds_net_of, group_by, prefer_recipe_weight_decay
 from analysis.study_figures.estimates import (
     Estimate,
     check_one_setting,

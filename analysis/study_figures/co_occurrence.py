@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.errors import MissingRunsError
-from analysis.selection import (
+from analysis.comparability import (
     check_evaluated_alike,
     ds_net_of,
     group_by,
     identity_without,
 )
+from analysis.errors import MissingRunsError
 from analysis.study_figures.estimates import describe_setting, ds_nets_of
 from analysis.style import create_figure
 from nasbench_at.config.architecture import Architecture

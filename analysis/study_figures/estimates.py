@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from analysis.errors import IncomparableRunsError, MissingRunsError
-from analysis.selection import (
+from analysis.comparability import (
     NAMED_KEYS,
     check_distinct_seeds,
     check_evaluated_alike,
     check_trained_alike,
     ds_net_of,
 )
+from analysis.errors import IncomparableRunsError, MissingRunsError
 from nasbench_at.config.architecture import architecture_of
 from nasbench_at.records import Record, mean_interval
 from nasbench_at.records.naming.labels import data_label, method_label, metric_label

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.errors import MissingRunsError
-from analysis.selection import (
+from analysis.comparability import (
     TECHNICAL_KEYS,
     check_evaluated_alike,
     group_by,
     identity_without,
 )
+from analysis.errors import MissingRunsError
 from analysis.study_figures.estimates import describe_setting
 from analysis.style import PALETTE, create_figure, style_axes
 from nasbench_at.records import Record

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from analysis.errors import MissingRunsError
-from analysis.selection import (
+from analysis.comparability import (
     NAMED_KEYS,
     check_evaluated_alike,
     check_trained_alike,
@@ -17,6 +16,7 @@ from analysis.selection import (
     prefer_recipe_weight_decay,
     variant_of,
 )
+from analysis.errors import MissingRunsError
 from analysis.tables.cells import accuracy_cell, mark_best, published_result
 from analysis.tables.notes import note_evaluation, note_left_out, note_seeds
 from analysis.tables.table import Cell, Column, Row, Table

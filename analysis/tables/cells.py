@@ -9,7 +9,7 @@ from functools import cache
 from statistics import mean, stdev
 from typing import Any
 
-from analysis.selection import check_distinct_seeds
+from analysis.comparability import check_distinct_seeds
 from analysis.tables.published import PublishedResult, published_results
 from analysis.tables.table import Cell
 from nasbench_at.config.architecture import TRAINED_BLOCKS, architecture_of

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from analysis.errors import MissingRunsError
-from analysis.misalignment import MisalignmentRow, compute_misalignment
-from analysis.selection import (
+from analysis.comparability import (
     NAMED_KEYS,
     TECHNICAL_KEYS,
     check_evaluated_alike,
@@ -18,6 +16,8 @@ from analysis.selection import (
     prefer_recipe_weight_decay,
     variant_of,
 )
+from analysis.errors import MissingRunsError
+from analysis.misalignment import MisalignmentRow, compute_misalignment
 from analysis.tables.cells import accuracy_cell, mark_best, published_result
 from analysis.tables.notes import note_evaluation, note_left_out, note_seeds
 from analysis.tables.table import Cell, Column, Row, Table

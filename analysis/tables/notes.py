@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from analysis.selection import group_by
+from analysis.comparability import group_by
 from analysis.tables.table import Row
 from nasbench_at.records import AttackResult, Record, describe_attack
 from nasbench_at.records.naming.labels import data_label, metric_label

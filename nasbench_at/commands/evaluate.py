@@ -78,14 +78,14 @@ def run_evaluate(words: Sequence[str]) -> int:
     from nasbench_at.runtime.devices import select_device
     from nasbench_at.runtime.ranks import distributed
 
-    with ExitStack() as ranks, one_line_warnings():
+    with ExitStack() as stack, one_line_warnings():
         with bad_input():
             device = select_device(arguments.device)
-            distribution = ranks.enter_context(distributed(device))
-            arguments = replace(arguments, device=str(distribution.place(device)))
+            ranks = stack.enter_context(distributed(device))
+            arguments = replace(arguments, device=str(ranks.place(device)))
             evaluation = _prepare_evaluation(arguments)
-        record = evaluation.run(show_result, distribution)
-        if not distribution.is_main:
+        record = evaluation.run(show_result, ranks)
+        if not ranks.is_main:
             return 0
     show_evaluation(record)
     if len(evaluation.attacks) > 1:

@@ -26,7 +26,7 @@ from nasbench_at.config.catalogue import check_names
 
 if TYPE_CHECKING:
     from nasbench_at.records import Record
-    from nasbench_at.runtime.ranks import Distribution
+    from nasbench_at.runtime.ranks import Ranks
 
 __all__ = ["RunArguments", "TrainArguments", "run_train"]
 
@@ -87,18 +87,18 @@ def run_train(words: Sequence[str]) -> int:
     from nasbench_at.runtime.devices import select_device
     from nasbench_at.runtime.ranks import distributed
 
-    with ExitStack() as ranks:
+    with ExitStack() as stack:
         with bad_input():
             device = select_device(arguments.device)
-            distribution = ranks.enter_context(distributed(device))
+            ranks = stack.enter_context(distributed(device))
         seeds = arguments.seeds or (arguments.config.seed,)
-        records = [_train_one(arguments, seed, distribution) for seed in seeds]
-        if len(records) > 1 and distribution.is_main:
+        records = [_train_one(arguments, seed, ranks) for seed in seeds]
+        if len(records) > 1 and ranks.is_main:
             show_seeds(records)
     return 0
 
 
-def _train_one(arguments: TrainArguments, seed: int, distribution: Distribution) -> Record:
+def _train_one(arguments: TrainArguments, seed: int, ranks: Ranks) -> Record:
     from nasbench_at.commands.console import ConsoleReporter, show_training
     from nasbench_at.training.launch import prepare_training
 
@@ -109,14 +109,14 @@ def _train_one(arguments: TrainArguments, seed: int, distribution: Distribution)
             data_root=arguments.data_root,
             device=arguments.device,
             checkpoint_minutes=arguments.checkpoint_minutes,
-            distribution=distribution,
+            ranks=ranks,
         )
-    reporter = ConsoleReporter(silent=not distribution.is_main)
+    reporter = ConsoleReporter(silent=not ranks.is_main)
     try:
         record = trainer.run(reporter)
     finally:
         reporter.stop()
-    if distribution.is_main:
+    if ranks.is_main:
         show_training(record, trainer.folder.path)
     return record
 

@@ -28,12 +28,12 @@ __all__ = [
     "BlockOptions",
     "Blocks",
     "InitChannels",
+    "InitOptions",
     "InputShape",
     "Keep",
     "NumClasses",
     "NumModules",
     "NumParameters",
-    "Parameters",
     "Recipe",
     "Weights",
     "WidenFactor",
@@ -52,7 +52,7 @@ ModuleBlocks = tuple[tuple[Name, ...], ...]
 Blocks = tuple[Name, ...] | ModuleBlocks
 BlockOptions = Mapping[str, Mapping[str, Any]]
 BlockCopies = Mapping[str, Annotated[int, Range("[1, 100]")]]
-Parameters = Mapping[str, float]
+InitOptions = Mapping[str, float]
 Weights: TypeAlias = tuple[tuple[float, ...], ...] | None
 Keep: TypeAlias = tuple[tuple[Annotated[int, Range("[0, inf)")], ...], ...] | None
 NumModules = Annotated[int, Range("[3, 1000]")]
@@ -105,7 +105,7 @@ class AttentionSpec:
             ``trained`` (the logits the authors ship for DS-Net-4, 15 modules of four blocks), or
             ``given`` (``weights``).
         recipe: Whose parameters the distribution has, the paper's or the authors' code's.
-        parameters: Overrides of those parameters by name, ``scale`` among them.
+        init_options: Overrides of those parameters by name, ``scale`` among them.
         weights: For ``given``: a row a module, a weight a block, each row summing to 1. Rows of
             modules with different block sets differ in length.
         keep: Per module, the columns that take part; the others have weight zero and are not
@@ -118,14 +118,14 @@ class AttentionSpec:
     mode: AttentionMode = "learned"
     init: AttentionInit = "normal"
     recipe: Recipe = "paper"
-    parameters: Parameters = field(default_factory=dict)
+    init_options: InitOptions = field(default_factory=dict)
     weights: Weights = None
     keep: Keep = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         known = INIT_PARAMETERS[self.recipe].get(self.init, {})
-        for name in self.parameters:
+        for name in self.init_options:
             _require_choice(f"parameter of attention init {self.init!r}", name, tuple(known))
         if (self.init == "given") != (self.weights is not None):
             raise ValueError(
@@ -157,7 +157,7 @@ class AttentionSpec:
 
     def resolved_parameters(self) -> dict[str, float]:
         """Returns the parameters of the initial distribution, overrides applied."""
-        return {**INIT_PARAMETERS[self.recipe].get(self.init, {}), **self.parameters}
+        return {**INIT_PARAMETERS[self.recipe].get(self.init, {}), **self.init_options}
 
 
 def block_sets(blocks: Blocks, num_modules: int) -> ModuleBlocks:
@@ -446,7 +446,7 @@ NAMED_DS_NETS: Mapping[str, Architecture] = {
 }
 """The paper's own networks by name, and a tiny one; a run of one is a run of its fields."""
 
-_ATTENTION_FIELDS = ("init", "parameters", "weights", "keep")
+_ATTENTION_FIELDS = ("init", "init_options", "weights", "keep")
 DS_NET_FIELDS = frozenset(
     {item.name for item in fields(Architecture)} - {"num_classes", "input_shape"}
     | {f"attention_{name}" for name in _ATTENTION_FIELDS}
@@ -503,6 +503,6 @@ def _make(fields_of_run: str, input_shape: tuple[int, int, int], num_classes: in
     given = {name: values.pop(f"attention_{name}", None) for name in _ATTENTION_FIELDS}
     mode = values.pop("attention", "learned")
     given["init"] = given["init"] or ("normal" if mode == "learned" else "equal")
-    given["parameters"] = given["parameters"] or {}
+    given["init_options"] = given["init_options"] or {}
     spec = AttentionSpec(mode=mode, recipe=values.pop("recipe", "paper"), **given)
     return Architecture(**values, input_shape=input_shape, num_classes=num_classes, attention=spec)

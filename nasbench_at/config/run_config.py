@@ -26,9 +26,9 @@ from nasbench_at.config.architecture import (
     BlockOptions,
     Blocks,
     InitChannels,
+    InitOptions,
     Keep,
     NumModules,
-    Parameters,
     Recipe,
     Weights,
     WidenFactor,
@@ -105,7 +105,7 @@ class RunConfig(Generic[UnsetT]):
         block_copies: Stacked copies by block name.
         attention: Learned or fixed block weights.
         attention_init: Their initial values; None is normal if learned, equal if fixed.
-        attention_parameters: Overrides of the distribution's parameters, ``scale`` among them.
+        attention_init_options: Overrides of the distribution's parameters, ``scale`` among them.
         attention_weights: Rows of given weights, for ``attention_init: given``.
         attention_keep: Per module the blocks that take part.
         plugins: Python files that register blocks.
@@ -161,7 +161,7 @@ class RunConfig(Generic[UnsetT]):
     block_copies: BlockCopies = field(default_factory=dict)
     attention: AttentionMode = "learned"
     attention_init: AttentionInit | None = None
-    attention_parameters: Parameters = field(default_factory=dict)
+    attention_init_options: InitOptions = field(default_factory=dict)
     attention_weights: Weights = None
     attention_keep: Keep = None
     plugins: tuple[Name, ...] = ()

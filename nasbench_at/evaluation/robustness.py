@@ -26,7 +26,7 @@ from nasbench_at.data import LabelledImages
 from nasbench_at.evaluation.outcome_files import ProgressFile, hash_images, hash_subset
 from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
 from nasbench_at.records import AttackResult, TrustCheck
-from nasbench_at.runtime.ranks import Distribution
+from nasbench_at.runtime.ranks import Ranks
 from nasbench_at.runtime.seeding import make_generator
 
 __all__ = [
@@ -81,7 +81,7 @@ def evaluate(
     data_name: str = "",
     progress_dir: str | Path | None = None,
     on_result: Callable[[str, AttackResult], None] | None = None,
-    distribution: Distribution | None = None,
+    ranks: Ranks | None = None,
 ) -> RobustnessReport:
     """Measures natural accuracy and accuracy under attacks, in float32 and eval mode.
 
@@ -103,7 +103,7 @@ def evaluate(
         progress_dir: Keep AutoAttack's verdicts in files there after each batch, and go on from
             them. The files stay; whoever has the report removes them.
         on_result: Called with each row as soon as it is known.
-        distribution: This process's place among ranks, each of which calls this function with the
+        ranks: This process's place among ranks, each of which calls this function with the
             same arguments. Only rank 0 looks for signs that the numbers cannot be trusted.
 
     Returns:
@@ -115,7 +115,7 @@ def evaluate(
     """
     count = count_aa_samples(aa_samples, len(data))
     check_model(model, data, attacks.values())
-    ranks = distribution or Distribution()
+    ranks = ranks or Ranks()
     evaluation = _Evaluation(
         model, data, data_name, batch_size, seed, progress_dir, on_result, ranks
     )
@@ -207,7 +207,7 @@ class _Evaluation:
         seed: int,
         progress_dir: str | Path | None,
         on_result: Callable[[str, AttackResult], None] | None,
-        ranks: Distribution,
+        ranks: Ranks,
     ) -> None:
         self.results: dict[str, AttackResult] = {}
         self.outcomes: dict[str, Tensor] = {}

@@ -39,7 +39,7 @@ from nasbench_at.records import AttackResult, Evaluation, Record, read_record
 from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.runtime.provenance import collect_provenance
-from nasbench_at.runtime.ranks import Distribution
+from nasbench_at.runtime.ranks import Ranks
 
 __all__ = [
     "PreparedEvaluation",
@@ -279,9 +279,7 @@ class PreparedEvaluation:
     path: Path
     lock: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
 
-    def run(
-        self, on_result: OnResult | None = None, distribution: Distribution | None = None
-    ) -> Record:
+    def run(self, on_result: OnResult | None = None, ranks: Ranks | None = None) -> Record:
         """Attacks, then writes the per-sample outcomes and the record.
 
         AutoAttack's verdicts are kept in a folder beside the record until that is written: killed
@@ -289,12 +287,12 @@ class PreparedEvaluation:
 
         Args:
             on_result: Called with each row as soon as it is known.
-            distribution: This process's place among ranks that share the work; rank 0 writes.
+            ranks: This process's place among ranks that share the work; rank 0 writes.
 
         Raises:
             FolderInUseError: If another process works in the run's folder.
         """
-        ranks = distribution or Distribution()
+        ranks = ranks or Ranks()
         # A model of the user's with another forward may be written to this record.
         progress_dir = self.path.with_suffix(".progress") / self.record.run_id
         with self.lock() if ranks.is_main else nullcontext():
@@ -308,7 +306,7 @@ class PreparedEvaluation:
                     data_name=self.data,
                     progress_dir=progress_dir,
                     on_result=on_result if ranks.is_main else None,
-                    distribution=ranks,
+                    ranks=ranks,
                 )
                 for eps, attacks in self.attacks.items()
             }
@@ -325,7 +323,7 @@ class PreparedEvaluation:
                 remove_progress(progress_dir, {name: a.settings() for name, a in used.items()})
         return record
 
-    def _describe(self, reports: Sequence[RobustnessReport], ranks: Distribution) -> Evaluation:
+    def _describe(self, reports: Sequence[RobustnessReport], ranks: Ranks) -> Evaluation:
         # The natural images are the same at every radius: one row.
         rows = {row.key: row for report in reports for row in report.results.values()}
         provenance = collect_provenance(self.images.labels.device)

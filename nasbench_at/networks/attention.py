@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from nasbench_at.config.architecture import AttentionSpec
 
-__all__ = ["Attention", "from_trained"]
+__all__ = ["Attention", "load_authors_logits"]
 
 
-def from_trained() -> Tensor:
+def load_authors_logits() -> Tensor:
     """Returns the logits that the authors ship for DS-Net-4 after adversarial training.
 
     Returns:
@@ -90,7 +90,7 @@ def _initial_logits(
 ) -> Tensor:
     """Draws or reads the logits; −inf stands for a weight of zero."""
     if spec.init in ("trained", "given"):
-        rows = from_trained() if spec.weights is None else _logs_of(spec.weights)
+        rows = load_authors_logits() if spec.weights is None else _logs_of(spec.weights)
         _require_rows(f"attention init {spec.init!r}", len(rows), len(slots))
         return _pad_rows(spec.init, rows, slots, num_columns)
     logits = torch.zeros(len(slots), num_columns)

@@ -32,7 +32,7 @@ __all__ = [
     "Stage",
     "annotate_graph",
     "build_graph",
-    "count_parameters",
+    "count_planned_parameters",
     "find_node",
     "match_parameters",
     "validate_graph",
@@ -328,7 +328,7 @@ def _check_shapes(graph: Graph) -> None:
                 )
 
 
-def count_parameters(architecture: Architecture) -> int:
+def count_planned_parameters(architecture: Architecture) -> int:
     """Counts the parameters of a network without building it; attention logits not counted."""
     num_params: int = build_graph(architecture).graph["num_params"]
     return num_params
@@ -355,7 +355,7 @@ def match_parameters(architecture: Architecture, target: int) -> Architecture:
 
     @cache
     def count(width: int) -> int:
-        return count_parameters(replace(architecture, init_channels=width))
+        return count_planned_parameters(replace(architecture, init_channels=width))
 
     narrowest = _narrowest_width(architecture)
     if count(narrowest) > 2 * target:

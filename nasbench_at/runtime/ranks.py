@@ -15,11 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nasbench_at.runtime.sync_norm import share_batch_norm
 
-__all__ = ["Distribution", "distributed"]
+__all__ = ["Ranks", "distributed"]
 
 
 @dataclass(frozen=True)
-class Distribution:
+class Ranks:
     """This process's place among the ranks of a run; a single process is rank 0 of 1.
 
     Attributes:
@@ -105,7 +105,7 @@ class Distribution:
 
 
 @contextmanager
-def distributed(device: torch.device) -> Iterator[Distribution]:
+def distributed(device: torch.device) -> Iterator[Ranks]:
     """Joins the ranks that ``torchrun`` started, if it did, for the length of the block.
 
     Args:
@@ -116,7 +116,7 @@ def distributed(device: torch.device) -> Iterator[Distribution]:
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
-        yield Distribution()
+        yield Ranks()
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
@@ -128,6 +128,6 @@ def distributed(device: torch.device) -> Iterator[Distribution]:
         torch.cuda.set_device(local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Distribution(dist.get_rank(), world_size, local_rank)
+        yield Ranks(dist.get_rank(), world_size, local_rank)
     finally:
         dist.destroy_process_group()

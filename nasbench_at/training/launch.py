@@ -24,7 +24,7 @@ from nasbench_at.networks.zoo import create_model
 from nasbench_at.records import Record
 from nasbench_at.records.run_folders import create_run_folder
 from nasbench_at.runtime.devices import fit_threads, select_device
-from nasbench_at.runtime.ranks import Distribution, distributed
+from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.runtime.seeding import derive_seed, make_generator
 from nasbench_at.training.compilation import compile_blocks
 from nasbench_at.training.optimizers import check_optimizer_impl
@@ -72,14 +72,14 @@ def train(
         InterruptedTraining: After SIGTERM or SIGINT, the state being saved.
         FloatingPointError: If loss or weights are no longer finite; the last good state is kept.
     """
-    with distributed(select_device(device)) as distribution:
+    with distributed(select_device(device)) as ranks:
         trainer = prepare_training(
             config,
             runs_dir=runs_dir,
             data_root=data_root,
             device=device,
             checkpoint_minutes=checkpoint_minutes,
-            distribution=distribution,
+            ranks=ranks,
         )
         return trainer.run(reporter)
 
@@ -91,7 +91,7 @@ def prepare_training(
     data_root: str | Path | None = None,
     device: str = "auto",
     checkpoint_minutes: float = 5.0,
-    distribution: Distribution | None = None,
+    ranks: Ranks | None = None,
 ) -> Trainer:
     """Checks everything that can be wrong before the first step; arguments as in :func:`train`.
 
@@ -99,11 +99,11 @@ def prepare_training(
         ValueError: If the configuration, the device or the folder is not usable.
     """
     check_value("checkpoint_minutes", CheckpointMinutes, checkpoint_minutes)
-    distribution = distribution or Distribution()
-    resolved, data, training_step = _prepare_step(config, data_root, device, distribution)
-    if distribution.is_main:
+    ranks = ranks or Ranks()
+    resolved, data, training_step = _prepare_step(config, data_root, device, ranks)
+    if ranks.is_main:
         create_run_folder(runs_dir, resolved)
-    distribution.barrier()
+    ranks.barrier()
     folder = create_run_folder(runs_dir, resolved)
     trainer = Trainer(folder, data, training_step, checkpoint_minutes=checkpoint_minutes)
     trainer.resume()
@@ -114,22 +114,22 @@ def _prepare_step(
     config: RunConfig,
     data_root: str | Path | None,
     device: str,
-    distribution: Distribution,
+    ranks: Ranks,
 ) -> tuple[ResolvedConfig, DataSet, TrainingStep]:
     """Fills a configuration in, loads its data and builds its network."""
-    chosen = distribution.place(select_device(device))
+    chosen = ranks.place(select_device(device))
     resolved = resolve(config)
     check_precision(resolved.precision, chosen)
     check_optimizer_impl(resolved.optimizer_impl, chosen)
     data = load_config_data(resolved, chosen, data_root)
     if config.batch_size is None:
-        resolved = fit_batch_size(resolved, len(data.train), warn=distribution.is_main)
+        resolved = fit_batch_size(resolved, len(data.train), warn=ranks.is_main)
     if resolved.batch_size > len(data.train):
         raise ValueError(
             f"batch_size must be at most the number of training images, {len(data.train)}, got "
             f"{resolved.batch_size}"
         )
-    training_step = TrainingStep(create_network(resolved, data, chosen), resolved, distribution)
+    training_step = TrainingStep(create_network(resolved, data, chosen), resolved, ranks)
     if resolved.compile:
         x, _ = data.train.take(torch.arange(min(resolved.batch_size, 8), device=chosen))
         compile_blocks(training_step.network, x)
@@ -252,7 +252,7 @@ def prepare_estimate(
     Raises:
         ValueError: If the configuration or the device is not usable.
     """
-    return PreparedEstimate(*_prepare_step(config, data_root, device, Distribution()))
+    return PreparedEstimate(*_prepare_step(config, data_root, device, Ranks()))
 
 
 @dataclass(frozen=True)

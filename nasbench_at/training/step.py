@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from nasbench_at.config import ResolvedConfig
-from nasbench_at.runtime.ranks import Distribution
+from nasbench_at.runtime.ranks import Ranks
 from nasbench_at.training.methods import Method, create_method
 from nasbench_at.training.optimizers import Optimizers
 from nasbench_at.training.precision import MixedPrecision
@@ -27,7 +27,7 @@ class TrainingStep:
     Args:
         network: The bare network on its device.
         config: How to train.
-        distribution: This process's place among ranks.
+        ranks: This process's place among ranks.
 
     Attributes:
         network: The bare network; attacks and evaluation use it.
@@ -39,13 +39,13 @@ class TrainingStep:
     """
 
     def __init__(
-        self, network: nn.Module, config: ResolvedConfig, distribution: Distribution | None = None
+        self, network: nn.Module, config: ResolvedConfig, ranks: Ranks | None = None
     ) -> None:
         device = next(network.parameters()).device
         self.network = network
         self.config = config
-        self.distribution = distribution or Distribution()
-        self.wrapped = self.distribution.wrap(network, sync_batch_norm=config.sync_batch_norm)
+        self.ranks = ranks or Ranks()
+        self.wrapped = self.ranks.wrap(network, sync_batch_norm=config.sync_batch_norm)
         self.method: Method = create_method(config.method, config)
         self.optimizers = Optimizers.create(network, config)
         self.precision = MixedPrecision.create(config.precision, device)
@@ -77,7 +77,7 @@ class TrainingStep:
             with self._gradient_sync(is_last=i + 1 == len(parts)):
                 totals += self._backward(images, labels, noise, num_images)
         self.optimizers.step(self.precision.scaler)
-        self.distribution.share_buffers(self.network)
+        self.ranks.share_buffers(self.network)
         if self.average is not None:
             update_average(self.average, self.network, self.config.ema_decay)
         return totals
@@ -97,7 +97,7 @@ class TrainingStep:
             loss, logits = loss_of(self.wrapped)
             # Ranks' gradients are averaged: so weighted, the average is that of the whole batch,
             # whatever each rank's share of it.
-            share = len(y) * self.distribution.world_size / num_images
+            share = len(y) * self.ranks.world_size / num_images
             torch.autograd.backward(self.precision.scaler.scale(loss * share))
         num_correct = (logits.detach().argmax(dim=1) == y).sum()
         summed = loss.detach().double() * len(y)

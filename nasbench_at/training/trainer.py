@@ -111,16 +111,14 @@ class Trainer:
         self.config = folder.config
         self.data = data
         self.training_step = training_step
-        self.distribution = training_step.distribution
+        self.ranks = training_step.ranks
         self.device = data.train.labels.device
         self.validation_attack = validation_attack(folder.config)
         self.augmentation = Augmentation() if self.config.augment else None
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.progress = _Progress()
         self._counted = time.monotonic()
-        self.num_steps = data.train.num_batches(
-            self.config.batch_size, self.distribution.world_size
-        )
+        self.num_steps = data.train.num_batches(self.config.batch_size, self.ranks.world_size)
 
     @property
     def network(self) -> nn.Module:
@@ -163,7 +161,7 @@ class Trainer:
             progress = TypeAdapter(_Progress).validate_python(state["progress"])
             self.training_step.load_state_dict(state["training_step"])
             self.progress = progress
-            if not self.distribution.is_main:  # they are of all ranks together
+            if not self.ranks.is_main:  # they are of all ranks together
                 self.progress.totals = [0.0, 0.0, 0.0]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
@@ -182,13 +180,13 @@ class Trainer:
         """
         reporter = reporter or NoReport()
         with (
-            self.folder.locked(self.distribution.is_main),
+            self.folder.locked(self.ranks.is_main),
             torch.random.fork_rng(devices=_cuda_devices(self.device)),
             stop_on_signals() as stop,
         ):
             if self.is_finished and self.folder.record.exists():
                 return read_record(self.folder.record)
-            if self.distribution.is_main:
+            if self.ranks.is_main:
                 self.folder.write_metrics(self.progress.history)
             reporter.start(
                 self.config.epochs,
@@ -219,7 +217,7 @@ class Trainer:
         self._keep_best(row)
         # After the best weights, before the metrics: what a kill leaves out is written again.
         self._save_checkpoint()
-        if self.distribution.is_main:
+        if self.ranks.is_main:
             self.folder.write_metrics(progress.history)
         reporter.epoch(row)
 
@@ -242,15 +240,15 @@ class Trainer:
             self.config.batch_size,
             make_generator(seed, "order", epoch),
             skip=first,
-            shard=self.distribution.shard,
+            shard=self.ranks.shard,
             augmentation=self.augmentation,
             augmentation_generator=None if self.augmentation is None else crops,
         )
         for step, (x, y) in enumerate(batches, start=first):
             self.training_step.optimizers.set_rate(self._rate(step))
             # Drop-connect draws from the global generator; the attack from one of its own.
-            torch.manual_seed(derive_seed(seed, "step", epoch, step, self.distribution.rank))
-            rank = self.distribution.rank
+            torch.manual_seed(derive_seed(seed, "step", epoch, step, self.ranks.rank))
+            rank = self.ranks.rank
             noise = make_generator(seed, "attack", epoch, step, rank, device=self.device)
             totals += self.training_step(x, y, noise, num_images=self._num_images(step))
             bad_step = torch.where((bad_step < 0) & ~totals[0].isfinite(), step, bad_step)
@@ -258,7 +256,7 @@ class Trainer:
             if step + 1 == self.num_steps:
                 break
             # Ranks are signalled, and look at the clock, at different steps.
-            is_due, is_stopped = self.distribution.agree(
+            is_due, is_stopped = self.ranks.agree(
                 time.monotonic() - saved >= self.checkpoint_seconds, stop.signal_name is not None
             )
             if is_due or is_stopped:
@@ -270,7 +268,7 @@ class Trainer:
                     f"{step + 1} of {self.num_steps}"
                 )
         self._check_finite(bad_step, epoch)
-        loss, num_correct, num_seen = self.distribution.sum(totals).tolist()
+        loss, num_correct, num_seen = self.ranks.sum(totals).tolist()
         return loss / num_seen, num_correct / num_seen
 
     def _num_images(self, step: int) -> int:
@@ -281,7 +279,7 @@ class Trainer:
     def _save_within_epoch(self, step: int, totals: Tensor, bad_step: Tensor) -> None:
         self._check_finite(bad_step, self.progress.epoch + 1)
         self.progress.step = step
-        self.progress.totals = self.distribution.sum(totals.clone()).tolist()
+        self.progress.totals = self.ranks.sum(totals.clone()).tolist()
         self._save_checkpoint()
 
     def _check_finite(self, bad_step: Tensor, epoch: int) -> None:
@@ -303,13 +301,13 @@ class Trainer:
         counts = torch.zeros(2, dtype=torch.int64, device=self.device)
         batches = self.data.validation.batches(self.config.batch_size)
         for i, (x, y) in enumerate(batches):
-            if i % self.distribution.world_size == self.distribution.rank:
+            if i % self.ranks.world_size == self.ranks.rank:
                 noise = make_generator(self.config.seed, "validation", i, device=self.device)
                 x_adv = self.validation_attack(network, x, y, generator=noise)
                 counts += torch.stack(
                     (count_correct(network, x, y), count_correct(network, x_adv, y))
                 )
-        natural, robust = self.distribution.sum(counts).tolist()
+        natural, robust = self.ranks.sum(counts).tolist()
         return natural / len(self.data.validation), robust / len(self.data.validation)
 
     def _catastrophe(self, row: dict[str, Any]) -> str | None:
@@ -335,7 +333,7 @@ class Trainer:
         if best and (row[first], row[second]) <= (best[first], best[second]):
             return
         self.progress.best = {key: row[key] for key in ("epoch", first, second)}
-        if self.distribution.is_main:
+        if self.ranks.is_main:
             metadata = {"config": self.config.to_dict(), "epoch": row["epoch"]}
             save_weights(self.folder.best, self.training_step.evaluated, metadata)
 
@@ -343,7 +341,7 @@ class Trainer:
         now = time.monotonic()
         self.progress.seconds += now - self._counted
         self._counted = now
-        if self.distribution.is_main:
+        if self.ranks.is_main:
             state = {
                 "training_step": self.training_step.state_dict(),
                 "progress": vars(self.progress),
@@ -361,7 +359,7 @@ class Trainer:
             provenance={
                 **collect_provenance(self.device),
                 "precision": config.precision,
-                "num_ranks": self.distribution.world_size,
+                "num_ranks": self.ranks.world_size,
                 "data_fingerprint": self.data.fingerprint,
                 "train_seconds": progress.seconds,
             },
@@ -376,9 +374,9 @@ class Trainer:
                 },
             },
         )
-        if self.distribution.is_main:
+        if self.ranks.is_main:
             write_atomically(self.folder.record, record.to_json().encode())
-        self.distribution.barrier()
+        self.ranks.barrier()
         return record
 
 

@@ -28,7 +28,7 @@ def block_ensemble(
     base: RunConfig,
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    ways: tuple[str, ...] = ("at", "trades:1", "mart"),
+    methods: tuple[str, ...] = ("at", "trades:1", "mart"),
     match_parameters: bool = True,
     data_root: Path | None = None,
 ) -> StudyConfig:
@@ -40,7 +40,7 @@ def block_ensemble(
     Args:
         base: The run with learned weights.
         seeds: Train each with each of these.
-        ways: Ways of training, with the weight of the robust term behind a colon.
+        methods: Ways of training, with the weight of the robust term behind a colon.
         match_parameters: Give the ensembles of one block the parameters of the diverse network.
         data_root: Where the data set's files lie.
 
@@ -54,21 +54,21 @@ def block_ensemble(
     images = image_spec(base, data_root)
     target = num_params(base, images)
     learned = replace(base, attention="learned")
-    uniform = replace(base, attention="fixed", attention_init="equal", attention_parameters={})
+    uniform = replace(base, attention="fixed", attention_init="equal", attention_init_options={})
     variants = {"learned": learned, "uniform": uniform}
     for name in dict.fromkeys(names):
         same = with_blocks(uniform, (name,) * len(names))
         variants[f"{name} x{len(names)}"] = (
             match_width(same, images, target) if match_parameters else same
         )
-    cells = [
-        cell
-        for way in ways
+    runs = [
+        planned
+        for method in methods
         for variant, config in variants.items()
-        for cell in with_seeds(
-            {"method": way, "variant": variant},
-            with_training(config, *parse_method(way)),
+        for planned in with_seeds(
+            {"method": method, "variant": variant},
+            with_training(config, *parse_method(method)),
             seeds,
         )
     ]
-    return StudyConfig("block-ensemble", "block-ensemble", resolve(base), tuple(cells))
+    return StudyConfig("block-ensemble", "block-ensemble", resolve(base), tuple(runs))

@@ -61,7 +61,7 @@ def block_space(
     load_blocks(base)
     images = image_spec(base, data_root)
     target = match_parameters or num_params(base, images)
-    cells = []
+    runs = []
     for size in sizes or range(1, len(names) + 1):
         for subset in combinations(names, size):
             config = with_blocks(base, subset)
@@ -70,5 +70,5 @@ def block_space(
             elif match_parameters is not None or size < len(names):
                 config = match_width(config, images, target)
             labels = {name: name in subset for name in names}
-            cells += with_seeds(labels, config, seeds)
-    return StudyConfig("block-space", "block-space", resolve(base), tuple(cells))
+            runs += with_seeds(labels, config, seeds)
+    return StudyConfig("block-space", "block-space", resolve(base), tuple(runs))

@@ -54,21 +54,21 @@ def initialization(
             f"{base.attention} ones"
         )
     variants: dict[str, RunConfig] = {
-        name: replace(base, attention_init=name, attention_parameters={}, attention_weights=None)
+        name: replace(base, attention_init=name, attention_init_options={}, attention_weights=None)
         for name in inits
     }
     if parent is not None:
         weights = learned_weights(parent, base, data_root)
         variants["optimised"] = replace(
-            base, attention_init="given", attention_parameters={}, attention_weights=weights
+            base, attention_init="given", attention_init_options={}, attention_weights=weights
         )
     elif base.blocks == TRAINED_BLOCKS and base.num_modules == 15:
         variants["optimised"] = replace(
-            base, attention_init="trained", attention_parameters={}, attention_weights=None
+            base, attention_init="trained", attention_init_options={}, attention_weights=None
         )
-    cells = [
-        cell
+    runs = [
+        planned
         for name, config in variants.items()
-        for cell in with_seeds({"init": name}, config, seeds)
+        for planned in with_seeds({"init": name}, config, seeds)
     ]
-    return StudyConfig("initialization", "initialization", resolve(base), tuple(cells))
+    return StudyConfig("initialization", "initialization", resolve(base), tuple(runs))

@@ -24,7 +24,7 @@ def methods(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     models: tuple[str, ...] = PAPER_MODELS,
-    ways: tuple[str, ...] = ("at", "trades:1", "trades:6", "mart"),
+    methods: tuple[str, ...] = ("at", "trades:1", "trades:6", "mart"),
 ) -> StudyConfig:
     """Trains each of several networks in each of several ways.
 
@@ -34,24 +34,24 @@ def methods(
         base: The run whose other settings hold for all.
         seeds: Train each with each of these.
         models: Names of networks, or shell patterns such as 'tiny_*'; ds_net is the base's own.
-        ways: Ways of training, with the weight of the robust term behind a colon.
+        methods: Ways of training, with the weight of the robust term behind a colon.
 
     Raises:
         ValueError: If a network or a way is unknown.
     """
     own = ["ds_net"] if "ds_net" in models else []
     named = [name for name in models if name != "ds_net"]
-    cells = [
-        cell
-        for way in ways
+    runs = [
+        planned
+        for method in methods
         for model in (*own, *(find_models(named) if named else ()))
-        for cell in with_seeds(
-            {"model": model, "method": way},
-            with_training(with_model(base, model), *parse_method(way)),
+        for planned in with_seeds(
+            {"model": model, "method": method},
+            with_training(with_model(base, model), *parse_method(method)),
             seeds,
         )
     ]
-    return StudyConfig("methods", "methods", resolve(base), tuple(cells))
+    return StudyConfig("methods", "methods", resolve(base), tuple(runs))
 
 
 def parse_method(way: str) -> tuple[str, float | None]:

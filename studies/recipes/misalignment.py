@@ -37,12 +37,12 @@ def misalignment(
     """
     if base.method == "st":
         raise ValueError("method must be another than st, which all networks are trained by")
-    cells = [
-        cell
+    runs = [
+        planned
         for model in find_models(models)
         for config in (with_training(base, "st"), base)
-        for cell in with_seeds(
+        for planned in with_seeds(
             {"model": model, "method": config.method}, with_model(config, model), seeds
         )
     ]
-    return StudyConfig("misalignment", "misalignment", resolve(base), tuple(cells))
+    return StudyConfig("misalignment", "misalignment", resolve(base), tuple(runs))

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from nasbench_at.config import RunConfig
 from nasbench_at.config.presets import resolve
-from studies.config import Cell, Label, StudyConfig
+from studies.config import Label, PlannedRun, StudyConfig
 from studies.parents import Matrix, keep_top, learned_weights
 from studies.variants import (
     image_spec,
@@ -60,7 +60,7 @@ def pruning(
         if form not in get_args(PruningForm):
             raise ValueError(f"forms must be some of instantiated, zeroed, got {form!r}")
     load_blocks(base)
-    cells: list[Cell] = []
+    runs: list[PlannedRun] = []
     for parent in parents:
         weights = learned_weights(parent, base, data_root)
         most = max(map(len, weights))
@@ -75,8 +75,8 @@ def pruning(
                     "form": form,
                 }
                 config = _prune(base, weights, count, form, data_root)
-                cells += with_seeds(labels, config, seeds)
-    return StudyConfig("pruning", "pruning", resolve(base), tuple(cells))
+                runs += with_seeds(labels, config, seeds)
+    return StudyConfig("pruning", "pruning", resolve(base), tuple(runs))
 
 
 def _prune(
@@ -87,7 +87,7 @@ def _prune(
         base,
         attention="fixed",
         attention_init="given",
-        attention_parameters={},
+        attention_init_options={},
         attention_weights=rows,
         attention_keep=kept,
     )

@@ -31,9 +31,9 @@ def weight_decay(
     Raises:
         ValueError: If a value is negative.
     """
-    cells = [
-        cell
+    runs = [
+        planned
         for value in values
-        for cell in with_seeds({"weight_decay": value}, replace(base, weight_decay=value), seeds)
+        for planned in with_seeds({"weight_decay": value}, replace(base, weight_decay=value), seeds)
     ]
-    return StudyConfig("weight-decay", "weight-decay", resolve(base), tuple(cells))
+    return StudyConfig("weight-decay", "weight-decay", resolve(base), tuple(runs))

@@ -15,7 +15,7 @@ PLUGIN = """
 from torch import nn
 from blocks import register_block
 
-@register_block("my_block", summary="one convolution", reference="ours", kind="human")
+@register_block("my_block", summary="one convolution", reference="ours", kind="handcrafted")
 class MyBlock(nn.Conv2d):
     def __init__(self, channels, *, bias=True):
         super().__init__(channels, channels, 3, padding=1, bias=bias)

@@ -26,7 +26,7 @@ SHIPPED = (
 )
 
 
-def register(name: str, build, kind: str = "human"):
+def register(name: str, build, kind: str = "handcrafted"):
     return register_block(name, summary="a test", reference="none", kind=kind)(build)
 
 
@@ -42,7 +42,7 @@ def test_shipped_blocks_are_registered_in_order():
 @pytest.mark.parametrize(
     ("name", "kind", "options"),
     [
-        ("residual", "human", {"activation": "relu", "norm": "batch"}),
+        ("residual", "handcrafted", {"activation": "relu", "norm": "batch"}),
         (
             "mbconv",
             "searched",
@@ -57,7 +57,7 @@ def test_shipped_blocks_are_registered_in_order():
         ),
         (
             "dense",
-            "human",
+            "handcrafted",
             {
                 "num_layers": 2,
                 "bottleneck": 4,
@@ -78,10 +78,10 @@ def test_shipped_blocks_are_registered_in_order():
         ),
         (
             "resnext",
-            "human",
+            "handcrafted",
             {"cardinality": 8, "base_width": 64, "activation": "relu", "norm": "batch"},
         ),
-        ("dla_tree", "human", {"activation": "relu", "norm": "batch"}),
+        ("dla_tree", "handcrafted", {"activation": "relu", "norm": "batch"}),
         (
             "implicit_euler",
             "ode",
@@ -90,12 +90,16 @@ def test_shipped_blocks_are_registered_in_order():
         ("ssp2", "ode", {"activation": "relu", "norm": "batch"}),
         ("ssp3", "ode", {"activation": "relu", "norm": "batch"}),
         ("mid_rk2", "ode", {"activation": "relu", "norm": "batch"}),
-        ("bottleneck", "human", {"reduction": 4, "activation": "relu", "norm": "batch"}),
-        ("separable_conv", "human", {"kernel_size": 3, "activation": "relu", "norm": "batch"}),
-        ("plain_conv", "human", {"kernel_size": 3, "activation": "relu", "norm": "batch"}),
+        ("bottleneck", "handcrafted", {"reduction": 4, "activation": "relu", "norm": "batch"}),
+        (
+            "separable_conv",
+            "handcrafted",
+            {"kernel_size": 3, "activation": "relu", "norm": "batch"},
+        ),
+        ("plain_conv", "handcrafted", {"kernel_size": 3, "activation": "relu", "norm": "batch"}),
         (
             "convnext",
-            "human",
+            "handcrafted",
             {
                 "expansion": 4,
                 "layer_scale": 1e-6,
@@ -125,7 +129,7 @@ def test_registered_builder_is_returned_and_built_with_its_options(own_registry)
     assert list_blocks() == (*SHIPPED, "plain")
     assert create_block("plain", 4, kernel_size=5).kernel_size == (5, 5)
     assert block_info("plain") == BlockInfo(
-        "plain", "a test", "none", "human", {"kernel_size": 3}, Plain
+        "plain", "a test", "none", "handcrafted", {"kernel_size": 3}, Plain
     )
 
 
@@ -150,7 +154,7 @@ def test_name_must_be_a_lower_case_identifier(own_registry, name):
 
 
 def test_unknown_kind_is_refused(own_registry):
-    with pytest.raises(ValueError, match="kind must be one of human, searched, ode, got 'alien'"):
+    with pytest.raises(ValueError, match="kind must be one of handcrafted, searched, ode, got 'alien'"):
         register("plain", Plain, kind="alien")
 
 

@@ -135,7 +135,7 @@ def check(own_registry):
     """Registers a builder as block ``toy`` and checks it."""
 
     def register_and_check(build, **arguments) -> None:
-        register_block("toy", summary="a test", reference="none", kind="human")(build)
+        register_block("toy", summary="a test", reference="none", kind="handcrafted")(build)
         check_block("toy", **arguments)
 
     return register_and_check

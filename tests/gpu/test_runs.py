@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nasbench_at import evaluate_run, train
 from nasbench_at.cli import find_commands
 from nasbench_at.config.presets import resolve
-from nasbench_at.runtime.ranks import Distribution, distributed
+from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.training.interruption import InterruptedTraining
 from nasbench_at.training.trainer import NoReport
 from tests.gpu.networks import make_batch, make_network, make_step
@@ -156,12 +156,12 @@ def test_one_rank_of_nccl_takes_the_step_of_none(
         assert ranks.agree(True, False) == (True, False)
         assert ranks.true_on_all(y >= 0).all()
         ranks.barrier()
-        for distribution in (Distribution(), ranks):
+        for place in (Ranks(), ranks):
             network = make_network().to(device)
             before = [p.detach().clone() for p in network.parameters()]
             step = make_step(network, "trades", sync_batch_norm=sync_batch_norm)
-            if distribution is ranks:
-                step.distribution = ranks
+            if place is ranks:
+                step.ranks = ranks
                 step.wrapped = ranks.wrap(network, sync_batch_norm=sync_batch_norm)
                 assert isinstance(step.wrapped, DistributedDataParallel)
                 shared = any(isinstance(m, nn.SyncBatchNorm) for m in network.modules())
@@ -169,7 +169,7 @@ def test_one_rank_of_nccl_takes_the_step_of_none(
             torch.manual_seed(0)
             step.optimizers.set_rate(0.05)
             noise = torch.Generator().manual_seed(0)
-            step(x, y, noise, num_images=len(y) * distribution.world_size)
+            step(x, y, noise, num_images=len(y) * place.world_size)
             moved.append(
                 torch.cat(
                     [

@@ -33,7 +33,7 @@ PLUGIN = """
 from torch import nn
 from blocks import register_block
 
-@register_block("cli_block", summary="one convolution", reference="ours", kind="human")
+@register_block("cli_block", summary="one convolution", reference="ours", kind="handcrafted")
 class CliBlock(nn.Conv2d):
     def __init__(self, channels, *, bias=True):
         super().__init__(channels, channels, 3, padding=1, bias=bias)
@@ -262,7 +262,7 @@ def test_flag_that_cannot_be_read_gets_one_line(words, message, capsys):
     [
         ["--block-options", "residual.norm=["],
         ["--block-copies", "residual=two"],
-        ["--attention-parameters", "scale=big"],
+        ["--attention-init-options", "scale=big"],
         ["--attention-keep", "0.5", "0", "0"],
         ["--attention-init", "given", "--attention-weights", "a,b", "a,b", "a,b"],
         ["--milestones", "2", "--milestone-factors"],
@@ -506,7 +506,7 @@ def test_flags_reach_the_configuration(capsys):
         "residual=2",
         "--attention-init",
         "uniform",
-        "--attention-parameters",
+        "--attention-init-options",
         "scale=0.5",
         "--attention-keep",
         "0,",
@@ -524,7 +524,7 @@ def test_flags_reach_the_configuration(capsys):
     assert config.block_options == {"ada_rk": {"separate_norms": True}}
     assert config.block_copies == {"residual": 2}
     assert config.attention_init == "uniform"
-    assert config.attention_parameters == {"scale": 0.5}
+    assert config.attention_init_options == {"scale": 0.5}
     assert config.attention_keep == ((0,), (0, 1), (1,))
     assert not config.channels_last
 
@@ -572,7 +572,7 @@ def test_written_configuration_alone_repeats_the_run(run, capsys):
 
 
 def test_written_configuration_of_whole_numbers_is_the_same_run(capsys):
-    assert main(train_words("--attention-parameters", "scale=1", epochs=1)) == 0
+    assert main(train_words("--attention-init-options", "scale=1", epochs=1)) == 0
     path = only_run()
     assert load_config(path / "config.yaml").run_id == path.name
 

@@ -33,7 +33,7 @@ COMMANDS = [
     [*DRY, "--method", "trades", "--recipe", "authors", "--precision", "fp32", "--beta", "6"],
     [*DRY, "--milestones", "1", "2", "--milestone-factors", "0.1", "0.01", "--warmup-epochs", "1"],
     [*DRY, "--attention", "fixed", "--attention-keep", "0", "1", "0,1", "--seeds", "1", "2"],
-    [*DRY, "--attention-parameters", "scale=0.5", "--block-copies", "residual=2"],
+    [*DRY, "--attention-init-options", "scale=0.5", "--block-copies", "residual=2"],
     [*DRY, "--runs-dir", "runs", "--data-root", "data", "--checkpoint-minutes", "5"],
     ["graph", "--blocks", "residual", "dense", "--num-modules", "3", "--out", "graph.json"],
     ["graph", "--blocks", "residual", "--init-channels", "4", "--match-parameters", "100000"],

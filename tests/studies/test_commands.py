@@ -255,7 +255,7 @@ def test_status_tells_the_best_although_its_record_is_missing(capsys):
     tell("block-space", 0.25, 0.75)
     run_id = (
         open_study("block-space", storage_url(None, study_folder("runs", "block-space")))
-        .config.cells[1]
+        .config.runs[1]
         .config.run_id
     )
     Path("runs", run_id).mkdir()
@@ -288,9 +288,9 @@ def test_what_fails_after_the_checks_is_a_fault(monkeypatch, capsys):
     ],
 )
 def test_seeds_are_those_of_the_flags_else_the_recipes(flags, seeds):
-    create(*flags, "--ways", "at", "--models", "tiny_resnet", recipe="methods")
+    create(*flags, "--methods", "at", "--models", "tiny_resnet", recipe="methods")
     url = storage_url(None, study_folder("runs", "methods"))
-    assert [cell.config.seed for cell in open_study("methods", url).config.cells] == seeds
+    assert [planned.config.seed for planned in open_study("methods", url).config.runs] == seeds
 
 
 def test_importance_of_too_few_trials_is_bad_input(capsys):

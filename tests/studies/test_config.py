@@ -7,7 +7,7 @@ import pytest
 
 from nasbench_at import RunConfig
 from nasbench_at.config.presets import resolve
-from studies.config import Cell, StudyConfig
+from studies.config import PlannedRun, StudyConfig
 from studies.recipes import block_space, methods, search
 from studies.variants import fit_batch, with_model
 from tests.conftest import forget_plugins
@@ -40,16 +40,16 @@ def test_search_survives_yaml(base):
 def test_study_of_several_networks_survives_yaml(model, base):
     import yaml
 
-    study = methods(with_model(base, model), models=("tiny_resnet", "tiny_ds_net"), ways=("at",))
+    study = methods(with_model(base, model), models=("tiny_resnet", "tiny_ds_net"), methods=("at",))
     assert StudyConfig.from_dict(yaml.safe_load(study.to_yaml())) == study
     own = replace(study, base=resolve(base))
     assert bool(own.differences(study)) == (model != "ds_net")
 
 
 def test_runs_are_written_as_what_differs_from_the_base(tiny_study):
-    cells = tiny_study.to_dict()["cells"]
-    assert cells[0]["changes"].keys() == {"blocks", "init_channels"}
-    assert cells[-1]["changes"] == {}
+    runs = tiny_study.to_dict()["runs"]
+    assert runs[0]["changes"].keys() == {"blocks", "init_channels"}
+    assert runs[-1]["changes"] == {}
 
 
 def test_differences_name_what_is_another(tiny_study):
@@ -70,7 +70,7 @@ def test_study_of_an_edited_plugin_is_another_study(stripes, tmp_path):
     assert first != second
     assert first.differences(second) == [f"{str(plugin)!r} has changed"]
     assert StudyConfig.from_dict(first.to_dict()) == first
-    for one, other in zip(first.cells, second.cells, strict=True):
+    for one, other in zip(first.runs, second.runs, strict=True):
         assert one.config.run_id != other.config.run_id
 
 
@@ -78,7 +78,7 @@ def test_study_of_an_edited_plugin_is_another_study(stripes, tmp_path):
     ("changes", "message"),
     [
         ({"name": "a/b"}, "name must be letters, digits, '.', '_' and '-', got 'a/b'"),
-        ({"cells": ()}, "must list runs or have a space to search"),
+        ({"runs": ()}, "must list runs or have a space to search"),
         ({"objectives": ("speed",)}, "objective must be one of robust, .*, got 'speed'"),
         ({"objectives": ()}, "objectives must name at least one"),
         ({"sampler": "luck"}, "sampler must be one of tpe, .*, got 'luck'"),
@@ -96,10 +96,10 @@ def test_bad_values_are_named(changes, message, tiny_study):
 
 def test_runs_must_differ_and_have_the_same_labels():
     config = resolve(RunConfig())
-    twins = (Cell({"a": 1}, config), Cell({"a": 2}, config))
+    twins = (PlannedRun({"a": 1}, config), PlannedRun({"a": 2}, config))
     with pytest.raises(ValueError, match=r"one and the same: \{'a': 1\} and \{'a': 2\}"):
         StudyConfig("s", "r", config, twins)
-    other = (Cell({"a": 1}, config), Cell({"b": 1}, replace(config, seed=1)))
+    other = (PlannedRun({"a": 1}, config), PlannedRun({"b": 1}, replace(config, seed=1)))
     with pytest.raises(ValueError, match="must have the same labels"):
         StudyConfig("s", "r", config, other)
 

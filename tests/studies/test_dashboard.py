@@ -26,7 +26,7 @@ def test_dashboard_shows_the_trials(tiny_study, tmp_path, monkeypatch):
     opened = open_study(tiny_study.name, url)
     for value in (0.25, 0.75):
         trial = claim_trial(opened, "w")
-        for label in tiny_study.cells[0].labels:
+        for label in tiny_study.runs[0].labels:
             trial.suggest_categorical(label, [True, False] if label != "seed" else [0])
         opened.study.tell(trial, value)
     with socket.socket() as free:

@@ -26,7 +26,7 @@ import torch
 from blocks import register_block
 from blocks.plain_conv import PlainConv
 
-@register_block("hungry", summary="s", reference="r", kind="human")
+@register_block("hungry", summary="s", reference="r", kind="handcrafted")
 class Hungry(PlainConv):
     def forward(self, x):
         marker = Path(__file__).with_name("was_hungry")

@@ -46,12 +46,12 @@ def test_every_slot_is_queued_once(opened, tiny_study):
     assert states(opened) == ["WAITING"] * 3
     assert fill_queue(opened) == 0
     fixed = [trial.system_attrs["fixed_params"] for trial in opened.study.get_trials()]
-    assert fixed == [dict(cell.labels) for cell in tiny_study.cells]
+    assert fixed == [dict(planned.labels) for planned in tiny_study.runs]
 
 
 def test_queue_that_was_cut_off_is_completed(tiny_study, tmp_path):
     opened = create(tiny_study, tmp_path)
-    fill_queue(replace(opened, config=replace(tiny_study, cells=tiny_study.cells[:1])))
+    fill_queue(replace(opened, config=replace(tiny_study, runs=tiny_study.runs[:1])))
     assert fill_queue(opened) == 2
     assert list(by_slot(opened.study.get_trials())) == [0, 1, 2]
 

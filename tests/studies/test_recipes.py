@@ -35,41 +35,44 @@ def parent(stripes, tmp_path_factory) -> Path:
 
 def test_block_space_trains_all_subsets_at_the_full_sets_parameters(four):
     study = recipes.block_space(four)
-    assert len(study.cells) == 15
-    subsets = {cell.config.blocks for cell in study.cells}
+    assert len(study.runs) == 15
+    subsets = {planned.config.blocks for planned in study.runs}
     assert len(subsets) == 15
     images = image_spec(four)
     target = num_params(four, images)
-    for cell in study.cells:
-        assert {name for name in FOUR if cell.labels[name]} == set(cell.config.blocks)
-        width = cell.config.init_channels
-        missed = abs(num_params(cell.config, images) - target)
+    for planned in study.runs:
+        assert {name for name in FOUR if planned.labels[name]} == set(planned.config.blocks)
+        width = planned.config.init_channels
+        missed = abs(num_params(planned.config, images) - target)
         for other in (width - 1, width + 1):
             neighbour = num_params(
-                tiny_run(cell.config.data, blocks=cell.config.blocks, init_channels=other), images
+                tiny_run(planned.config.data, blocks=planned.config.blocks, init_channels=other),
+                images,
             )
             assert missed <= abs(neighbour - target)
-    assert study.cells[-1].config == resolve(four)
+    assert study.runs[-1].config == resolve(four)
 
 
 def test_block_space_of_some_sizes_seeds_and_a_budget(four):
     study = recipes.block_space(four, sizes=(2,), seeds=(3, 4), max_parameters=20_000)
-    assert len(study.cells) == 12
-    assert {cell.labels["seed"] for cell in study.cells} == {3, 4}
+    assert len(study.runs) == 12
+    assert {planned.labels["seed"] for planned in study.runs} == {3, 4}
     images = image_spec(four)
-    sizes = [num_params(cell.config, images) for cell in study.cells]
+    sizes = [num_params(planned.config, images) for planned in study.runs]
     assert max(sizes) <= 20_000
     wider = [
-        tiny_run(four.data, blocks=cell.config.blocks, init_channels=cell.config.init_channels + 1)
-        for cell in study.cells
+        tiny_run(
+            four.data, blocks=planned.config.blocks, init_channels=planned.config.init_channels + 1
+        )
+        for planned in study.runs
     ]
     assert min(num_params(config, images) for config in wider) > 20_000
 
 
 def test_block_options_follow_their_blocks(stripes):
     base = tiny_run(stripes, blocks=FOUR, block_options={"ada_rk": {"separate_norms": True}})
-    for cell in recipes.block_space(base).cells:
-        assert bool(cell.config.block_options) == ("ada_rk" in cell.config.blocks)
+    for planned in recipes.block_space(base).runs:
+        assert bool(planned.config.block_options) == ("ada_rk" in planned.config.blocks)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +96,11 @@ def test_no_width_within_a_budget_is_named(four):
 
 
 def test_block_ensemble_has_learned_uniform_and_same_blocks(four):
-    study = recipes.block_ensemble(four, seeds=(0,), ways=("at", "trades:1"))
+    study = recipes.block_ensemble(four, seeds=(0,), methods=("at", "trades:1"))
     by_variant = {
-        cell.labels["variant"]: cell.config for cell in study.cells if cell.labels["method"] == "at"
+        planned.labels["variant"]: planned.config
+        for planned in study.runs
+        if planned.labels["method"] == "at"
     }
     assert list(by_variant) == ["learned", "uniform", *(f"{name} x4" for name in FOUR)]
     assert by_variant["learned"].attention == "learned"
@@ -105,17 +110,17 @@ def test_block_ensemble_has_learned_uniform_and_same_blocks(four):
     )
     assert by_variant["dense x4"].blocks == ("dense",) * 4
     assert by_variant["dense x4"].init_channels < 8 < by_variant["mbconv x4"].init_channels
-    betas = {cell.config.beta for cell in study.cells if cell.config.method == "trades"}
+    betas = {planned.config.beta for planned in study.runs if planned.config.method == "trades"}
     assert betas == {1.0}
-    assert len(study.cells) == 12
+    assert len(study.runs) == 12
 
 
 def test_initialization_varies_where_logits_begin(four, parent):
     study = recipes.initialization(four, seeds=(0,))
-    inits = [cell.config.attention_init for cell in study.cells]
+    inits = [planned.config.attention_init for planned in study.runs]
     assert inits == ["normal", "uniform", "log_normal", "exponential", "geometric"]
     study = recipes.initialization(four, seeds=(0,), parent=parent)
-    optimised = study.cells[-1]
+    optimised = study.runs[-1]
     assert optimised.labels["init"] == "optimised"
     assert optimised.config.attention == "learned"
     assert optimised.config.attention_weights == learned_weights(parent, four)
@@ -123,7 +128,7 @@ def test_initialization_varies_where_logits_begin(four, parent):
 
 def test_initialization_of_the_papers_network_takes_the_authors_weights():
     study = recipes.initialization(RunConfig(data="cifar10"), seeds=(0,))
-    assert study.cells[-1].config.attention_init == "trained"
+    assert study.runs[-1].config.attention_init == "trained"
 
 
 def test_initialization_needs_learned_weights(stripes):
@@ -134,28 +139,28 @@ def test_initialization_needs_learned_weights(stripes):
 
 def test_weight_decay(base):
     study = recipes.weight_decay(base, seeds=(0, 1))
-    decays = {cell.config.weight_decay for cell in study.cells}
+    decays = {planned.config.weight_decay for planned in study.runs}
     assert decays == {3e-4, 4e-4, 5e-4, 6e-4, 7e-4}
-    assert len(study.cells) == 10
+    assert len(study.runs) == 10
 
 
 def test_pruning_keeps_the_highest_weights_in_both_forms(four, parent):
     study = recipes.pruning(four, parents=(parent,))
-    assert [(c.labels["kept"], c.labels["form"]) for c in study.cells] == [
+    assert [(c.labels["kept"], c.labels["form"]) for c in study.runs] == [
         *((k, f) for k in (1, 2, 3) for f in ("instantiated", "zeroed")),
         (4, "instantiated"),
     ]
     network = Run.open(parent, device="cpu").network
     weights = network.attention.weights()
     top = weights.argmax(dim=1).tolist()
-    built, zeroed = study.cells[0].config, study.cells[1].config
+    built, zeroed = study.runs[0].config, study.runs[1].config
     assert built.blocks == tuple((FOUR[column],) for column in top)
     assert zeroed.blocks == FOUR
     assert zeroed.attention_keep == tuple((column,) for column in top)
-    assert all(cell.config.attention == "fixed" for cell in study.cells)
+    assert all(planned.config.attention == "fixed" for planned in study.runs)
     images = image_spec(four)
     assert num_params(built, images) == pytest.approx(num_params(four, images), rel=0.15)
-    full = study.cells[-1].config
+    full = study.runs[-1].config
     torch.testing.assert_close(torch.tensor(full.attention_weights), weights.detach())
 
 
@@ -164,13 +169,13 @@ def test_pruning_of_block_sets_that_differ_by_module(stripes, tmp_path):
     base = tiny_run(stripes, blocks=sets, init_channels=8, epochs=1)
     parent = train(base, runs_dir=tmp_path, device="cpu")
     study = recipes.pruning(base, parents=(tmp_path / parent.run_id,), kept=(1, 2, 3))
-    assert [(c.labels["kept"], c.labels["form"]) for c in study.cells] == [
+    assert [(c.labels["kept"], c.labels["form"]) for c in study.runs] == [
         *((k, f) for k in (1, 2) for f in ("instantiated", "zeroed")),
         (3, "instantiated"),
     ]
     images = image_spec(base)
-    for cell in study.cells:
-        count, config = cell.labels["kept"], cell.config
+    for planned in study.runs:
+        count, config = planned.labels["kept"], planned.config
         network = build_network(config.architecture(images.input_shape, images.num_classes))
         weights = network.attention.weights()
         for row, blocks in zip(weights.tolist(), sets, strict=True):
@@ -179,16 +184,16 @@ def test_pruning_of_block_sets_that_differ_by_module(stripes, tmp_path):
             assert sum(kept) == pytest.approx(1.0)
         x = torch.rand(2, *images.input_shape)
         assert network(x).shape == (2, images.num_classes)
-    zeroed = study.cells[3].config
+    zeroed = study.runs[3].config
     assert zeroed.blocks == sets
     assert [len(row) for row in zeroed.attention_weights] == [2, 1, 3]
-    full = study.cells[-1].config
+    full = study.runs[-1].config
     assert full.attention_weights == learned_weights(tmp_path / parent.run_id, base)
 
 
 def test_zeroed_and_instantiated_two_block_networks_weigh_alike(four, parent):
     study = recipes.pruning(four, parents=(parent,), kept=(2,))
-    built, zeroed = (cell.config for cell in study.cells)
+    built, zeroed = (planned.config for planned in study.runs)
     for packed, row in zip(built.attention_weights, zeroed.attention_weights, strict=True):
         assert sum(packed) == pytest.approx(1.0)
         assert [weight for weight in row if weight] == list(packed)
@@ -230,16 +235,18 @@ def test_parent_without_learned_weights_is_named(stripes, four, parent, tmp_path
 
 def test_methods_by_models_by_seeds(base):
     study = recipes.methods(
-        base, models=("ds_net", "tiny_resnet"), ways=("at", "trades:6"), seeds=(0, 1)
+        base, models=("ds_net", "tiny_resnet"), methods=("at", "trades:6"), seeds=(0, 1)
     )
-    assert [tuple(cell.labels.values()) for cell in study.cells[:4]] == [
+    assert [tuple(planned.labels.values()) for planned in study.runs[:4]] == [
         ("ds_net", "at", 0),
         ("ds_net", "at", 1),
         ("tiny_resnet", "at", 0),
         ("tiny_resnet", "at", 1),
     ]
-    assert {cell.config.beta for cell in study.cells if cell.config.method == "trades"} == {6.0}
-    assert study.cells[2].config.model == "tiny_resnet"
+    assert {planned.config.beta for planned in study.runs if planned.config.method == "trades"} == {
+        6.0
+    }
+    assert study.runs[2].config.model == "tiny_resnet"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +260,7 @@ def test_bad_ways_are_named(way, message):
 
 def test_misalignment_trains_each_model_twice(base):
     study = recipes.misalignment(base, models=("tiny_resnet", "tiny_mobilenet_v2"))
-    assert [tuple(cell.labels.values())[:2] for cell in study.cells] == [
+    assert [tuple(planned.labels.values())[:2] for planned in study.runs] == [
         ("tiny_resnet", "st"),
         ("tiny_resnet", "at"),
         ("tiny_mobilenet_v2", "st"),
@@ -263,7 +270,7 @@ def test_misalignment_trains_each_model_twice(base):
 
 def test_misalignment_takes_options_of_the_adversarial_method(stripes):
     base = tiny_run(stripes, method="fat_trades", beta=2.0, tau_milestones=(2,))
-    runs = [cell.config for cell in recipes.misalignment(base, models=("tiny_resnet",)).cells]
+    runs = [planned.config for planned in recipes.misalignment(base, models=("tiny_resnet",)).runs]
     assert [(run.method, run.beta, run.tau_milestones) for run in runs] == [
         ("st", None, None),
         ("fat_trades", 2.0, (2,)),

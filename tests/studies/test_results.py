@@ -87,7 +87,7 @@ def test_best_run_whose_record_is_missing_is_named(tiny_study, tmp_path):
     tell(opened, 0.25)
     tell(opened, 0.75)
     result = StudyResult.of(opened, tmp_path)
-    run_id = tiny_study.cells[1].config.run_id
+    run_id = tiny_study.runs[1].config.run_id
     best = result.best_trial()
     assert best is not None
     assert best.user_attrs["run_id"] == run_id
@@ -101,7 +101,7 @@ def test_best_run_whose_record_is_missing_is_named(tiny_study, tmp_path):
 def test_damaged_record_is_named_and_left_out(tiny_study, tmp_path):
     opened = open_filled(tiny_study, tmp_path)
     tell(opened, 0.25)
-    path = tmp_path / tiny_study.cells[0].config.run_id / "record.json"
+    path = tmp_path / tiny_study.runs[0].config.run_id / "record.json"
     path.parent.mkdir()
     path.write_text('{"schema_version": ')
     with pytest.warns(UserWarning, match=f"cannot read record '{path}': "):
@@ -145,7 +145,7 @@ def test_list_of_runs_says_whether_more_will_come(tiny_study, tmp_path):
     opened = open_filled(tiny_study, tmp_path)
     tell(opened, 0.5)
     list_runs(opened, tmp_path, "a line")
-    first = tiny_study.cells[0].config.run_id
+    first = tiny_study.runs[0].config.run_id
     assert StudyRuns.read(tmp_path) == StudyRuns((first,), is_finished=False, summary="a line")
     tell(opened, 0.5)
     tell(opened, 0.5)

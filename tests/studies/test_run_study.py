@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nasbench_at import train
 from nasbench_at.config.presets import resolve
 from studies import recipes, run_study
-from studies.config import Cell, StudyConfig, study_folder
+from studies.config import PlannedRun, StudyConfig, study_folder
 from studies.queue import requeue_failed
 from studies.recipes import RECIPES
 from studies.results import StudyResult
@@ -196,7 +196,7 @@ def test_study_whose_every_process_is_killed_goes_on_when_it_is_started_again(st
     assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.COMPLETE]
     assert resumed_epoch(trials[1]) > 2
     # Interrupted at will, the run has the bits of one that was not.
-    whole = train(config.cells[0].config, runs_dir="whole", device="cpu")
+    whole = train(config.runs[0].config, runs_dir="whole", device="cpu")
     weights = [Path(runs) / whole.run_id / "best.safetensors" for runs in ("runs", "whole")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
@@ -263,7 +263,7 @@ def test_trial_that_raises_costs_one_trial(stripes):
     bad = replace(base, lr=1e30)
     config = replace(
         recipes.block_space(base, sizes=(2,)),
-        cells=tuple(Cell({"lr": run.lr or 0.0}, resolve(run)) for run in (bad, base)),
+        runs=tuple(PlannedRun({"lr": run.lr or 0.0}, resolve(run)) for run in (bad, base)),
     )
     result = run(config)
     assert [trial.state for trial in result.trials] == [TrialState.FAIL, TrialState.COMPLETE]
@@ -337,10 +337,10 @@ def test_ranks_train_a_trial_together(base):
 @pytest.mark.parametrize(
     ("recipe", "options", "num_runs"),
     [
-        ("block-ensemble", {"ways": ("at",)}, 4),
+        ("block-ensemble", {"methods": ("at",)}, 4),
         ("initialization", {}, 5),
         ("weight-decay", {}, 5),
-        ("methods", {"models": ("ds_net", "tiny_resnet"), "ways": ("at", "mart")}, 4),
+        ("methods", {"models": ("ds_net", "tiny_resnet"), "methods": ("at", "mart")}, 4),
         ("misalignment", {"models": ("tiny_resnet", "tiny_ds_net")}, 4),
     ],
 )

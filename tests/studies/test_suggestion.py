@@ -5,7 +5,7 @@ from typing import Any
 import optuna
 import pytest
 
-from nasbench_at.networks.graph import count_parameters
+from nasbench_at.networks.graph import count_planned_parameters
 from studies.recipes import search
 from studies.suggestion import suggest_run
 from studies.variants import ImageSpec
@@ -26,7 +26,7 @@ def choice(*names: str, prefix: str = "") -> dict[str, bool]:
 def test_booleans_choose_one_set_for_the_network(base):
     run = suggest(search(base, pool=POOL), **choice("residual", "dense"))
     assert run.config.blocks == ("residual", "dense")
-    assert run.num_params == count_parameters(run.config.architecture((1, 8, 8), 4))
+    assert run.num_params == count_planned_parameters(run.config.architecture((1, 8, 8), 4))
     assert run.excess is None
 
 

@@ -87,7 +87,7 @@ def test_trial_found_in_the_records_costs_nothing(screened, tmp_path, monkeypatc
 
 
 def test_damaged_record_costs_its_own_trial(tiny_study, tmp_path):
-    folder = tmp_path / tiny_study.cells[0].config.run_id
+    folder = tmp_path / tiny_study.runs[0].config.run_id
     folder.mkdir()
     (folder / "record.json").write_text('{"schema_version": ')
     trial = run(open_filled(tiny_study, tmp_path), tmp_path)

@@ -3,7 +3,7 @@
 # The modules are imported so that their networks are registered, in this order.
 from nasbench_at.networks.zoo import ds_net, resnet, wide_resnet, implicit_euler, ada_rk_net  # noqa: F401, I001
 from nasbench_at.networks.zoo import densenet, mobilenet_v2, preact_resnet, robnet  # noqa: F401
-from nasbench_at.networks.zoo.layouts import load_published_weights
+from nasbench_at.networks.zoo.checkpoint_formats import load_published_weights
 from nasbench_at.networks.zoo.registry import (
     ModelInfo,
     create_model,

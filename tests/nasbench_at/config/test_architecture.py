@@ -25,8 +25,8 @@ from nasbench_at.config.catalogue import catalogue
 ROOT = Path(__file__).resolve().parents[3]
 
 # What records and run folders refer to: a change here orphans every run made before it.
-DEFAULT_HASH = "c9ad22ccc784868e"
-PER_MODULE_HASH = "4f5e77391ecc9ebc"
+DEFAULT_HASH = "c2995c4d76488812"
+PER_MODULE_HASH = "d261e1b781efddf6"
 
 
 @pytest.fixture
@@ -297,11 +297,11 @@ def test_invalid_architecture_is_refused(arguments, message):
         ({"init": "cauchy"}, "init must be one of normal, uniform, .* got 'cauchy'"),
         ({"recipe": "ours"}, "recipe must be one of paper, authors, got 'ours'"),
         (
-            {"init": "uniform", "parameters": {"std": 1.0}},
+            {"init": "uniform", "init_options": {"std": 1.0}},
             "parameter of attention init 'uniform' must be one of scale, low, high, got 'std'",
         ),
         (
-            {"init": "equal", "parameters": {"scale": 1.0}},
+            {"init": "equal", "init_options": {"scale": 1.0}},
             "parameter of attention init 'equal' must be one of none, got 'scale'",
         ),
         ({"init": "given"}, "weights go with init 'given', .* got init 'given' and weights None"),
@@ -320,7 +320,7 @@ def test_invalid_architecture_is_refused(arguments, message):
         ({"init": "given", "weights": ((),)}, "attention weights of module 0 must be at least 0"),
         ({"keep": ((-1,),)}, r"keep must be a list of lists of whole numbers .* got \(\(-1,\),\)"),
         (
-            {"parameters": {"scale": -1}},
+            {"init_options": {"scale": -1}},
             "scale of attention init 'normal' must be a number of at least 0, got -1.0",
         ),
     ],
@@ -407,7 +407,7 @@ def test_weights_that_are_not_numbers_are_refused():
 
 def test_equal_architectures_have_equal_hashes_whatever_the_type_of_a_number():
     first, second = (
-        Architecture(attention=AttentionSpec(parameters={"scale": scale})) for scale in (1, 1.0)
+        Architecture(attention=AttentionSpec(init_options={"scale": scale})) for scale in (1, 1.0)
     )
     assert first == second
     assert first.hash == second.hash
@@ -430,7 +430,7 @@ def test_log_normal_has_the_mean_and_deviation_of_its_recipe():
 
 
 def test_overrides_win_over_the_recipe_and_leave_the_rest():
-    spec = AttentionSpec(init="normal", recipe="authors", parameters={"std": 3.0})
+    spec = AttentionSpec(init="normal", recipe="authors", init_options={"std": 3.0})
     assert spec.resolved_parameters() == {"scale": 1e-3, "mean": 0.0, "std": 3.0}
     assert AttentionSpec(init="equal").resolved_parameters() == {}
 

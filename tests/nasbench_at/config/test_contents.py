@@ -29,7 +29,7 @@ PLUGIN = """
 from torch import nn
 from blocks import register_block
 
-@register_block("contents_block", summary="a", reference="b", kind="human")
+@register_block("contents_block", summary="a", reference="b", kind="handcrafted")
 class Block(nn.Module):
     def __init__(self, channels):
         super().__init__()

@@ -79,7 +79,7 @@ NOT_ALLOWED = {
     "attention_lr": ("a number above 0", [0.0]),
     "attention_weight_decay": ("a number of at least 0", [-1.0]),
     "attention_betas": ("2 numbers in [0, 1)", [(0.9, 1.0), (0.9,)]),
-    "attention_parameters": ("a mapping of names to numbers", [{"scale": INF}, 5]),
+    "attention_init_options": ("a mapping of names to numbers", [{"scale": INF}, 5]),
     "attention": ("one of learned, fixed", ["soft"]),
     "recipe": ("one of paper, authors", ["ours", None]),
     "select_on": ("one of validation, test", ["tset"]),
@@ -152,7 +152,7 @@ def test_ends_of_the_ranges_are_allowed(name, value):
         ({"blocks": (("residual",),) * 2}, "blocks must be a set for each of 15 modules, got 2"),
         ({"attention_init": "given"}, "weights go with init 'given', and only with it"),
         (
-            {"attention_parameters": {"scale": -1}},
+            {"attention_init_options": {"scale": -1}},
             "scale of attention init 'normal' must be a number of at least 0, got -1.0",
         ),
     ],
@@ -280,7 +280,7 @@ GIVEN = {
         ({}, {"block_copies": {"residual": 2}}),
         ({}, {"attention": "fixed"}),
         ({}, {"attention_init": "uniform"}),
-        ({}, {"attention_parameters": {"scale": 0.5}}),
+        ({}, {"attention_init_options": {"scale": 0.5}}),
         (GIVEN, {"attention_weights": ((0.25, 0.75),) * 3}),
         ({}, {"attention_keep": ((0, 1),) * 15}),
         ({}, {"plugins": ("my_blocks.py",)}),
@@ -393,7 +393,7 @@ def test_configuration_is_built_read_and_written_without_torch():
     [
         {"eps": 1},
         {"lr": 1},
-        {"attention_parameters": {"scale": 1}},
+        {"attention_init_options": {"scale": 1}},
         {"num_modules": 3, "blocks": ("residual",), "attention": "fixed"}
         | {"attention_init": "given", "attention_weights": ((1,),) * 3},
     ],

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from nasbench_at.config.architecture import Architecture, AttentionSpec
-from nasbench_at.networks.attention import Attention, from_trained
+from nasbench_at.networks.attention import Attention, load_authors_logits
 from nasbench_at.networks.ds_net import build_network
 
 NUM_MODULES, NUM_COLUMNS = 4000, 4
@@ -71,7 +71,7 @@ def test_initial_logits_lie_in_the_support_of_their_distribution():
     ],
 )
 def test_parameters_of_the_distribution_can_be_overridden(init, parameters, mean):
-    logits = draw(AttentionSpec(init=init, parameters=parameters))
+    logits = draw(AttentionSpec(init=init, init_options=parameters))
     assert logits.mean() == pytest.approx(mean, rel=0.05)
 
 
@@ -83,7 +83,7 @@ def test_same_seed_gives_same_logits():
 
 
 def test_trained_logits_are_the_authors_matrix():
-    logits = from_trained()
+    logits = load_authors_logits()
     assert logits.shape == (15, 4)
     torch.testing.assert_close(logits[0], torch.tensor([-0.038046, -0.040694, 0.18031, -0.059434]))
     torch.testing.assert_close(logits[7], torch.tensor([0.032483, -0.074212, 0.066345, 0.04034]))
@@ -96,7 +96,7 @@ def test_trained_logits_are_the_authors_matrix():
 
 def test_trained_init_starts_from_the_unscaled_matrix():
     attention = full(AttentionSpec(init="trained", recipe="authors"), num_modules=15)
-    assert torch.equal(attention.logits, from_trained())
+    assert torch.equal(attention.logits, load_authors_logits())
 
 
 def test_equal_init_weighs_all_blocks_alike():
@@ -224,4 +224,4 @@ def test_module_without_a_weighted_block_is_refused():
 
 def test_default_network_accepts_the_trained_logits():
     arch = Architecture(init_channels=2, widen_factor=1, attention=AttentionSpec(init="trained"))
-    assert torch.equal(build_network(arch).attention.logits, from_trained())
+    assert torch.equal(build_network(arch).attention.logits, load_authors_logits())

@@ -49,7 +49,7 @@ def mixed_graph() -> nx.DiGraph[str]:
 
 
 def default_graph() -> nx.DiGraph[str]:
-    attention = AttentionSpec(init="uniform", recipe="authors", parameters={"high": 2.0})
+    attention = AttentionSpec(init="uniform", recipe="authors", init_options={"high": 2.0})
     return build_graph(Architecture(num_modules=4, attention=attention))
 
 

@@ -13,7 +13,7 @@ from nasbench_at.networks.graph import (
     ReductionStage,
     annotate_graph,
     build_graph,
-    count_parameters,
+    count_planned_parameters,
     find_node,
     match_parameters,
     validate_graph,
@@ -45,7 +45,7 @@ def graph(tiny_architecture):
 )
 def test_parameters_of_the_papers_networks(blocks, widen_factor, init_channels, expected):
     arch = Architecture(blocks, widen_factor=widen_factor, init_channels=init_channels)
-    assert count_parameters(arch) == expected
+    assert count_planned_parameters(arch) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_parameters_of_the_papers_networks(blocks, widen_factor, init_channels, 
 )
 def test_parameters_of_same_block_ensembles(name, narrow, wide):
     arch = Architecture((name,) * 4)
-    assert count_parameters(arch) == narrow
-    assert count_parameters(replace(arch, widen_factor=6)) == wide
+    assert count_planned_parameters(arch) == narrow
+    assert count_planned_parameters(replace(arch, widen_factor=6)) == wide
 
 
 @pytest.mark.parametrize(
@@ -91,19 +91,21 @@ def test_matched_width_is_the_closest_to_ds_net_4(blocks, width, expected):
     start = Architecture(tuple(blocks.split()), init_channels=7)
     matched = match_parameters(start, DS_NET_4)
     assert matched == replace(start, init_channels=width)
-    assert count_parameters(matched) == expected
+    assert count_planned_parameters(matched) == expected
 
 
 def test_match_of_an_own_count_gives_the_architecture_back(tiny_architecture):
     for width in (1, 2, 3, 11):
         arch = replace(tiny_architecture, init_channels=width)
-        assert match_parameters(tiny_architecture, count_parameters(arch)) == arch
+        assert match_parameters(tiny_architecture, count_planned_parameters(arch)) == arch
 
 
 def test_match_takes_the_narrower_of_two_equally_close_widths():
     arch = Architecture(("residual",), num_modules=3, widen_factor=2)
-    narrow, wide = (count_parameters(replace(arch, init_channels=width)) for width in (9, 11))
-    middle = count_parameters(replace(arch, init_channels=10))
+    narrow, wide = (
+        count_planned_parameters(replace(arch, init_channels=width)) for width in (9, 11)
+    )
+    middle = count_planned_parameters(replace(arch, init_channels=10))
     low, high = (narrow + middle) // 2, (middle + wide) // 2
     assert (narrow + middle) % 2 == (middle + wide) % 2 == 0
     assert match_parameters(arch, low).init_channels == 9
@@ -125,7 +127,7 @@ def test_match_refuses_what_is_no_number_of_parameters(tiny_architecture, target
 
 
 def test_match_refuses_a_target_no_width_comes_near(tiny_architecture):
-    narrowest = count_parameters(replace(tiny_architecture, init_channels=1))
+    narrowest = count_planned_parameters(replace(tiny_architecture, init_channels=1))
     message = (
         f"no width meets 100 parameters: the narrowest network, 1 channels wide, has {narrowest}"
     )

@@ -17,7 +17,7 @@ from nasbench_at.cli import main
 from nasbench_at.config.presets import resolve
 from nasbench_at.networks.ds_net import build_network
 from nasbench_at.records import read_record
-from nasbench_at.runtime.ranks import Distribution, distributed
+from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.runtime.sync_norm import CpuSyncBatchNorm2d
 from nasbench_at.training.step import TrainingStep
 from tests.nasbench_at.conftest import tiny_config, tiny_flags
@@ -100,30 +100,30 @@ def one_gloo_rank(monkeypatch):
 
 def test_single_process_is_the_main_rank_of_one(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with distributed(CPU) as distribution:
-        assert distribution == Distribution(0, 1, 0)
-        assert distribution.is_main
+    with distributed(CPU) as ranks:
+        assert ranks == Ranks(0, 1, 0)
+        assert ranks.is_main
         assert not dist.is_initialized()
         net = nn.Linear(2, 2)
-        assert distribution.wrap(net, sync_batch_norm=True) is net
-        assert distribution.sum(torch.tensor([3])).tolist() == [3]
+        assert ranks.wrap(net, sync_batch_norm=True) is net
+        assert ranks.sum(torch.tensor([3])).tolist() == [3]
 
 
 def test_flag_of_any_rank_is_everybody_s(one_gloo_rank, monkeypatch):
-    assert Distribution().agree(True, False) == (True, False)
-    assert Distribution(1, 2).agree(False, True) == (False, True)
+    assert Ranks().agree(True, False) == (True, False)
+    assert Ranks(1, 2).agree(False, True) == (False, True)
 
     def add_another(counts):
         counts += torch.tensor([1, 0, 1])
 
     monkeypatch.setattr(dist, "all_reduce", add_another)
-    assert Distribution(0, 2).agree(False, False, True) == (True, False, True)
+    assert Ranks(0, 2).agree(False, False, True) == (True, False, True)
 
 
 def test_one_rank_of_torchrun_needs_no_group(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with distributed(CPU) as distribution:
-        assert distribution.world_size == 1
+    with distributed(CPU) as ranks:
+        assert ranks.world_size == 1
         assert not dist.is_initialized()
 
 
@@ -148,7 +148,7 @@ def test_gradients_are_exchanged_once_a_step_and_never_in_the_attack(
     config = resolve(
         tiny_config(method=method, accumulation_steps=accumulation_steps, attack_steps=2, epochs=1)
     )
-    step = TrainingStep(net, config, Distribution(0, 2))
+    step = TrainingStep(net, config, Ranks(0, 2))
     assert isinstance(step.wrapped, DistributedDataParallel)
     events = []
 
@@ -189,7 +189,7 @@ def test_blocks_that_take_no_part_change_nothing_and_stop_no_rank(attention, met
         )
     )
     net = build_network(config.architecture((1, 8, 8), 4))
-    step = TrainingStep(net, config, Distribution(0, 2))
+    step = TrainingStep(net, config, Ranks(0, 2))
     step.optimizers.set_rate(0.1)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     masked = {
@@ -209,7 +209,7 @@ def test_blocks_that_take_no_part_change_nothing_and_stop_no_rank(attention, met
 def test_shared_statistics_are_an_option(one_gloo_rank):
     for shared in (True, False):
         net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-        wrapped = Distribution(0, 2).wrap(net, sync_batch_norm=shared)
+        wrapped = Ranks(0, 2).wrap(net, sync_batch_norm=shared)
         assert isinstance(net[1], CpuSyncBatchNorm2d) == shared
         assert wrapped.module is net
         assert set(net.state_dict()) == set(nn.Sequential(net[0], nn.BatchNorm2d(2)).state_dict())

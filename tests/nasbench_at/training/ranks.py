@@ -18,7 +18,7 @@ from nasbench_at.attacks import AutoAttack, LinfPGD
 from nasbench_at.config.presets import resolve
 from nasbench_at.data import LabelledImages
 from nasbench_at.evaluation.robustness import evaluate
-from nasbench_at.runtime.ranks import Distribution, distributed
+from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.training.checkpoints import load_checkpoint
 from nasbench_at.training.launch import create_network, load_config_data, prepare_training
 from nasbench_at.training.methods import LossAndLogits
@@ -89,9 +89,9 @@ class Watched:
         return self._method.loss(model, x, x_adv, y)
 
 
-def run_case(name: str, out: Path, distribution: Distribution) -> dict[str, Any]:
+def run_case(name: str, out: Path, ranks: Ranks) -> dict[str, Any]:
     config = tiny_config(**SHARED | CASES[name])
-    trainer = prepare_training(config, runs_dir=out / name, device="cpu", distribution=distribution)
+    trainer = prepare_training(config, runs_dir=out / name, device="cpu", ranks=ranks)
     validation = [share * len(trainer.data.validation) for share in trainer._validate()]
     watched = Watched(trainer)
     record = trainer.run()
@@ -107,7 +107,7 @@ def run_case(name: str, out: Path, distribution: Distribution) -> dict[str, Any]
     }
 
 
-def evaluate_shared(out: Path, distribution: Distribution) -> dict[str, Tensor]:
+def evaluate_shared(out: Path, ranks: Ranks) -> dict[str, Tensor]:
     """Outcomes of a network on images that it classifies as it likes, five batches of them."""
     config = resolve(tiny_config())
     data = load_config_data(config, torch.device("cpu"))
@@ -129,7 +129,7 @@ def evaluate_shared(out: Path, distribution: Distribution) -> dict[str, Tensor]:
         attacks,
         batch_size=20,
         progress_dir=out / "progress",
-        distribution=distribution,
+        ranks=ranks,
     )
     return dict(report.outcomes)
 
@@ -137,10 +137,10 @@ def evaluate_shared(out: Path, distribution: Distribution) -> dict[str, Tensor]:
 def main() -> None:
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
-    with distributed(torch.device("cpu")) as distribution:
-        seen = {name: run_case(name, out, distribution) for name in CASES}
-        seen["evaluation"] = evaluate_shared(out, distribution)
-        torch.save(seen, out / f"rank{distribution.rank}.pt")
+    with distributed(torch.device("cpu")) as ranks:
+        seen = {name: run_case(name, out, ranks) for name in CASES}
+        seen["evaluation"] = evaluate_shared(out, ranks)
+        torch.save(seen, out / f"rank{ranks.rank}.pt")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ PLUGIN = """
 from torch import nn
 from blocks import register_block
 
-@register_block("jobs_block", summary="one convolution", reference="ours", kind="human")
+@register_block("jobs_block", summary="one convolution", reference="ours", kind="handcrafted")
 class JobsBlock(nn.Conv2d):
     def __init__(self, channels):
         super().__init__(channels, channels, 3, padding=1)

@@ -32,7 +32,7 @@ __all__ = [
     "variant_of",
 ]
 
-NAMED_KEYS = DS_NET_FIELDS - {"block_options", "block_copies", "attention_parameters"} | {
+NAMED_KEYS = DS_NET_FIELDS - {"block_options", "block_copies", "attention_init_options"} | {
     "model",
     "model_options",
 }

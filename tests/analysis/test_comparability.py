@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from analysis.selection import identity_without
+from analysis.comparability import identity_without
 from tests.nasbench_at.records.test_records import make_record
 
 
