@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 -
 # The Python of `make gpu`; `make gpu PYTHON_GPU=python3` installs nothing.
 PYTHON_GPU ?= $(BIN)/python
 
-.PHONY: demo test lint coverage gpu
+.PHONY: demo test slow lint coverage gpu
 
 demo: $(READY)
 	$(BIN)/nasbench-at study run block-ensemble --config demo.yaml --methods at --seeds 0 1 \
@@ -22,8 +22,14 @@ demo: $(READY)
 test: $(READY)
 	$(PYTEST)
 
+slow: $(READY)
+	$(PYTEST) -m "(slow or postgres) and not gpu and not network"
+
+coverage: export PYTEST_ADDOPTS := --cov --cov-append --cov-report=
 coverage: $(READY)
-	$(PYTEST) -m "not gpu and not network" --cov
+	$(BIN)/coverage erase
+	$(MAKE) test slow
+	$(BIN)/coverage report
 
 # At most 8 minutes on one GPU; writes gpu.md.
 gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),$(READY))
