@@ -154,7 +154,9 @@ def test_name_must_be_a_lower_case_identifier(own_registry, name):
 
 
 def test_unknown_kind_is_refused(own_registry):
-    with pytest.raises(ValueError, match="kind must be one of handcrafted, searched, ode, got 'alien'"):
+    with pytest.raises(
+        ValueError, match="kind must be one of handcrafted, searched, ode, got 'alien'"
+    ):
         register("plain", Plain, kind="alien")
 
 
