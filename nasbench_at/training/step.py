@@ -77,7 +77,8 @@ class TrainingStep:
             with self._gradient_sync(is_last=i + 1 == len(parts)):
                 totals += self._backward(images, labels, noise, num_images)
         self.optimizers.step(self.precision.scaler)
-        self.ranks.share_buffers(self.network)
+        if not self.config.sync_batch_norm:  # with it, ranks have equal statistics already
+            self.ranks.share_buffers(self.network)
         if self.average is not None:
             update_average(self.average, self.network, self.config.ema_decay)
         return totals
@@ -134,17 +135,11 @@ def update_average(average: AveragedModel, network: nn.Module, decay: float) -> 
     ``AveragedModel.update_parameters`` copies its counter from the CPU each time, for which the
     host waits.
     """
-    averaged = [*chain(average.module.parameters(), average.module.buffers())]
-    present = [*chain(network.parameters(), network.buffers())]
-    is_float = [tensor.is_floating_point() for tensor in averaged]
-    floats, others = (
-        [
-            (old, new)
-            for old, new, kind in zip(averaged, present, is_float, strict=True)
-            if kind is k
-        ]
-        for k in (True, False)
-    )
+    averaged = chain(average.module.parameters(), average.module.buffers())
+    present = chain(network.parameters(), network.buffers())
+    pairs = list(zip(averaged, present, strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    others = [pair for pair in pairs if not pair[0].is_floating_point()]
     is_first = bool(average.n_averaged == 0)  # on the CPU
     torch._foreach_lerp_(
         [old for old, _ in floats], [new for _, new in floats], 1.0 if is_first else 1 - decay
