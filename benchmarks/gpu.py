@@ -40,8 +40,7 @@ from benchmarks.pgd_evaluation import (
 from benchmarks.plain import PlainTraining, plain_network
 from nasbench_at import Architecture, RunConfig, build_network
 from nasbench_at.attacks import AutoAttack
-from nasbench_at.config import Precision
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import Precision, resolve
 from nasbench_at.networks.flops import FlopCounter
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.runtime.seeding import make_generator

@@ -23,8 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nasbench_at.config import RunConfig, dump_config
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, dump_config, resolve
 from nasbench_at.records import AttackResult, Evaluation, Record
 
 BLOCKS = ("residual", "mbconv", "dense", "ada_rk")

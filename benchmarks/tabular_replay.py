@@ -20,8 +20,7 @@ import optuna
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.timing import time_in_turn
-from nasbench_at.config import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, resolve
 from nasbench_at.records import AttackResult, Benchmark, Evaluation, Record
 from studies.tabular import TabularObjective, replay
 

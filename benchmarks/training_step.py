@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.plain import PlainTraining, plain_network
 from benchmarks.timing import time_in_turn
 from nasbench_at import Architecture, RunConfig, build_network
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.runtime.seeding import make_generator
 from nasbench_at.training.compilation import compile_blocks
 from nasbench_at.training.step import TrainingStep

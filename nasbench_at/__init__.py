@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from nasbench_at.evaluation.robustness import RobustnessReport, evaluate
     from nasbench_at.evaluation.run_evaluation import evaluate_run
     from nasbench_at.networks.authors import load_authors_checkpoint
-    from nasbench_at.networks.ds_net import DSNet, build_network
-    from nasbench_at.networks.graph import build_graph, match_parameters
+    from nasbench_at.networks.ds_net import DSNet
+    from nasbench_at.networks.graph import build_graph, build_network
+    from nasbench_at.networks.widths import match_parameters
     from nasbench_at.networks.zoo import create_model, list_models
     from nasbench_at.records import Benchmark, Record
     from nasbench_at.training.launch import train
@@ -27,13 +28,13 @@ _HOMES = {
     "RobustnessReport": "evaluation.robustness",
     "RunConfig": "config",
     "build_graph": "networks.graph",
-    "build_network": "networks.ds_net",
+    "build_network": "networks.graph",
     "create_model": "networks.zoo",
     "evaluate": "evaluation.robustness",
     "evaluate_run": "evaluation.run_evaluation",
     "list_models": "networks.zoo",
     "load_authors_checkpoint": "networks.authors",
-    "match_parameters": "networks.graph",
+    "match_parameters": "networks.widths",
     "train": "training.launch",
 }
 

@@ -10,7 +10,8 @@ import optuna
 
 from nasbench_at.config import ResolvedConfig
 from nasbench_at.config.architecture import Blocks
-from nasbench_at.networks.graph import count_planned_parameters, match_parameters
+from nasbench_at.networks.graph import count_planned_parameters
+from nasbench_at.networks.widths import match_parameters
 from studies.config import StudyConfig, label_values
 from studies.space import SearchSpace
 from studies.variants import ImageSpec, with_blocks

@@ -13,8 +13,7 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from nasbench_at.config import ResolvedConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import ResolvedConfig, resolve
 from nasbench_at.records import Record, read_record
 from nasbench_at.runtime.devices import select_device
 from studies.config import Objective, study_folder

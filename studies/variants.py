@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from blocks import load_entry_points, load_plugin
-from nasbench_at.config import DS_NET_FIELDS, RunConfig
+from nasbench_at.config import DS_NET_FIELDS, RunConfig, resolve
 from nasbench_at.config.architecture import Blocks, block_sets
-from nasbench_at.config.presets import resolve
-from nasbench_at.networks.graph import count_planned_parameters, match_parameters
+from nasbench_at.networks.graph import count_planned_parameters
+from nasbench_at.networks.widths import match_parameters
 from nasbench_at.records.naming.labels import describe_blocks
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.training.launch import fit_batch_size, load_config_data
@@ -133,7 +133,7 @@ def with_training(config: RunConfig, method: str, beta: float | None = None) -> 
     """Returns a run trained in another way; the other way's options go back to its recipe's.
 
     Args:
-        config: A run, before or after :func:`nasbench_at.config.presets.resolve`.
+        config: A run, before or after :func:`nasbench_at.config.resolve`.
         method: The other way.
         beta: Weight of its robust term, where it has one.
     """

@@ -30,7 +30,7 @@ from nasbench_at.attacks import FGSM, L2PGD, AutoAttack, LinfPGD, MarginPGD
 from nasbench_at.cli import main
 from nasbench_at.config.architecture import AttentionSpec
 from nasbench_at.evaluation.options import EvaluationOptions
-from nasbench_at.networks.graph import match_parameters
+from nasbench_at.networks.widths import match_parameters
 
 NUM_COMMAND_LINES = 300
 NUM_CALLS = 100

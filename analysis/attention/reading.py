@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from analysis.errors import UnsuitableRunsError
 from blocks import load_entry_points, load_plugin
 from nasbench_at.config import RunConfig
-from nasbench_at.networks.ds_net import DSNet, build_network
-from nasbench_at.networks.graph import ModuleStage, walk_stages
+from nasbench_at.networks.ds_net import DSNet
+from nasbench_at.networks.graph import ModuleStage, build_network, walk_stages
 from nasbench_at.networks.zoo import create_model
 from nasbench_at.records.run_folders import RunFolder
 

@@ -76,7 +76,8 @@ def run_graph(words: Sequence[str]) -> int:
 
 def _lay_out(arguments: GraphArguments) -> tuple[Graph, str]:
     """The graph of the architecture that the flags describe, edited, and a line about it."""
-    from nasbench_at.networks.graph import build_graph, match_parameters
+    from nasbench_at.networks.graph import build_graph
+    from nasbench_at.networks.widths import match_parameters
 
     if arguments.model_options:
         raise ValueError("--model-options go with a --model by name, got them with ds_net")

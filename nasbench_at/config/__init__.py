@@ -15,6 +15,7 @@ from nasbench_at.config.run_config import (
     config_from_mapping,
     dump_config,
     load_config,
+    resolve,
 )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "config_from_mapping",
     "dump_config",
     "load_config",
+    "resolve",
 ]

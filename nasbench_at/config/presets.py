@@ -7,16 +7,35 @@ without a recipe takes CIFAR-10's, with its own values of :data:`DATA_VALUES` in
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from nasbench_at.config.architecture import Recipe
-from nasbench_at.config.contents import changed_contents, hash_contents
-from nasbench_at.config.run_config import PAPER_VALUES, ResolvedConfig, RunConfig
 
-__all__ = ["DATA_NETWORKS", "DATA_VALUES", "find_preset", "resolve"]
+__all__ = ["DATA_NETWORKS", "DATA_VALUES", "PAPER_VALUES", "adapt_preset", "find_preset"]
+
+PAPER_VALUES: Mapping[str, Any] = {
+    "select_on": "validation",
+    "eps": 0.031,
+    "step_size": 0.007,
+    "attack_steps": 10,
+    "attack_start": "uniform",
+    "attack_noise": 0.0,
+    "epochs": 120,
+    "batch_size": 128,
+    "augment": True,
+    "lr": 0.1,
+    "lr_schedule": "milestones",
+    "warmup_epochs": 0,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "milestones": (60, 90),
+    "milestone_factors": (0.1, 0.01),
+    "attention_lr": 1e-3,
+    "attention_weight_decay": 1e-3,
+    "attention_betas": (0.9, 0.999),
+}
+"""All that recipes fill in, and what they start from: AT on CIFAR-10 as in Sec. 4.1."""
 
 # A perturbation of 0.001 N(0, 1) to start from, as in the TRADES and MART papers' code.
 _TRADES = {"attack_start": "normal", "beta": 6.0, "epochs": 85}
@@ -110,48 +129,11 @@ def find_preset(data: str, method: str, recipe: Recipe) -> dict[str, Any]:
     for (of_data, of_method, of_recipe), values in _LAYERS.items():
         if of_data in ("*", data) and of_method in ("*", method) and of_recipe in ("*", recipe):
             preset |= values
-    return _adapt(preset, DATA_VALUES.get(data, {"augment": False}))
+    return adapt_preset(preset, DATA_VALUES.get(data, {"augment": False}))
 
 
-def resolve(config: RunConfig) -> ResolvedConfig:
-    """Fills in every unset field from the recipe, and spells out a DS-Net by name.
-
-    Another ``eps`` scales the recipe's step size along with it, and another number of epochs its
-    warm-up and its milestones, unless those are set too. The contents of its files are taken anew:
-    a stored configuration whose files have changed becomes another run, and a warning names them.
-
-    Args:
-        config: A configuration, possibly with unset fields.
-
-    Returns:
-        The configuration without unset fields but those that the method does not have.
-    """
-    config = config.spelled_out()
-    asked = {name: value for name in ("eps", "epochs") if (value := getattr(config, name))}
-    preset = _adapt(find_preset(config.data, config.method, config.recipe), asked)
-    if config.milestones is not None:
-        preset["milestone_factors"] = tuple(0.1 ** (i + 1) for i in range(len(config.milestones)))
-    if config.model == "ds_net":
-        preset["attention_init"] = config.architecture((1, 8, 8), 2).attention.init
-    unset = {name: value for name, value in preset.items() if getattr(config, name) is None}
-    return ResolvedConfig.of(replace(config, contents=_contents_of(config), **unset))
-
-
-def _contents_of(config: RunConfig) -> dict[str, str]:
-    names = (*config.plugins, config.data)
-    stored = {name: config.contents[name] for name in names if name in config.contents}
-    changed = changed_contents(stored)
-    if changed:
-        warnings.warn(
-            f"{', '.join(map(repr, changed))} changed since the configuration was written: this "
-            "is another run",
-            stacklevel=3,
-        )
-    return hash_contents(names)
-
-
-def _adapt(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Puts values in a recipe's place; what is measured in them moves along."""
+def adapt_preset(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a recipe with values in its own's place; what is measured in them moves along."""
     adapted = {**preset, **values}
     if adapted["eps"] != preset["eps"]:  # else the step stays as it is, to the last bit
         adapted["step_size"] = preset["step_size"] * adapted["eps"] / preset["eps"]

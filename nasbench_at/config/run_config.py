@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -35,19 +36,20 @@ from nasbench_at.config.architecture import (
     architecture_of,
     spell_out,
 )
-from nasbench_at.config.contents import replace_paths
+from nasbench_at.config.contents import changed_contents, hash_contents, replace_paths
+from nasbench_at.config.presets import PAPER_VALUES, adapt_preset, find_preset
 from nasbench_at.config.scalars import dump_yaml, load_yaml
 from nasbench_at.config.suggestions import suggest
 
 __all__ = [
     "DS_NET_FIELDS",
-    "PAPER_VALUES",
     "ModelOptions",
     "ResolvedConfig",
     "RunConfig",
     "config_from_mapping",
     "dump_config",
     "load_config",
+    "resolve",
 ]
 
 AttackStart = Literal["uniform", "normal", "none"]
@@ -65,26 +67,18 @@ _BatchSize = Annotated[int, Range("[2, 1000000]", "BatchNorm needs two images")]
 _Epochs = Annotated[int, Range("[1, 100000]")]
 _Milestones = Annotated[tuple[Annotated[int, Range("[1, inf)")], ...], InOrder()]
 
-
 UnsetT = TypeVar("UnsetT", bound=None, default=None, covariant=True)
 """What stands in a field that nobody has set: None, or, once the recipe has filled it, nothing."""
 
-
-def _from_recipe(paper: Any) -> Any:
-    """A field that stays None until a recipe fills it in; all recipes start from the paper's value.
-
-    It is that of adversarial training on CIFAR-10 (Sec. 4.1).
-    """
-    return field(default=None, metadata={"paper": paper})
+_BY_RECIPE: Any = None  # whatever the field's type: its recipe fills it in
 
 
 @dataclass(frozen=True)
 class RunConfig(Generic[UnsetT]):
     """Everything that decides a run's result.
 
-    A field left at None is filled in from the recipe by
-    :func:`nasbench_at.config.presets.resolve`; a run's folder holds the :class:`ResolvedConfig`,
-    and that file alone repeats the run.
+    A field left at None is filled in from the recipe by :func:`resolve`; a run's folder holds the
+    :class:`ResolvedConfig`, and that file alone repeats the run.
 
     Attributes:
         data: Name of the data set.
@@ -147,7 +141,7 @@ class RunConfig(Generic[UnsetT]):
     """
 
     data: Name = "digits"
-    select_on: SelectOn | UnsetT = _from_recipe("validation")
+    select_on: SelectOn | UnsetT = _BY_RECIPE
     validation_fraction: Annotated[float, Range("(0, 1)")] = 0.1
     split_seed: Seed = 0
 
@@ -168,30 +162,30 @@ class RunConfig(Generic[UnsetT]):
 
     method: Name = "at"
     recipe: Recipe = "paper"
-    eps: _Radius | UnsetT = _from_recipe(0.031)
-    step_size: _Positive | UnsetT = _from_recipe(0.007)
-    attack_steps: Annotated[int, Range("[1, 10000]")] | UnsetT = _from_recipe(10)
-    attack_start: AttackStart | UnsetT = _from_recipe("uniform")
-    attack_noise: _NotNegative | UnsetT = _from_recipe(0.0)
+    eps: _Radius | UnsetT = _BY_RECIPE
+    step_size: _Positive | UnsetT = _BY_RECIPE
+    attack_steps: Annotated[int, Range("[1, 10000]")] | UnsetT = _BY_RECIPE
+    attack_start: AttackStart | UnsetT = _BY_RECIPE
+    attack_noise: _NotNegative | UnsetT = _BY_RECIPE
     beta: _NotNegative | None = None
     tau_milestones: _Milestones | None = None
     awp_gamma: _NotNegative = 0.0
     ema_decay: _Share = 0.0
 
-    epochs: _Epochs | UnsetT = _from_recipe(120)
-    batch_size: _BatchSize | UnsetT = _from_recipe(128)
+    epochs: _Epochs | UnsetT = _BY_RECIPE
+    batch_size: _BatchSize | UnsetT = _BY_RECIPE
     accumulation_steps: Annotated[int, Range("[1, 100000]")] = 1
-    augment: bool | UnsetT = _from_recipe(True)
-    lr: _Positive | UnsetT = _from_recipe(0.1)
-    lr_schedule: Schedule | UnsetT = _from_recipe("milestones")
-    warmup_epochs: Annotated[int, Range("[0, 100000]")] | UnsetT = _from_recipe(0)
-    momentum: _Share | UnsetT = _from_recipe(0.9)
-    weight_decay: _NotNegative | UnsetT = _from_recipe(5e-4)
-    milestones: _Milestones | UnsetT = _from_recipe((60, 90))
-    milestone_factors: tuple[_Positive, ...] | UnsetT = _from_recipe((0.1, 0.01))
-    attention_lr: _Positive | UnsetT = _from_recipe(1e-3)
-    attention_weight_decay: _NotNegative | UnsetT = _from_recipe(1e-3)
-    attention_betas: tuple[_Share, _Share] | UnsetT = _from_recipe((0.9, 0.999))
+    augment: bool | UnsetT = _BY_RECIPE
+    lr: _Positive | UnsetT = _BY_RECIPE
+    lr_schedule: Schedule | UnsetT = _BY_RECIPE
+    warmup_epochs: Annotated[int, Range("[0, 100000]")] | UnsetT = _BY_RECIPE
+    momentum: _Share | UnsetT = _BY_RECIPE
+    weight_decay: _NotNegative | UnsetT = _BY_RECIPE
+    milestones: _Milestones | UnsetT = _BY_RECIPE
+    milestone_factors: tuple[_Positive, ...] | UnsetT = _BY_RECIPE
+    attention_lr: _Positive | UnsetT = _BY_RECIPE
+    attention_weight_decay: _NotNegative | UnsetT = _BY_RECIPE
+    attention_betas: tuple[_Share, _Share] | UnsetT = _BY_RECIPE
 
     precision: Precision = "fp32"
     optimizer_impl: OptimizerImpl = "torch"
@@ -330,7 +324,7 @@ class ResolvedConfig(RunConfig[Never]):
         unset = [name for name in PAPER_VALUES if getattr(self, name) is None]
         if unset:
             raise ValueError(
-                f"{', '.join(unset)} must be set; nasbench_at.config.presets.resolve fills them in"
+                f"{', '.join(unset)} must be set; nasbench_at.config.resolve fills them in"
             )
 
     @classmethod
@@ -338,11 +332,6 @@ class ResolvedConfig(RunConfig[Never]):
         """Returns a configuration that is complete as one of this type."""
         return cls(**vars(config))
 
-
-PAPER_VALUES: Mapping[str, Any] = {
-    item.name: item.metadata["paper"] for item in fields(RunConfig) if "paper" in item.metadata
-}
-"""The fields that recipes fill in, with the values that they start from."""
 
 _NAMES = [item.name for item in fields(RunConfig)]
 
@@ -352,6 +341,43 @@ _METHOD_OPTIONS: Mapping[str, frozenset[str]] = {
     "beta": frozenset({"trades", "mart", "fat_trades"}),
     "tau_milestones": frozenset({"fat", "fat_trades"}),
 }
+
+
+def resolve(config: RunConfig) -> ResolvedConfig:
+    """Fills in every unset field from the recipe, and spells out a DS-Net by name.
+
+    Another ``eps`` scales the recipe's step size along with it, and another number of epochs its
+    warm-up and its milestones, unless those are set too. The contents of its files are taken anew:
+    a stored configuration whose files have changed becomes another run, and a warning names them.
+
+    Args:
+        config: A configuration, possibly with unset fields.
+
+    Returns:
+        The configuration without unset fields but those that the method does not have.
+    """
+    config = config.spelled_out()
+    asked = {name: value for name in ("eps", "epochs") if (value := getattr(config, name))}
+    preset = adapt_preset(find_preset(config.data, config.method, config.recipe), asked)
+    if config.milestones is not None:
+        preset["milestone_factors"] = tuple(0.1 ** (i + 1) for i in range(len(config.milestones)))
+    if config.model == "ds_net":
+        preset["attention_init"] = config.architecture((1, 8, 8), 2).attention.init
+    unset = {name: value for name, value in preset.items() if getattr(config, name) is None}
+    return ResolvedConfig.of(replace(config, contents=_contents_of(config), **unset))
+
+
+def _contents_of(config: RunConfig) -> dict[str, str]:
+    names = (*config.plugins, config.data)
+    stored = {name: config.contents[name] for name in names if name in config.contents}
+    changed = changed_contents(stored)
+    if changed:
+        warnings.warn(
+            f"{', '.join(map(repr, changed))} changed since the configuration was written: this "
+            "is another run",
+            stacklevel=3,
+        )
+    return hash_contents(names)
 
 
 def config_from_mapping(data: Mapping[str, Any]) -> RunConfig:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from nasbench_at.config.architecture import Architecture, block_rank
-from nasbench_at.networks.ds_net import DSNet, RobustModule, build_network
+from nasbench_at.networks.ds_net import DSNet, RobustModule
+from nasbench_at.networks.graph import build_network
 from nasbench_at.runtime.plain_data import read_plain_data
 
 __all__ = ["load_authors_checkpoint", "rename_block"]

@@ -1,4 +1,4 @@
-"""The diverse-structured network, built by walking a graph."""
+"""The modules of a diverse-structured network."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from typing import TypeAlias
 import networkx as nx
 from torch import Tensor, nn
 
-from nasbench_at.config.architecture import Architecture
 from nasbench_at.networks.attention import Attention
-from nasbench_at.networks.graph import (
-    ModuleStage,
-    annotate_graph,
-    build_graph,
-    find_node,
-    validate_graph,
-    walk_stages,
-)
-from nasbench_at.networks.parts import build_part
 
-__all__ = ["DSNet", "RobustModule", "build_network", "count_parameters"]
+__all__ = ["DSNet", "RobustModule", "count_parameters"]
 
 Graph: TypeAlias = "nx.DiGraph[str]"
 
@@ -62,8 +52,9 @@ class RobustModule(nn.Module):
 class DSNet(nn.Module):
     """A diverse-structured network: images in [0, 1] to logits.
 
-    Built by :func:`build_network`. The attention weights are learned together with the blocks but
-    by an optimizer of their own: see :meth:`attention_parameters` and :meth:`block_parameters`.
+    :func:`nasbench_at.build_network` builds it. The attention weights are learned together with the
+    blocks but by an optimizer of their own: see :meth:`attention_parameters` and
+    :meth:`block_parameters`.
 
     Args:
         stem: First convolution.
@@ -107,62 +98,9 @@ class DSNet(nn.Module):
         return (parameter for parameter in self.parameters() if id(parameter) not in own)
 
 
-def build_network(source: Architecture | Graph) -> DSNet:
-    """Builds a network from an architecture or from its, possibly edited, graph.
-
-    Weights are PyTorch's default initialisation and, like the initial attention logits, come from
-    the global generator: call ``torch.manual_seed`` first to repeat a network.
-
-    Args:
-        source: An architecture, or a graph as :func:`build_graph` lays it out.
-
-    Returns:
-        The network in training mode.
-
-    Raises:
-        ValueError: If the graph describes no network; the message names the node.
-    """
-    graph = build_graph(source) if isinstance(source, Architecture) else source.copy()
-    validate_graph(graph)
-    annotate_graph(graph)  # an edit may have left the counts as they were
-    stages = list(walk_stages(graph))
-    modules = [stage for stage in stages if isinstance(stage, ModuleStage)]
-    slots = [[graph.nodes[node]["slot"] for node in module.block_nodes] for module in modules]
-    stem = _build_node(graph, find_node(graph, "stem"))
-    attention = Attention(graph.graph["attention"], slots, graph.graph["num_slots"])
-    active = iter(attention.active)
-    built = [
-        _build_module(graph, stage, next(active))
-        if isinstance(stage, ModuleStage)
-        else _build_node(graph, stage.node)
-        for stage in stages
-    ]
-    head = _build_node(graph, find_node(graph, "head"))
-    return DSNet(stem, built, head, attention, graph)
-
-
 def count_parameters(network: nn.Module) -> int:
     """Returns a network's number of parameters as the paper counts: without attention logits."""
     total = sum(parameter.numel() for parameter in network.parameters())
     if isinstance(network, DSNet):
         total -= sum(parameter.numel() for parameter in network.attention_parameters())
     return total
-
-
-def _build_module(graph: Graph, stage: ModuleStage, active: Sequence[bool]) -> RobustModule:
-    slots = [graph.nodes[node]["slot"] for node in stage.block_nodes]
-    blocks = [_build_node(graph, node) for node in stage.block_nodes]
-    return RobustModule(blocks, slots, [active[slot] for slot in slots])
-
-
-def _build_node(graph: Graph, node: str) -> nn.Module:
-    attributes = graph.nodes[node]
-    (source,) = graph.predecessors(node)
-    return build_part(
-        attributes["kind"],
-        graph.nodes[source]["channels"],
-        attributes["channels"],
-        block=attributes.get("block"),
-        options=attributes.get("options"),
-        copies=attributes.get("copies", 1),
-    )

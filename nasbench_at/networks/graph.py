@@ -1,4 +1,4 @@
-"""Architectures as networkx graphs: build, check, count, edit.
+"""Architectures as networkx graphs, and networks from graphs.
 
 A graph has one node for the input, the stem, every block of every module, every weighted sum, the
 reductions, the pool and the head. It holds all that a network is built from, so an edited graph is
@@ -13,17 +13,18 @@ Every edge carries the ``shape`` of the tensor that passes it, without the batch
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import networkx as nx
 
-from nasbench_at.config.allowed_values import check_value
-from nasbench_at.config.architecture import Architecture, NumParameters
+from nasbench_at.config.architecture import Architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nasbench_at.networks.ds_net import DSNet
 
 __all__ = [
     "NODE_KINDS",
@@ -32,9 +33,9 @@ __all__ = [
     "Stage",
     "annotate_graph",
     "build_graph",
+    "build_network",
     "count_planned_parameters",
     "find_node",
-    "match_parameters",
     "validate_graph",
     "walk_stages",
 ]
@@ -145,6 +146,61 @@ def _append_module(
         )
         graph.add_edge(node, total)
     return total
+
+
+def build_network(source: Architecture | Graph) -> DSNet:
+    """Builds a network from an architecture or from its, possibly edited, graph.
+
+    Weights are PyTorch's default initialisation and, like the initial attention logits, come from
+    the global generator: call ``torch.manual_seed`` first to repeat a network.
+
+    Args:
+        source: An architecture, or a graph as :func:`build_graph` lays it out.
+
+    Returns:
+        The network in training mode.
+
+    Raises:
+        ValueError: If the graph describes no network; the message names the node.
+    """
+    # Graphs are laid out, checked and drawn without torch.
+    from nasbench_at.networks.attention import Attention
+    from nasbench_at.networks.ds_net import DSNet, RobustModule
+
+    graph = build_graph(source) if isinstance(source, Architecture) else source.copy()
+    validate_graph(graph)
+    annotate_graph(graph)  # an edit may have left the counts as they were
+    stages = list(walk_stages(graph))
+    modules = [stage for stage in stages if isinstance(stage, ModuleStage)]
+    slots = [[graph.nodes[node]["slot"] for node in module.block_nodes] for module in modules]
+    stem = _build_node(graph, find_node(graph, "stem"))
+    attention = Attention(graph.graph["attention"], slots, graph.graph["num_slots"])
+    rows = zip(slots, attention.active, strict=True)
+    built: list[nn.Module] = []
+    for stage in stages:
+        if isinstance(stage, ModuleStage):
+            row, active = next(rows)
+            blocks = [_build_node(graph, node) for node in stage.block_nodes]
+            built.append(RobustModule(blocks, row, [active[slot] for slot in row]))
+        else:
+            built.append(_build_node(graph, stage.node))
+    head = _build_node(graph, find_node(graph, "head"))
+    return DSNet(stem, built, head, attention, graph)
+
+
+def _build_node(graph: Graph, node: str) -> nn.Module:
+    from nasbench_at.networks.parts import build_part  # torch
+
+    attributes = graph.nodes[node]
+    (source,) = graph.predecessors(node)
+    return build_part(
+        attributes["kind"],
+        graph.nodes[source]["channels"],
+        attributes["channels"],
+        block=attributes.get("block"),
+        options=attributes.get("options"),
+        copies=attributes.get("copies", 1),
+    )
 
 
 def annotate_graph(graph: Graph, *, with_costs: bool = True) -> None:
@@ -332,54 +388,3 @@ def count_planned_parameters(architecture: Architecture) -> int:
     """Counts the parameters of a network without building it; attention logits not counted."""
     num_params: int = build_graph(architecture).graph["num_params"]
     return num_params
-
-
-def match_parameters(architecture: Architecture, target: int) -> Architecture:
-    """Finds the width at which an architecture comes closest to a number of parameters.
-
-    Args:
-        architecture: All but its ``init_channels`` is kept.
-        target: Number of parameters, attention logits not counted.
-
-    Returns:
-        The architecture with the width closest to the target; of two equally close, the narrower.
-
-    Raises:
-        ValueError: If the target is no whole number above 0, or even the narrowest network has
-            more than twice as many parameters.
-
-    Reference:
-        Sec. 4.5 of the paper keeps the parameters level this way, without saying which widths.
-    """
-    target = check_value("target", NumParameters, target)
-
-    @cache
-    def count(width: int) -> int:
-        return count_planned_parameters(replace(architecture, init_channels=width))
-
-    narrowest = _narrowest_width(architecture)
-    if count(narrowest) > 2 * target:
-        raise ValueError(
-            f"no width meets {target} parameters: the narrowest network, {narrowest} channels "
-            f"wide, has {count(narrowest)}"
-        )
-    widest = narrowest + 1
-    while count(widest) < target:
-        widest *= 2
-    width = bisect_left(range(widest), target, lo=narrowest, key=count)
-    best = min(
-        (w for w in (width - 1, width) if w >= narrowest), key=lambda w: abs(count(w) - target)
-    )
-    return replace(architecture, init_channels=best)
-
-
-def _narrowest_width(architecture: Architecture) -> int:
-    """The smallest width at which every block can be built (some need several channels)."""
-    for width in range(1, 65):
-        try:
-            build_graph(replace(architecture, init_channels=width))
-        except ValueError as error:
-            reason = error
-        else:
-            return width
-    raise reason

@@ -14,16 +14,17 @@ import torch
 from torch import nn
 
 from blocks import load_entry_points, load_plugin
-from nasbench_at.config import ResolvedConfig, RunConfig
+from nasbench_at.config import ResolvedConfig, RunConfig, resolve
 from nasbench_at.config.allowed_values import CheckpointMinutes, check_value
 from nasbench_at.config.contents import check_contents
-from nasbench_at.config.presets import resolve
 from nasbench_at.data import DataSet, load_data
-from nasbench_at.networks.ds_net import build_network
+from nasbench_at.networks.ds_net import count_parameters
+from nasbench_at.networks.graph import build_network
 from nasbench_at.networks.zoo import create_model
 from nasbench_at.records import Record
 from nasbench_at.records.run_folders import create_run_folder
 from nasbench_at.runtime.devices import fit_threads, select_device
+from nasbench_at.runtime.provenance import collect_provenance
 from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.runtime.seeding import derive_seed, make_generator
 from nasbench_at.training.compilation import compile_blocks
@@ -105,9 +106,26 @@ def prepare_training(
         create_run_folder(runs_dir, resolved)
     ranks.barrier()
     folder = create_run_folder(runs_dir, resolved)
-    trainer = Trainer(folder, data, training_step, checkpoint_minutes=checkpoint_minutes)
+    begun = _begin_record(resolved, data, training_step)
+    trainer = Trainer(folder, data, training_step, begun, checkpoint_minutes=checkpoint_minutes)
     trainer.resume()
     return trainer
+
+
+def _begin_record(config: ResolvedConfig, data: DataSet, training_step: TrainingStep) -> Record:
+    """The record before training, which adds how it went: what is trained, on what, where."""
+    return Record(
+        run_id=config.run_id,
+        config=config.to_dict(),
+        architecture=config.network_id(data.image_shape, data.num_classes),
+        num_params=count_parameters(training_step.network),
+        provenance={
+            **collect_provenance(data.train.labels.device),
+            "precision": config.precision,
+            "num_ranks": training_step.ranks.world_size,
+            "data_fingerprint": data.fingerprint,
+        },
+    )
 
 
 def _prepare_step(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from nasbench_at.attacks import LinfPGD, attack_mode
 from nasbench_at.config import ResolvedConfig
 from nasbench_at.data import Augmentation, DataSet
-from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.records import Record, read_record
 from nasbench_at.records.run_folders import RunFolder
 from nasbench_at.runtime.atomic_files import write_atomically
-from nasbench_at.runtime.provenance import collect_provenance
 from nasbench_at.runtime.seeding import derive_seed, make_generator
 from nasbench_at.training.checkpoints import (
     CheckpointError,
@@ -96,6 +94,7 @@ class Trainer:
         folder: Where everything is written; holds the resolved configuration.
         data: The data set on the device.
         training_step: The network and all that changes it.
+        begun: The run's record as far as it is known before training.
         checkpoint_minutes: Time between checkpoints within an epoch.
     """
 
@@ -104,6 +103,7 @@ class Trainer:
         folder: RunFolder,
         data: DataSet,
         training_step: TrainingStep,
+        begun: Record,
         *,
         checkpoint_minutes: float = 5.0,
     ) -> None:
@@ -111,6 +111,7 @@ class Trainer:
         self.config = folder.config
         self.data = data
         self.training_step = training_step
+        self.begun = begun
         self.ranks = training_step.ranks
         self.device = data.train.labels.device
         self.validation_attack = validation_attack(folder.config)
@@ -350,19 +351,10 @@ class Trainer:
             save_checkpoint(self.folder.checkpoint, state)
 
     def _write_record(self) -> Record:
-        config, progress = self.config, self.progress
-        record = Record(
-            run_id=config.run_id,
-            config=config.to_dict(),
-            architecture=config.network_id(self.data.image_shape, self.data.num_classes),
-            num_params=count_parameters(self.network),
-            provenance={
-                **collect_provenance(self.device),
-                "precision": config.precision,
-                "num_ranks": self.ranks.world_size,
-                "data_fingerprint": self.data.fingerprint,
-                "train_seconds": progress.seconds,
-            },
+        progress, begun = self.progress, self.begun
+        record = replace(
+            begun,
+            provenance={**begun.provenance, "train_seconds": progress.seconds},
             training={
                 "epochs": progress.epoch,
                 "stopped": progress.stopped,

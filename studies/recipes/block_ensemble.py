@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nasbench_at.config import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, resolve
 from studies.config import StudyConfig
 from studies.recipes.methods import parse_method
 from studies.variants import (

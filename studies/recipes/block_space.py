@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from nasbench_at.config import RunConfig
+from nasbench_at.config import RunConfig, resolve
 from nasbench_at.config.architecture import NumParameters
-from nasbench_at.config.presets import resolve
 from studies.config import StudyConfig
 from studies.variants import (
     common_blocks,

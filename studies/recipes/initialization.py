@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nasbench_at.config import RunConfig
+from nasbench_at.config import RunConfig, resolve
 from nasbench_at.config.architecture import TRAINED_BLOCKS, AttentionInit
-from nasbench_at.config.presets import resolve
 from studies.config import StudyConfig
 from studies.parents import learned_weights
 from studies.variants import with_seeds

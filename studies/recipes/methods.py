@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nasbench_at.config import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, resolve
 from nasbench_at.networks.zoo import find_models
 from nasbench_at.training.methods import list_methods
 from studies.config import StudyConfig

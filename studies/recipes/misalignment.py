@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nasbench_at.config import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, resolve
 from nasbench_at.networks.zoo import find_models
 from studies.config import StudyConfig
 from studies.variants import with_model, with_seeds, with_training

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from nasbench_at.config import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, resolve
 from studies.config import Label, PlannedRun, StudyConfig
 from studies.parents import Matrix, keep_top, learned_weights
 from studies.variants import (

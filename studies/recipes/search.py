@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from blocks import list_blocks
-from nasbench_at.config import RunConfig
+from nasbench_at.config import RunConfig, resolve
 from nasbench_at.config.allowed_values import Count, Name, Range, Seed
 from nasbench_at.config.architecture import (
     AttentionInit,
@@ -15,7 +15,6 @@ from nasbench_at.config.architecture import (
     NumParameters,
     WidenFactor,
 )
-from nasbench_at.config.presets import resolve
 from studies.config import Objective, PrunerName, SamplerName, StudyConfig
 from studies.space import Granularity, Screening, SearchSpace
 from studies.variants import fit_width, image_spec, load_blocks, match_width, with_blocks

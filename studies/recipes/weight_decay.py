@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from nasbench_at.config import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, resolve
 from studies.config import StudyConfig
 from studies.variants import with_seeds
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.evaluation.runs import Run
 from nasbench_at.records.run_folders import create_run_folder
 from nasbench_at.training.checkpoints import save_weights

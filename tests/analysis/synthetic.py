@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasbench_at.config import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, resolve
 from nasbench_at.evaluation.standard_attacks import standard_attacks
 from nasbench_at.records import AttackResult, Evaluation, Record, TrustCheck
 

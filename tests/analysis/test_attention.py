@@ -22,8 +22,8 @@ from analysis.attention import (
     draw_attention_history,
 )
 from nasbench_at import RunConfig
-from nasbench_at.config.presets import resolve
-from nasbench_at.networks.ds_net import build_network
+from nasbench_at.config import resolve
+from nasbench_at.networks.graph import build_network
 from nasbench_at.networks.zoo import create_model
 from nasbench_at.records import mean_interval
 from nasbench_at.records.run_folders import RunFolder, create_run_folder

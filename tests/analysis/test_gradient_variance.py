@@ -18,7 +18,7 @@ from analysis.gradient_variance import (
 from analysis.loss_gradients import choose_method, select_parameters
 from nasbench_at import Architecture, build_network
 from nasbench_at.attacks import LinfPGD
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.training.checkpoints import load_weights, save_weights
 from nasbench_at.training.methods import (
     AdversarialTraining,

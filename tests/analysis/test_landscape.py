@@ -24,7 +24,7 @@ from analysis.landscape import (
 from analysis.landscape.directions import draw_direction
 from nasbench_at import RunConfig, build_network
 from nasbench_at.attacks import LinfPGD
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.evaluation.runs import Run
 from nasbench_at.records.run_folders import create_run_folder
 from nasbench_at.training.checkpoints import save_weights

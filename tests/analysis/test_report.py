@@ -17,8 +17,7 @@ from analysis.report.attention import find_graph
 from analysis.report.entries import RunEntry, collect_entries, name_anchors
 from analysis.report.groups import rank_by_robustness
 from nasbench_at import evaluate_run, train
-from nasbench_at.config import RunConfig, dump_config
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, dump_config, resolve
 from nasbench_at.records import Benchmark, Record, TrustCheck, read_record
 from nasbench_at.records.run_folders import StudyRuns
 from tests.analysis.synthetic import DEPTH, make_metrics, make_run, write_run

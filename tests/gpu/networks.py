@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nasbench_at.config import resolve
 from nasbench_at.config.architecture import Architecture
-from nasbench_at.config.presets import resolve
-from nasbench_at.networks.ds_net import DSNet, build_network
+from nasbench_at.networks.ds_net import DSNet
+from nasbench_at.networks.graph import build_network
 from nasbench_at.training.step import TrainingStep
 from tests.nasbench_at.conftest import tiny_config
 

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nasbench_at import evaluate_run, train
 from nasbench_at.cli import find_commands
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.training.interruption import InterruptedTraining
 from nasbench_at.training.trainer import NoReport

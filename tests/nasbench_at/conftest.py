@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nasbench_at import RunConfig, train
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.data import RawData, register_data_set
 
 TINY: dict[str, Any] = {

@@ -19,8 +19,7 @@ from nasbench_at import Architecture, RunConfig, build_graph, cli, match_paramet
 from nasbench_at.cli import find_commands, main
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.train import TrainArguments
-from nasbench_at.config import load_config
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import load_config, resolve
 from nasbench_at.records import describe_attack, read_record
 from nasbench_at.records.run_folders import open_run_folder
 from nasbench_at.training.checkpoints import load_checkpoint

@@ -15,9 +15,9 @@ import pytest
 
 from nasbench_at import Architecture, RunConfig, match_parameters
 from nasbench_at.cli import main
+from nasbench_at.config import resolve
 from nasbench_at.config.allowed_values import field_annotations
 from nasbench_at.config.architecture import AttentionSpec
-from nasbench_at.config.presets import resolve
 from nasbench_at.evaluation.options import EvaluationOptions
 
 from .conftest import tiny_flags

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nasbench_at import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from studies.config import PlannedRun, StudyConfig
 from studies.recipes import block_space, methods, search
 from studies.variants import fit_batch, with_model

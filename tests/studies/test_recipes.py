@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nasbench_at import RunConfig, train
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.evaluation.runs import Run
-from nasbench_at.networks.ds_net import build_network
+from nasbench_at.networks.graph import build_network
 from studies import recipes
 from studies.parents import keep_top, learned_weights
 from studies.recipes import RECIPES, find_recipe

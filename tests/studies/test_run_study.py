@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from nasbench_at import train
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from studies import recipes, run_study
 from studies.config import PlannedRun, StudyConfig, study_folder
 from studies.queue import requeue_failed

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nasbench_at import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from studies import trial_process
 from studies.trial_process import Outcome, TrialJob, TrialProcess
 from tests.studies.conftest import tiny_run

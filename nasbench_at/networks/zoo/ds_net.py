@@ -11,7 +11,8 @@ from nasbench_at.config.architecture import (
     AttentionSpec,
     Recipe,
 )
-from nasbench_at.networks.ds_net import DSNet, build_network
+from nasbench_at.networks.ds_net import DSNet
+from nasbench_at.networks.graph import build_network
 from nasbench_at.networks.zoo.registry import InputShape, register_model
 
 __all__: list[str] = []

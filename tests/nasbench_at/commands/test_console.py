@@ -9,7 +9,7 @@ from rich.table import Table
 from nasbench_at import train
 from nasbench_at.cli import main
 from nasbench_at.commands.console import PointProgress, show_frame, stderr, stdout
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from studies.commands.progress import StudyReporter
 from tests.nasbench_at.conftest import tiny_config, tiny_flags
 

@@ -14,9 +14,8 @@ import nasbench_at.config.contents
 import nasbench_at.data.registry
 from nasbench_at import RunConfig, train
 from nasbench_at.cli import main
-from nasbench_at.config import dump_config
+from nasbench_at.config import dump_config, resolve
 from nasbench_at.config.contents import check_contents, hash_contents, import_function
-from nasbench_at.config.presets import resolve
 from nasbench_at.data import load_data
 from nasbench_at.evaluation.run_evaluation import evaluate_run
 from nasbench_at.records import read_record

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from nasbench_at import RunConfig
-from nasbench_at.config.presets import find_preset, resolve
+from nasbench_at.config import resolve
+from nasbench_at.config.allowed_values import field_annotations
+from nasbench_at.config.presets import PAPER_VALUES, find_preset
+from nasbench_at.config.run_config import UnsetT
 
 # Sec. 4.1 of the paper; the start and the betas it does not print are the usual ones.
 PAPER = {
@@ -45,6 +49,11 @@ def test_unset_fields_are_filled_in_from_the_recipe(recipe, values):
     config = resolve(RunConfig(data="cifar10", recipe=recipe))
     assert {name: getattr(config, name) for name in values} == values
     assert config.select_on == {"paper": "validation", "authors": "test"}[recipe]
+
+
+def test_recipes_fill_in_every_field_that_may_be_unset():
+    annotations = field_annotations(RunConfig)
+    assert {n for n, kind in annotations.items() if UnsetT in get_args(kind)} == {*PAPER_VALUES}
 
 
 def test_set_fields_win_over_the_recipe():

@@ -11,9 +11,8 @@ import pytest
 import yaml
 
 from nasbench_at import RunConfig
-from nasbench_at.config import DS_NET_FIELDS, config_from_mapping, dump_config, load_config
+from nasbench_at.config import DS_NET_FIELDS, config_from_mapping, dump_config, load_config, resolve
 from nasbench_at.config.architecture import NAMED_DS_NETS
-from nasbench_at.config.presets import resolve
 from tests.nasbench_at.conftest import one_line
 
 ROOT = Path(__file__).resolve().parents[3]

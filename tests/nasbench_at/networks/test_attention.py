@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from nasbench_at.config.architecture import Architecture, AttentionSpec
 from nasbench_at.networks.attention import Attention, load_authors_logits
-from nasbench_at.networks.ds_net import build_network
+from nasbench_at.networks.graph import build_network
 
 NUM_MODULES, NUM_COLUMNS = 4000, 4
 

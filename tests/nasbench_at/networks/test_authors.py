@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from nasbench_at.config.architecture import Architecture
 from nasbench_at.networks.authors import _LAYOUTS, load_authors_checkpoint, rename_block
-from nasbench_at.networks.ds_net import DSNet, RobustModule, build_network
+from nasbench_at.networks.ds_net import DSNet, RobustModule
+from nasbench_at.networks.graph import build_network
 
 V2 = ("residual", "mbconv", "resnext", "dla_tree")
 ALIASES = r"blocks\.\d+\.(\d+\.)?(residual|block|conv\.\d|se\.se)\."

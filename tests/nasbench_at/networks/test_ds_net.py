@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from blocks import ReductionBlock, create_block
 from nasbench_at.config.architecture import Architecture, AttentionSpec
-from nasbench_at.networks.ds_net import DSNet, RobustModule, build_network
-from nasbench_at.networks.graph import build_graph
+from nasbench_at.networks.ds_net import DSNet, RobustModule
+from nasbench_at.networks.graph import build_graph, build_network
 
 NAMES = ("residual", "mbconv", "dense", "ada_rk")
 

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from nasbench_at.config.architecture import Architecture, AttentionSpec
-from nasbench_at.networks.ds_net import build_network
 from nasbench_at.networks.export import read_graph, write_graph
-from nasbench_at.networks.graph import build_graph
+from nasbench_at.networks.graph import build_graph, build_network
 
 SMALL = Architecture(
     blocks=("residual", "dense"),

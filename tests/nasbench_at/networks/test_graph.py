@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from nasbench_at.config.architecture import Architecture, AttentionSpec
-from nasbench_at.networks.ds_net import build_network
 from nasbench_at.networks.graph import (
     ModuleStage,
     ReductionStage,
     annotate_graph,
     build_graph,
+    build_network,
     count_planned_parameters,
     find_node,
-    match_parameters,
     validate_graph,
     walk_stages,
 )
 from nasbench_at.networks.parts import build_part
+from nasbench_at.networks.widths import match_parameters
 
 DS_NET_4 = 20_780_245
 V1 = ("residual", "mbconv", "dense", "ada_rk")

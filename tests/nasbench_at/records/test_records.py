@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nasbench_at import Benchmark, Record, RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.records import SCHEMA_VERSION, AttackResult, Evaluation, read_record
 from tests.nasbench_at.conftest import one_line
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from nasbench_at import RunConfig
-from nasbench_at.config import dump_config
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import dump_config, resolve
 from nasbench_at.records.run_folders import create_run_folder, open_run_folder
 from nasbench_at.runtime.atomic_files import naming_file, write_atomically
 from tests.nasbench_at.conftest import one_line, tiny_config

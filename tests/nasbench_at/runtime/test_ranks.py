@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nasbench_at.cli import main
-from nasbench_at.config.presets import resolve
-from nasbench_at.networks.ds_net import build_network
+from nasbench_at.config import resolve
+from nasbench_at.networks.graph import build_network
 from nasbench_at.records import read_record
 from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.runtime.sync_norm import CpuSyncBatchNorm2d

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import nasbench_at.runtime.sync_norm as sync_norm
 from nasbench_at.attacks import AutoAttack, LinfPGD
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.data import LabelledImages
 from nasbench_at.evaluation.robustness import evaluate
 from nasbench_at.runtime.ranks import Ranks, distributed

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from nasbench_at import Benchmark, evaluate_run, train
-from nasbench_at.config import load_config
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import load_config, resolve
 from nasbench_at.evaluation.outcome_files import read_outcomes
 from nasbench_at.evaluation.run_evaluation import prepare_evaluation
 from nasbench_at.evaluation.runs import Run
@@ -152,6 +151,16 @@ def test_preparing_takes_no_step(tmp_path):
     trainer = prepare_training(tiny_config(), runs_dir=tmp_path, device="cpu")
     assert not trainer.folder.metrics.exists()
     assert not trainer.folder.checkpoint.exists()
+
+
+def test_provenance_is_that_of_the_start(tmp_path, monkeypatch):
+    commit = "nasbench_at.runtime.provenance._commit"
+    monkeypatch.setattr(commit, lambda: "start")
+    trainer = prepare_training(tiny_config(), runs_dir=tmp_path, device="cpu")
+    monkeypatch.setattr(commit, lambda: "end")
+    provenance = trainer.run().provenance
+    assert provenance["commit"] == "start"
+    assert provenance["train_seconds"] > 0
 
 
 def test_initial_weights_depend_on_the_seed_alone(tmp_path):

@@ -9,7 +9,7 @@ from torch import nn
 
 import nasbench_at.training.methods as methods
 from nasbench_at import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.training.methods import (
     create_method,
     list_methods,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nasbench_at import Architecture, AttentionSpec, RunConfig, build_network
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.networks.ds_net import RobustModule
 from nasbench_at.training.optimizers import Optimizers, check_optimizer_impl, find_apex
 

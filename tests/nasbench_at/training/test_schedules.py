@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from nasbench_at import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.training.schedules import cyclic_rate, learning_rate, milestone_rate
 
 

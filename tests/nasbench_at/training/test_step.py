@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from nasbench_at import train
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import resolve
 from nasbench_at.training.checkpoints import load_checkpoint
 from nasbench_at.training.launch import prepare_training
 from nasbench_at.training.step import TrainingStep

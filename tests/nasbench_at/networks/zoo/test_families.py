@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nasbench_at.config import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, resolve
 from nasbench_at.networks.zoo import create_model, list_models, model_info
 from nasbench_at.training.compilation import compile_blocks
 from nasbench_at.training.methods import list_methods

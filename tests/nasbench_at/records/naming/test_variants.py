@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nasbench_at.config import RunConfig
-from nasbench_at.config.presets import resolve
+from nasbench_at.config import RunConfig, resolve
 from nasbench_at.records.naming.variants import describe_shared, name_variants
 from tests.analysis.synthetic import DEPTH, FOUR
 
