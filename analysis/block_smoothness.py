@@ -172,7 +172,7 @@ def put_in_sequence(model: DSNet, module: int) -> DSNet:
     parallel = sequence.stages[stage]
     assert isinstance(parallel, RobustModule)
     sequence.stages[stage] = SequentialModule(
-        list(parallel.blocks), parallel.slots, parallel.active
+        list(parallel.blocks), parallel.columns, parallel.active
     ).train(parallel.training)
     return sequence
 

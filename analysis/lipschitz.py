@@ -160,17 +160,17 @@ def _measure_modules(
     weights = model.attention.weights().detach().double().cpu().numpy()
     for stage, module, row in zip(stages, modules, weights, strict=True):
         points = inputs[module]
-        names, bounds, local, slots = [], [], [], []
-        for node, block, slot, active in zip(
-            stage.block_nodes, module.blocks, module.slots, module.active, strict=True
+        names, bounds, local, columns = [], [], [], []
+        for node, block, column, active in zip(
+            stage.block_nodes, module.blocks, module.columns, module.active, strict=True
         ):
             if not active:
                 continue
             names.append(model.graph.nodes[node]["block"])
-            slots.append(slot)
+            columns.append(column)
             bounds.append(_bound_of(node, block, tuple(points.shape[1:]), radii))
             local.append(float(measure(block, points).max()))
-        yield ModuleConstants(tuple(names), row[slots], np.array(bounds), np.array(local))
+        yield ModuleConstants(tuple(names), row[columns], np.array(bounds), np.array(local))
 
 
 def _bound_of(node: str, block: nn.Module, shape: tuple[int, ...], radii: Radii) -> float:

@@ -89,8 +89,8 @@ class PlainModule(RobustModule):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` and weights ``(max blocks,)`` to ``(N, C, H, W)``."""
-        blocks = zip(self.blocks, self.slots, strict=True)
-        return sum((block(x) * weights[slot] for block, slot in blocks), start=torch.zeros(()))
+        blocks = zip(self.blocks, self.columns, strict=True)
+        return sum((block(x) * weights[column] for block, column in blocks), start=torch.zeros(()))
 
 
 PLAIN = {AdaRK: PlainAdaRK, MBConv: PlainMBConv}
@@ -106,7 +106,7 @@ def plain_network(architecture: Architecture) -> DSNet:
     for i, stage in enumerate(network.stages):
         if isinstance(stage, RobustModule):
             blocks = [PLAIN.get(type(block), _as_it_is)(block) for block in stage.blocks]
-            network.stages[i] = PlainModule(blocks, stage.slots, stage.active)
+            network.stages[i] = PlainModule(blocks, stage.columns, stage.active)
         elif isinstance(stage, ReductionBlock):
             network.stages[i] = PlainReduction(stage)
     return network

@@ -46,7 +46,7 @@ class AttentionLayout(NamedTuple):
         return f"{len(self.modules)} modules of {' or '.join(kinds)}"
 
     def by_block(self, rows: NDArray[np.float64], path: str) -> NDArray[np.float64]:
-        """Sorts a matrix by slot into one by block, ``(modules, blocks)``, NaN where is none.
+        """Sorts a matrix by column into one by block, ``(modules, blocks)``, NaN where is none.
 
         Raises:
             ValueError: If it is not of the network's shape; the message names the path.
@@ -131,10 +131,10 @@ def read_history(
     try:
         rows = [json.loads(line) for line in folder.metrics.read_text("utf-8").splitlines()]
         epochs = np.array([row["epoch"] for row in rows], dtype=np.int64)
-        slots = [np.array(row["attention"], dtype=np.float64) for row in rows]
+        matrices = [np.array(row["attention"], dtype=np.float64) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(f"cannot read attention weights from {path!r}: {reason}") from None
     if not rows:
         raise ValueError(f"metrics {path!r} hold no epoch")
-    return epochs, np.stack([layout.by_block(row, path) for row in slots])
+    return epochs, np.stack([layout.by_block(row, path) for row in matrices])

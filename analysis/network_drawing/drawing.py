@@ -46,7 +46,7 @@ def draw_graph(graph: Graph, *, weights: Sequence[Sequence[float]] | None = None
 
     Args:
         graph: As :func:`nasbench_at.networks.graph.build_graph` lays it out, edited or not.
-        weights: Attention weights, a row a module in order and a column a slot, in [0, 1]: the
+        weights: Attention weights, a row a module in order, columns as nodes say, in [0, 1]: the
             width and the opacity of a block's lines follow its weight. None draws all alike.
 
     Returns:
@@ -98,10 +98,10 @@ def _check_weights(graph: Graph, layout: GraphLayout, weights: Sequence[Sequence
     if len(weights) != len(layout.modules):
         raise ValueError(f"weights must have {len(layout.modules)} rows, got {len(weights)}")
     for i, (row, (stage, _)) in enumerate(zip(weights, layout.modules, strict=True)):
-        num_slots = 1 + max(graph.nodes[node]["slot"] for node in stage.block_nodes)
-        if len(row) < num_slots or not all(0 <= weight <= 1 for weight in row):
+        num_columns = 1 + max(graph.nodes[node]["column"] for node in stage.block_nodes)
+        if len(row) < num_columns or not all(0 <= weight <= 1 for weight in row):
             raise ValueError(
-                f"weights of module {i} must be at least {num_slots} in [0, 1], got {list(row)}"
+                f"weights of module {i} must be at least {num_columns} in [0, 1], got {list(row)}"
             )
 
 
@@ -157,7 +157,7 @@ def _draw_module(
     for node in stage.block_nodes:
         box = layout.nodes[node]
         y = center(box)[1]
-        weight = None if weights is None else weights[graph.nodes[node]["slot"]]
+        weight = None if weights is None else weights[graph.nodes[node]["column"]]
         _draw_curve(axes, fork, (box.x0, y), weight)
         _draw_curve(axes, (box.x1, y), total, weight)
     _draw_curve(axes, (frame.x0, fork[1]), fork, None)

@@ -28,7 +28,7 @@ class AttentionView:
         run_id: The run.
         label: Its network and seed.
         epoch: The epoch.
-        columns: Names of the columns: blocks, or numbers of slots where modules differ.
+        columns: Names of the columns: blocks, or their numbers where modules differ.
         weights: A row a module, each summing to 1.
         is_learned: Whether they were learned.
     """

@@ -32,8 +32,8 @@ class Attention(nn.Module):
 
     Args:
         spec: Mode, initial values, mask.
-        slots: Per module, the columns it has; the others weigh nothing.
-        num_columns: Number of columns, more than the highest of ``slots``.
+        columns: Per module, the columns it has; the others weigh nothing.
+        num_columns: Number of columns, more than the highest of ``columns``.
 
     Raises:
         ValueError: If given or trained weights do not have the shape of the network, or a module
@@ -48,16 +48,16 @@ class Attention(nn.Module):
     mask: Tensor
 
     def __init__(
-        self, spec: AttentionSpec, slots: Sequence[Sequence[int]], num_columns: int
+        self, spec: AttentionSpec, columns: Sequence[Sequence[int]], num_columns: int
     ) -> None:
         super().__init__()
         # On the CPU, where values can be looked at while a network is built without memory.
         with torch.device("cpu"):
-            mask = _mask_of(slots, num_columns)
+            mask = _mask_of(columns, num_columns)
             if spec.keep is not None:
-                _require_rows("attention keep", len(spec.keep), len(slots))
+                _require_rows("attention keep", len(spec.keep), len(columns))
                 mask &= _mask_of(spec.keep, num_columns)
-            logits = _initial_logits(spec, slots, num_columns)
+            logits = _initial_logits(spec, columns, num_columns)
         mask &= logits.isfinite()
         for i, row in enumerate(mask):
             if not row.any():
@@ -73,27 +73,27 @@ class Attention(nn.Module):
         return self.logits.masked_fill(~self.mask, -torch.inf).softmax(dim=1)
 
 
-def _mask_of(slots: Sequence[Sequence[int]], num_columns: int) -> Tensor:
-    mask = torch.zeros(len(slots), num_columns, dtype=torch.bool)
-    for i, row in enumerate(slots):
-        for slot in row:
-            if not 0 <= slot < num_columns:
+def _mask_of(columns: Sequence[Sequence[int]], num_columns: int) -> Tensor:
+    mask = torch.zeros(len(columns), num_columns, dtype=torch.bool)
+    for i, row in enumerate(columns):
+        for column in row:
+            if not 0 <= column < num_columns:
                 raise ValueError(
-                    f"module {i} has no block {slot}; it must lie in 0..{num_columns - 1}"
+                    f"module {i} has no block {column}; it must lie in 0..{num_columns - 1}"
                 )
-            mask[i, slot] = True
+            mask[i, column] = True
     return mask
 
 
 def _initial_logits(
-    spec: AttentionSpec, slots: Sequence[Sequence[int]], num_columns: int
+    spec: AttentionSpec, columns: Sequence[Sequence[int]], num_columns: int
 ) -> Tensor:
     """Draws or reads the logits; −inf stands for a weight of zero."""
     if spec.init in ("trained", "given"):
         rows = load_authors_logits() if spec.weights is None else _logs_of(spec.weights)
-        _require_rows(f"attention init {spec.init!r}", len(rows), len(slots))
-        return _pad_rows(spec.init, rows, slots, num_columns)
-    logits = torch.zeros(len(slots), num_columns)
+        _require_rows(f"attention init {spec.init!r}", len(rows), len(columns))
+        return _pad_rows(spec.init, rows, columns, num_columns)
+    logits = torch.zeros(len(columns), num_columns)
     values = spec.resolved_parameters()
     match spec.init:
         case "normal":
@@ -114,15 +114,15 @@ def _logs_of(weights: Sequence[Sequence[float]]) -> list[Tensor]:
 
 
 def _pad_rows(
-    init: str, rows: Iterable[Tensor], slots: Sequence[Sequence[int]], num_columns: int
+    init: str, rows: Iterable[Tensor], columns: Sequence[Sequence[int]], num_columns: int
 ) -> Tensor:
     """Modules with fewer blocks than the largest have shorter rows."""
-    logits = torch.full((len(slots), num_columns), -torch.inf)
-    for i, (row, columns) in enumerate(zip(rows, slots, strict=True)):
-        if not max(columns) < len(row) <= num_columns:
+    logits = torch.full((len(columns), num_columns), -torch.inf)
+    for i, (row, own) in enumerate(zip(rows, columns, strict=True)):
+        if not max(own) < len(row) <= num_columns:
             raise ValueError(
                 f"attention init {init!r} has {len(row)} columns in module {i}, which needs "
-                f"{max(columns) + 1} of at most {num_columns}"
+                f"{max(own) + 1} of at most {num_columns}"
             )
         logits[i, : len(row)] = row
     return logits

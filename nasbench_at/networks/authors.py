@@ -121,7 +121,7 @@ class _Entry(NamedTuple):
     """One entry of the authors' flat list."""
 
     kind: str
-    copies: tuple[StateDict, ...]  # more than one where the slot is a stack
+    copies: tuple[StateDict, ...]  # more than one where the block is a stack
 
 
 def load_authors_checkpoint(

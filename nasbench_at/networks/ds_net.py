@@ -20,17 +20,17 @@ class RobustModule(nn.Module):
 
     Args:
         blocks: Modules that keep the shape of their input.
-        slots: The position of each block's weight.
+        columns: The position of each block's weight.
         active: Whether each block takes part; one that does not is not computed, and its
             parameters need no gradient: nothing moves them, and no rank waits for it.
     """
 
     def __init__(
-        self, blocks: Sequence[nn.Module], slots: Sequence[int], active: Sequence[bool]
+        self, blocks: Sequence[nn.Module], columns: Sequence[int], active: Sequence[bool]
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        self.slots = tuple(slots)
+        self.columns = tuple(columns)
         self.active = tuple(active)
         for block, takes_part in zip(self.blocks, self.active, strict=True):
             if not takes_part:
@@ -39,11 +39,11 @@ class RobustModule(nn.Module):
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` and weights ``(max blocks,)`` to ``(N, C, H, W)``."""
         total: Tensor | None = None
-        for block, slot, active in zip(self.blocks, self.slots, self.active, strict=True):
+        for block, column, active in zip(self.blocks, self.columns, self.active, strict=True):
             if active:
                 output = block(x)
                 # Of one type: CUDA's autocast would widen the whole sum to the weight's.
-                weight = weights[slot].to(output.dtype)
+                weight = weights[column].to(output.dtype)
                 total = output * weight if total is None else total.addcmul(output, weight)
         assert total is not None  # Attention refuses a module without an active block.
         return total

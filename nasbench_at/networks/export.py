@@ -18,7 +18,7 @@ __all__ = ["read_graph", "write_graph"]
 
 Graph: TypeAlias = "nx.DiGraph[str]"
 
-_FORMAT = "nasbench-at graph 2"
+_FORMAT = "nasbench-at graph 3"
 _NAMES = {"id", "source", "target"}  # of node-link data
 _TUPLES = {"resolution", "shape"}  # attributes that JSON makes lists of
 _TIMES = " \N{MULTIPLICATION SIGN} "

@@ -6,7 +6,7 @@ a network of its own.
 
 Node attributes: ``kind``; ``channels`` and ``resolution`` of the output; ``num_params`` and
 ``flops`` (2 × multiply-adds of convolutions and linear layers, for one image); of a block also
-``block``, ``options``, ``copies``, ``module`` and ``slot`` (its attention weight's row and column).
+``block``, ``options``, ``copies``, ``module`` and ``column`` (where its attention weight stands).
 Every edge carries the ``shape`` of the tensor that passes it, without the batch.
 """
 
@@ -47,12 +47,12 @@ NODE_KINDS = ("input", "stem", "block", "sum", "reduction", "pool", "head")
 _CHANNELS_KEPT = ("block", "sum", "pool")
 _REQUIRED = {
     "input": ("channels", "resolution"),
-    "block": ("channels", "block", "slot", "module"),
+    "block": ("channels", "block", "column", "module"),
 }
 
 
 class ModuleStage(NamedTuple):
-    """A robust module: its weighted sum and the blocks that enter it, in order of their slots."""
+    """A robust module: its weighted sum and the blocks that enter it, in order of their columns."""
 
     sum_node: str
     block_nodes: tuple[str, ...]
@@ -77,7 +77,7 @@ def build_graph(architecture: Architecture, *, with_costs: bool = True) -> Graph
 
     Returns:
         A directed acyclic graph, annotated as the module's docstring says. ``graph.graph`` holds
-        ``num_slots`` (columns of the attention weights), ``attention`` and the total
+        ``num_columns`` (columns of the attention weights), ``attention`` and the total
         ``num_params`` (attention logits not counted).
 
     Raises:
@@ -89,7 +89,7 @@ def build_graph(architecture: Architecture, *, with_costs: bool = True) -> Graph
     """
     if with_costs:
         _check_blocks(architecture.all_blocks)
-    graph: Graph = nx.DiGraph(num_slots=architecture.max_blocks, attention=architecture.attention)
+    graph: Graph = nx.DiGraph(num_columns=architecture.max_blocks, attention=architecture.attention)
     channels, height, width = architecture.input_shape
     graph.add_node("input", kind="input", channels=channels, resolution=(height, width))
     stages = architecture.stage_channels
@@ -129,7 +129,7 @@ def _append_module(
     total = f"{prefix}.sum"
     graph.add_node(total, kind="sum", module=module, channels=channels)
     seen: Counter[str] = Counter()
-    for slot, name in enumerate(names):
+    for column, name in enumerate(names):
         seen[name] += 1
         suffix = f"_{seen[name]}" if seen[name] > 1 else ""
         node = _append(
@@ -139,7 +139,7 @@ def _append_module(
             kind="block",
             block=name,
             module=module,
-            slot=slot,
+            column=column,
             channels=channels,
             options=dict(architecture.block_options.get(name, {})),
             copies=architecture.block_copies.get(name, 1),
@@ -172,16 +172,16 @@ def build_network(source: Architecture | Graph) -> DSNet:
     annotate_graph(graph)  # an edit may have left the counts as they were
     stages = list(walk_stages(graph))
     modules = [stage for stage in stages if isinstance(stage, ModuleStage)]
-    slots = [[graph.nodes[node]["slot"] for node in module.block_nodes] for module in modules]
+    columns = [[graph.nodes[node]["column"] for node in module.block_nodes] for module in modules]
     stem = _build_node(graph, find_node(graph, "stem"))
-    attention = Attention(graph.graph["attention"], slots, graph.graph["num_slots"])
-    rows = zip(slots, attention.active, strict=True)
+    attention = Attention(graph.graph["attention"], columns, graph.graph["num_columns"])
+    rows = zip(columns, attention.active, strict=True)
     built: list[nn.Module] = []
     for stage in stages:
         if isinstance(stage, ModuleStage):
             row, active = next(rows)
             blocks = [_build_node(graph, node) for node in stage.block_nodes]
-            built.append(RobustModule(blocks, row, [active[slot] for slot in row]))
+            built.append(RobustModule(blocks, row, [active[column] for column in row]))
         else:
             built.append(_build_node(graph, stage.node))
     head = _build_node(graph, find_node(graph, "head"))
@@ -324,10 +324,10 @@ def _read_module(graph: Graph, current: str, block_nodes: list[str]) -> ModuleSt
                 f"sum {total!r} also takes {node!r}, which does not start from {current!r} as the "
                 "other blocks of its module do"
             )
-    ordered = sorted(block_nodes, key=lambda node: int(graph.nodes[node]["slot"]))
-    slots = [graph.nodes[node]["slot"] for node in ordered]
-    if len(set(slots)) < len(slots):
-        raise ValueError(f"blocks of {total!r} have slots {slots}; each needs one of its own")
+    ordered = sorted(block_nodes, key=lambda node: int(graph.nodes[node]["column"]))
+    columns = [graph.nodes[node]["column"] for node in ordered]
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"blocks of {total!r} have columns {columns}; each needs one of its own")
     return ModuleStage(total, tuple(ordered))
 
 

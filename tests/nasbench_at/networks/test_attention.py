@@ -16,8 +16,8 @@ NUM_MODULES, NUM_COLUMNS = 4000, 4
 
 def draw(spec: AttentionSpec) -> Tensor:
     """Sixteen thousand initial logits, enough to tell distributions apart."""
-    slots = [range(NUM_COLUMNS)] * NUM_MODULES
-    return Attention(spec, slots, NUM_COLUMNS).logits.detach().double()
+    columns = [range(NUM_COLUMNS)] * NUM_MODULES
+    return Attention(spec, columns, NUM_COLUMNS).logits.detach().double()
 
 
 def full(spec: AttentionSpec, num_modules: int = 3, num_columns: int = 4) -> Attention:
@@ -130,11 +130,11 @@ def test_kept_columns_are_renormalised_and_the_others_weigh_exactly_nothing():
 @pytest.mark.parametrize("init", ["normal", "uniform", "log_normal", "exponential", "geometric"])
 @pytest.mark.parametrize("recipe", ["paper", "authors"])
 def test_rows_sum_to_one_and_vanish_where_a_module_lacks_the_block(init, recipe):
-    slots = [(0, 1, 2), (1,), (0, 2)]
-    attention = Attention(AttentionSpec(init=init, recipe=recipe), slots, 3)
+    columns = [(0, 1, 2), (1,), (0, 2)]
+    attention = Attention(AttentionSpec(init=init, recipe=recipe), columns, 3)
     weights = attention.weights()
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(3))
-    for row, present in zip(weights.tolist(), slots, strict=True):
+    for row, present in zip(weights.tolist(), columns, strict=True):
         assert [column for column, weight in enumerate(row) if weight > 0] == list(present)
 
 

@@ -170,7 +170,7 @@ def test_blocks_in_any_order_are_read_with_their_logits(blocks, order):
     torch.testing.assert_close(net(x), expected(x), rtol=0, atol=1e-6)
 
 
-def test_slots_without_stack_index_are_read():
+def test_blocks_without_stack_index_are_read():
     arch = Architecture(num_modules=3, init_channels=4, widen_factor=2, input_shape=(3, 8, 8))
     expected = random_network(arch)
     flat = authors_state(expected, arch, stack_index=False)

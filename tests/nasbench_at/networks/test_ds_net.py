@@ -59,7 +59,7 @@ def test_uniform_weights_give_the_mean_of_the_blocks(module):
     torch.testing.assert_close(module(x, torch.full((4,), 0.25)), mean)
 
 
-def test_weights_are_looked_up_by_slot(module):
+def test_weights_are_looked_up_by_column(module):
     x = torch.randn(2, 4, 5, 5)
     moved = RobustModule(list(module.blocks), (3, 0, 2, 1), (True,) * 4)
     torch.testing.assert_close(

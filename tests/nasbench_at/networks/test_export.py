@@ -181,16 +181,16 @@ def test_attribute_that_a_name_would_hide_is_refused(graph, tmp_path):
         write_graph(graph, tmp_path / "g.json")
 
 
-FORMAT = {"format": "nasbench-at graph 2", "graph": {}, "nodes": [], "edges": []}
+FORMAT = {"format": "nasbench-at graph 3", "graph": {}, "nodes": [], "edges": []}
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ('{"format": ', "Expecting value"),
-        ("[]", "not marked with format 'nasbench-at graph 2'"),
+        ("[]", "not marked with format 'nasbench-at graph 3'"),
         ('{"nodes": []}', "not marked with format"),
-        (json.dumps({"format": "nasbench-at graph 2"}), "lacks 'graph'"),
+        (json.dumps({"format": "nasbench-at graph 3"}), "lacks 'graph'"),
         (json.dumps({**FORMAT, "nodes": [{"kind": "stem"}]}), "lacks 'id'"),
         (json.dumps({**FORMAT, "nodes": [3]}), "'int' object has no"),
         (json.dumps({**FORMAT, "edges": [{"source": "a", "target": "b"}]}), "node 'a'"),

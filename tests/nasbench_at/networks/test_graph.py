@@ -193,12 +193,12 @@ def test_shapes_are_those_of_the_network(tiny_architecture):
     assert marked == shapes == [(4, 9, 7), (8, 5, 4), (8, 5, 4), (16, 3, 2), (16, 3, 2)]
 
 
-def test_blocks_carry_module_slot_options_and_copies(tiny_architecture):
+def test_blocks_carry_module_column_options_and_copies(tiny_architecture):
     arch = replace(
         tiny_architecture, block_options={"dense": {"growth": 3}}, block_copies={"mbconv": 2}
     )
     nodes = build_graph(arch).nodes
-    assert [nodes[f"module02.{name}"]["slot"] for name in V1] == [0, 1, 2, 3]
+    assert [nodes[f"module02.{name}"]["column"] for name in V1] == [0, 1, 2, 3]
     assert nodes["module02.dense"]["module"] == 1
     assert nodes["module02.dense"]["options"] == {"growth": 3}
     assert nodes["module02.mbconv"]["copies"] == 2
@@ -212,7 +212,7 @@ def test_repeated_block_gets_a_node_for_each_occurrence():
         "module01.dense_2",
         "module01.residual",
     ]
-    assert graph.nodes["module01.dense_2"]["slot"] == 2
+    assert graph.nodes["module01.dense_2"]["column"] == 2
 
 
 @pytest.mark.parametrize(
@@ -305,9 +305,9 @@ BROKEN_GRAPHS = {
         lambda g: g.nodes["reduction1"].pop("channels"),
         "node 'reduction1' of kind 'reduction' needs a 'channels'",
     ),
-    "slot-missing": (
-        lambda g: g.nodes["module01.dense"].pop("slot"),
-        "node 'module01.dense' of kind 'block' needs a 'slot'",
+    "column-missing": (
+        lambda g: g.nodes["module01.dense"].pop("column"),
+        "node 'module01.dense' of kind 'block' needs a 'column'",
     ),
     "block-unknown": (
         lambda g: g.nodes["module01.dense"].update(block="dens"),
@@ -373,9 +373,9 @@ BROKEN_GRAPHS = {
         ),
         "sum 'module01.sum' also takes 'pool', which does not start from 'stem'",
     ),
-    "slots-repeated": (
-        lambda g: g.nodes["module01.dense"].update(slot=0),
-        r"blocks of 'module01.sum' have slots \[0, 0, 1, 3\]; each needs one of its own",
+    "columns-repeated": (
+        lambda g: g.nodes["module01.dense"].update(column=0),
+        r"blocks of 'module01.sum' have columns \[0, 0, 1, 3\]; each needs one of its own",
     ),
     "channels-differ": (
         lambda g: g.nodes["module02.dense"].update(channels=6),
@@ -458,8 +458,8 @@ def test_removed_block_computes_what_a_masked_block_does(tiny_architecture):
 
 def test_added_block_is_part_of_the_network(graph):
     before = graph.graph["num_params"]
-    graph.graph["num_slots"] = 5
-    _add_block(graph, "extra", "stem", "module01.sum", block="residual", slot=4)
+    graph.graph["num_columns"] = 5
+    _add_block(graph, "extra", "stem", "module01.sum", block="residual", column=4)
     annotate_graph(graph)
     net = build_network(graph)
     assert len(net.stages[0].blocks) == 5
@@ -478,7 +478,7 @@ def test_block_sets_may_differ_from_module_to_module():
     sets = (("residual",), ("dense", "mbconv"), ("ada_rk", "resnext", "residual"))
     arch = Architecture(sets, num_modules=3, init_channels=4, widen_factor=2, input_shape=(1, 8, 8))
     graph = build_graph(arch)
-    assert graph.graph["num_slots"] == 3
+    assert graph.graph["num_columns"] == 3
     net = build_network(graph)
     weights = net.attention.weights()
     assert [(row > 0).tolist() for row in weights] == [
@@ -489,8 +489,8 @@ def test_block_sets_may_differ_from_module_to_module():
     assert net(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
-def test_slot_beyond_the_columns_is_refused(graph):
-    graph.nodes["module02.dense"]["slot"] = 7
+def test_column_beyond_the_last_is_refused(graph):
+    graph.nodes["module02.dense"]["column"] = 7
     with pytest.raises(ValueError, match=r"module 1 has no block 7; it must lie in 0\.\.3"):
         build_network(graph)
 
