@@ -387,26 +387,9 @@ class Architecture:
         return self.init_channels, wide, 2 * wide
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns JSON-ready data from which :meth:`from_dict` restores the architecture.
-
-        One block set for all modules is written once.
-        """
+        """Returns JSON-ready data; one block set for all modules is written once."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain if self.block_set is None else {**plain, "blocks": [*self.block_set]}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
-        """Restores an architecture from :meth:`to_dict`.
-
-        Raises:
-            ValueError: If a key is unknown or a value not allowed.
-        """
-        _require_keys("an architecture", data, cls)
-        values = dict(data)
-        if "attention" in values:
-            _require_keys("an attention", values["attention"], AttentionSpec)
-            values["attention"] = AttentionSpec(**values["attention"])
-        return cls(**values)
 
     def to_json(self) -> str:
         """Returns canonical JSON: equal architectures give equal text."""
@@ -419,11 +402,6 @@ class Architecture:
 
     def __hash__(self) -> int:
         return hash(self.to_json())
-
-
-def _require_keys(what: str, data: Mapping[str, Any], kind: type) -> None:
-    for key in data:
-        _require_choice(f"key of {what}", key, tuple(f.name for f in fields(kind)))
 
 
 def _require_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 # Imported for what it registers.
 from nasbench_at.data import sources as _sources  # noqa: F401
-from nasbench_at.data.augmentation import Augmentation, augment
+from nasbench_at.data.augmentation import Augmentation
 from nasbench_at.data.datasets import DataSet, load_data
 from nasbench_at.data.downloads import default_root
 from nasbench_at.data.images import LabelledImages
@@ -19,7 +19,6 @@ __all__ = [
     "DataSet",
     "LabelledImages",
     "RawData",
-    "augment",
     "default_root",
     "list_data_sets",
     "load_data",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["Augmentation", "augment"]
+__all__ = ["Augmentation"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,6 @@ class Augmentation:
         if self.padding < 0:
             raise ValueError(f"padding must be at least 0, got {self.padding!r}")
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """Augments a batch; arguments as in :func:`augment`."""
-        return self.apply(images, self.draw(len(images), generator))
-
     def draw(self, num_images: int, generator: Generator) -> Tensor:
         """Draws what happens to each image, on the generator's device.
 
@@ -48,10 +44,10 @@ class Augmentation:
         return torch.cat((corners, mirrored * self.flip), dim=1)
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Mirrors and crops each image as drawn.
+        """Mirrors and crops each image as drawn, without waiting for the device.
 
         Args:
-            images: Shape ``(N, C, H, W)``, channels_last or contiguous.
+            images: Shape ``(N, C, H, W)`` with N at least 1, channels_last or contiguous.
             draws: From :meth:`draw`, on the images' device.
 
         Returns:
@@ -86,21 +82,3 @@ class Augmentation:
         inner[0] = pixels
         inner[1] = pixels.flip(3)
         return padded
-
-
-def augment(images: Tensor, generator: Generator, *, padding: int = 4, flip: bool = True) -> Tensor:
-    """Crops and mirrors each image of a batch by itself, without waiting for the device.
-
-    Args:
-        images: uint8, shape ``(N, C, H, W)`` with N at least 1, channels_last or contiguous.
-        generator: On the images' device.
-        padding: Zeros added on each side before the crop, at least 0.
-        flip: Mirror each image left to right with probability one half.
-
-    Returns:
-        A new batch of the same type, shape and memory layout.
-
-    Raises:
-        ValueError: If ``padding`` is negative.
-    """
-    return Augmentation(padding, flip)(images, generator)

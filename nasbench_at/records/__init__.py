@@ -14,7 +14,6 @@ from nasbench_at.records.conditions import (
     differences,
 )
 from nasbench_at.records.evaluation import AttackResult, Evaluation, TrustCheck, wilson_interval
-from nasbench_at.records.files import append_record
 from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import SCHEMA_VERSION, Record, read_record
 from nasbench_at.records.seeds import SeedComparison, compare_seeds, mean_interval
@@ -28,7 +27,6 @@ __all__ = [
     "Record",
     "SeedComparison",
     "TrustCheck",
-    "append_record",
     "compare_seeds",
     "conditions_of",
     "describe_attack",

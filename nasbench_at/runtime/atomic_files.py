@@ -1,14 +1,12 @@
-"""Files, written whole or not at all; an error of one says which."""
+"""Files, written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["naming_file", "write_atomically"]
+__all__ = ["write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -17,7 +15,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: If it cannot be written; its ``filename`` is the path.
     """
-    with naming_file(path):
+    try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -29,14 +27,5 @@ def write_atomically(path: Path, content: bytes) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-
-
-@contextmanager
-def naming_file(path: Path) -> Iterator[None]:
-    """Lets an error of the system in the block name a file, which that of a full disk does not."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
+    except OSError as error:  # the system names no file where the disk is full
         raise OSError(error.errno, error.strerror, str(path)) from error

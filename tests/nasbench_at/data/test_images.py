@@ -141,7 +141,8 @@ def test_augmented_pixels_come_from_the_generator_of_their_batch():
     )
     sizes = []
     for number, (x, y) in enumerate(batches):
-        assert torch.equal(x, augmentation(images[y], generator(100 + number)) / 255)
+        draws = augmentation.draw(len(y), generator(100 + number))
+        assert torch.equal(x, augmentation.apply(images[y], draws) / 255)
         sizes.append(len(y))
     assert sizes == [5, 5, 2]
 

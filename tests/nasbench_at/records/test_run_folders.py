@@ -12,7 +12,7 @@ import pytest
 from nasbench_at import RunConfig
 from nasbench_at.config import dump_config, resolve
 from nasbench_at.records.run_folders import create_run_folder, open_run_folder
-from nasbench_at.runtime.atomic_files import naming_file, write_atomically
+from nasbench_at.runtime.atomic_files import write_atomically
 from tests.nasbench_at.conftest import one_line, tiny_config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,11 +82,6 @@ def test_folder_that_is_gone_is_an_error_of_the_file(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         write_atomically(path, b"new")
     assert error.value.filename == str(path)
-
-
-def test_error_without_a_number_stays_as_it_is(tmp_path):
-    with pytest.raises(OSError, match=r"^no number$"), naming_file(tmp_path / "file"):
-        raise OSError("no number")
 
 
 def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
