@@ -150,7 +150,6 @@ class ImplicitEulerNet(nn.Module):
 
     Args:
         stem: First convolution.
-        stem_channels: Its output channels.
         blocks: Transitions and implicit blocks in order.
         channels: Output channels of the last.
         num_classes: Number of classes.
@@ -158,15 +157,14 @@ class ImplicitEulerNet(nn.Module):
 
     def __init__(
         self,
-        stem: nn.Module,
-        stem_channels: int,
+        stem: nn.Conv2d,
         blocks: Sequence[nn.Module],
         channels: int,
         num_classes: int,
     ) -> None:
         super().__init__()
         self.stem = stem
-        self.stem_norm = make_norm("layer", stem_channels)
+        self.stem_norm = make_norm("layer", stem.out_channels)
         self.blocks = nn.Sequential(*blocks)
         self.norm = make_norm("layer", channels)
         self.activation = make_activation("relu", norm="layer")
@@ -203,41 +201,6 @@ _STAGES_TINY = (
 )
 
 
-def _bottleneck_net(
-    stages: Sequence[_Stage],
-    stem_channels: int,
-    num_classes: int,
-    input_shape: InputShape,
-    *,
-    iterations: int,
-    step: float,
-    authors: bool,
-) -> ImplicitEulerNet:
-    check_solver(iterations, step)
-    blocks: list[nn.Module] = []
-    channels = stem_channels
-    for stage in stages:
-        residual = BottleneckResidual(
-            channels, stage.transition_hidden, stage.channels, stride=stage.stride
-        )
-        blocks.append(
-            Transition(residual, channels, stage.channels, stride=stage.stride, bias=False)
-        )
-        channels = stage.channels
-        for _ in range(stage.num_implicit):
-            residual, *copies = (
-                BottleneckResidual(channels, stage.hidden, channels)
-                for _ in range(1 + iterations * authors)
-            )
-            if authors:
-                sign = -1.0 if stage is stages[-1] else 1.0
-                blocks.append(AuthorsImplicitBlock(residual, copies, step=step, sign=sign))
-            else:
-                blocks.append(ImplicitBlock(residual, iterations=iterations, step=step))
-    stem = conv3x3(input_shape[0], stem_channels)
-    return ImplicitEulerNet(stem, stem_channels, blocks, channels, num_classes)
-
-
 def _register_bottlenecks(
     name: str, stages: Sequence[_Stage], stem_channels: int, summary: str, reference: str
 ) -> None:
@@ -251,15 +214,30 @@ def _register_bottlenecks(
         authors: bool = False,
     ) -> ImplicitEulerNet:
         """Builds it with shared weights, or as the released class computes, see above."""
-        return _bottleneck_net(
-            stages,
-            stem_channels,
-            num_classes,
-            input_shape,
-            iterations=iterations,
-            step=step,
-            authors=authors,
-        )
+        check_solver(iterations, step)
+        blocks = list(_bottleneck_blocks(stages, stem_channels, iterations, step, authors))
+        stem = conv3x3(input_shape[0], stem_channels)
+        return ImplicitEulerNet(stem, blocks, stages[-1].channels, num_classes)
+
+
+def _bottleneck_blocks(
+    stages: Sequence[_Stage], channels: int, iterations: int, step: float, authors: bool
+) -> Iterator[nn.Module]:
+    for stage in stages:
+        width, stride = stage.channels, stage.stride
+        residual = BottleneckResidual(channels, stage.transition_hidden, width, stride=stride)
+        yield Transition(residual, channels, width, stride=stride, bias=False)
+        channels = width
+        for _ in range(stage.num_implicit):
+            residual, *copies = (
+                BottleneckResidual(channels, stage.hidden, channels)
+                for _ in range(1 + iterations * authors)
+            )
+            if authors:
+                sign = -1.0 if stage is stages[-1] else 1.0
+                yield AuthorsImplicitBlock(residual, copies, step=step, sign=sign)
+            else:
+                yield ImplicitBlock(residual, iterations=iterations, step=step)
 
 
 _register_bottlenecks(
@@ -290,7 +268,7 @@ def _ie_wrn_34_10(
     check_solver(iterations, step)
     stem = conv3x3(input_shape[0], 16, bias=True)
     blocks = list(_wide_blocks(iterations, step))
-    return ImplicitEulerNet(stem, 16, blocks, 640, num_classes)
+    return ImplicitEulerNet(stem, blocks, 640, num_classes)
 
 
 def _wide_blocks(iterations: int, step: float) -> Iterator[nn.Module]:

@@ -13,46 +13,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from blocks.layers import PreActivation, conv1x1, conv3x3
+from blocks.layers import conv3x3
 from nasbench_at.networks.zoo.registry import InputShape, register_model
+from nasbench_at.networks.zoo.wide_resnet import PreActBlock
 
-__all__ = ["PreActBlock", "PreActResNet"]
+__all__ = ["PreActResNet"]
 
 _REFERENCE = "He et al., ECCV 2016; Wong et al., ICLR 2020"
-
-
-class PreActBlock(nn.Module):
-    """y = f(a) + shortcut, a = relu(norm₁(x)), f: conv3×3, norm, ReLU, conv3×3.
-
-    The shortcut is x, or conv1×1(a) where width or resolution change.
-
-    Args:
-        in_channels: Input channels i.
-        out_channels: Output channels o.
-        stride: Stride s of the first convolution.
-        raw_shortcut: Whether a convolved shortcut takes x in place of a.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int = 1, raw_shortcut: bool = False
-    ) -> None:
-        super().__init__()
-        self.residual = PreActivation(
-            in_channels, out_channels, stride=stride, activation="relu", norm="batch", bias=False
-        )
-        self.shortcut: nn.Module | None = None
-        if stride > 1 or in_channels != out_channels:
-            self.shortcut = conv1x1(in_channels, out_channels, stride=stride)
-        self.raw_shortcut = raw_shortcut
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(N, i, H, W)`` to ``(N, o, ceil(H/s), ceil(W/s))``."""
-        activated = self.residual.activate_input(x)
-        output = self.residual.convolve(activated)
-        if self.shortcut is None:
-            return output + x
-        shortcut: Tensor = self.shortcut(x if self.raw_shortcut else activated)
-        return output + shortcut
 
 
 class PreActResNet(nn.Module):
@@ -63,7 +30,7 @@ class PreActResNet(nn.Module):
         num_classes: Number of classes.
         widths: Channels of each stage; the stem has those of the first.
         depths: Number of blocks of each stage.
-        raw_shortcut: As in :class:`PreActBlock`.
+        raw_shortcut: As in :class:`PreActBlock <nasbench_at.networks.zoo.wide_resnet.PreActBlock>`.
     """
 
     def __init__(
@@ -97,33 +64,21 @@ class PreActResNet(nn.Module):
         return logits
 
 
-@register_model(
+def _register(name: str, summary: str, widths: Sequence[int], depths: Sequence[int]) -> None:
+    @register_model(name, summary=summary, reference=_REFERENCE)
+    def build(
+        num_classes: int, input_shape: InputShape, *, raw_shortcut: bool = False
+    ) -> PreActResNet:
+        channels = input_shape[0]
+        return PreActResNet(
+            channels, num_classes, widths=widths, depths=depths, raw_shortcut=raw_shortcut
+        )
+
+
+_register(
     "preact_resnet18",
-    summary="pre-activation ResNet-18 for small images, the network of Fast AT",
-    reference=_REFERENCE,
+    "pre-activation ResNet-18 for small images, the network of Fast AT",
+    (64, 128, 256, 512),
+    (2, 2, 2, 2),
 )
-def _preact_resnet18(
-    num_classes: int, input_shape: InputShape, *, raw_shortcut: bool = False
-) -> PreActResNet:
-    return PreActResNet(
-        input_shape[0],
-        num_classes,
-        widths=(64, 128, 256, 512),
-        depths=(2, 2, 2, 2),
-        raw_shortcut=raw_shortcut,
-    )
-
-
-@register_model(
-    "tiny_preact_resnet", summary="a pre-activation ResNet for tests", reference=_REFERENCE
-)
-def _tiny_preact_resnet(
-    num_classes: int, input_shape: InputShape, *, raw_shortcut: bool = False
-) -> PreActResNet:
-    return PreActResNet(
-        input_shape[0],
-        num_classes,
-        widths=(8, 16, 32),
-        depths=(2, 1, 1),
-        raw_shortcut=raw_shortcut,
-    )
+_register("tiny_preact_resnet", "a pre-activation ResNet for tests", (8, 16, 32), (2, 1, 1))

@@ -18,6 +18,7 @@ from nasbench_at.networks.zoo.registry import InputShape, register_model
 __all__ = ["ResNet"]
 
 _STAGES = (64, 128, 256, 512)
+_DEPTHS_50 = (3, 4, 6, 3)
 
 
 class ResNet(nn.Module):
@@ -85,11 +86,20 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | N
     )
 
 
-@register_model(
-    "resnet50", summary="50 layers of bottlenecks, CIFAR form", reference="He et al., CVPR 2016"
-)
-def _resnet50(num_classes: int, input_shape: InputShape) -> ResNet:
-    return _resnet50_with("relu", num_classes, input_shape)
+def _register(
+    name: str,
+    kind: Literal["basic", "bottleneck"],
+    depths: Sequence[int],
+    summary: str,
+    reference: str = "He et al., CVPR 2016",
+    widths: Sequence[int] = _STAGES,
+) -> None:
+    @register_model(name, summary=summary, reference=reference)
+    def build(num_classes: int, input_shape: InputShape) -> ResNet:
+        return ResNet(kind, depths, widths, num_classes=num_classes, in_channels=input_shape[0])
+
+
+_register("resnet50", "bottleneck", _DEPTHS_50, "50 layers of bottlenecks, CIFAR form")
 
 
 @register_model(
@@ -98,13 +108,9 @@ def _resnet50(num_classes: int, input_shape: InputShape) -> ResNet:
     reference="Xie et al., 2020",
 )
 def _sat_resnet50(num_classes: int, input_shape: InputShape, *, activation: str = "silu") -> ResNet:
-    return _resnet50_with(activation, num_classes, input_shape)
-
-
-def _resnet50_with(activation: str, num_classes: int, input_shape: InputShape) -> ResNet:
     return ResNet(
         "bottleneck",
-        (3, 4, 6, 3),
+        _DEPTHS_50,
         _STAGES,
         num_classes=num_classes,
         in_channels=input_shape[0],
@@ -112,17 +118,7 @@ def _resnet50_with(activation: str, num_classes: int, input_shape: InputShape) -
     )
 
 
-@register_model(
-    "resnet18", summary="18 layers of basic blocks, CIFAR form", reference="He et al., CVPR 2016"
+_register("resnet18", "basic", (2, 2, 2, 2), "18 layers of basic blocks, CIFAR form")
+_register(
+    "tiny_resnet", "basic", (1, 1, 1), "three basic blocks, 16 to 64 wide", "ours", (16, 32, 64)
 )
-def _resnet18(num_classes: int, input_shape: InputShape) -> ResNet:
-    return ResNet(
-        "basic", (2, 2, 2, 2), _STAGES, num_classes=num_classes, in_channels=input_shape[0]
-    )
-
-
-@register_model("tiny_resnet", summary="three basic blocks, 16 to 64 wide", reference="ours")
-def _tiny_resnet(num_classes: int, input_shape: InputShape) -> ResNet:
-    return ResNet(
-        "basic", (1, 1, 1), (16, 32, 64), num_classes=num_classes, in_channels=input_shape[0]
-    )

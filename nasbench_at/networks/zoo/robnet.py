@@ -297,16 +297,12 @@ def _robnet(
     )
 
 
-@register_model("robnet_large_v1", summary="RobNet-large with 20 cells", reference=_REFERENCE)
-def _robnet_large_v1(num_classes: int, input_shape: InputShape) -> RobNet:
-    return _robnet(num_classes, input_shape, channels=36, num_cells=20)
+def _register(name: str, summary: str, channels: int, num_cells: int) -> None:
+    @register_model(name, summary=summary, reference=_REFERENCE)
+    def build(num_classes: int, input_shape: InputShape) -> RobNet:
+        return _robnet(num_classes, input_shape, channels=channels, num_cells=num_cells)
 
 
-@register_model("robnet_large_v2", summary="RobNet-large with 33 wide cells", reference=_REFERENCE)
-def _robnet_large_v2(num_classes: int, input_shape: InputShape) -> RobNet:
-    return _robnet(num_classes, input_shape, channels=64, num_cells=33)
-
-
-@register_model("tiny_robnet", summary="a RobNet for tests", reference=_REFERENCE)
-def _tiny_robnet(num_classes: int, input_shape: InputShape) -> RobNet:
-    return _robnet(num_classes, input_shape, channels=4, num_cells=3)
+_register("robnet_large_v1", "RobNet-large with 20 cells", 36, 20)
+_register("robnet_large_v2", "RobNet-large with 33 wide cells", 64, 33)
+_register("tiny_robnet", "a RobNet for tests", 4, 3)

@@ -11,32 +11,34 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from blocks.layers import PreActivation, conv1x1, conv3x3, make_activation
-from nasbench_at.networks.zoo.registry import (
-    InputShape,
-    register_model,
-    register_model_pattern,
-)
+from nasbench_at.networks.zoo.registry import InputShape, register_model, register_model_pattern
 
-__all__ = ["WideResNet", "load_trades_state_dict"]
+__all__ = ["PreActBlock", "WideResNet", "load_trades_state_dict"]
 
 _REFERENCE = "Zagoruyko and Komodakis, BMVC 2016; yaodongyu/TRADES"
 
 
-class WideBlock(nn.Module):
-    """f(x) + x, f two pre-activated 3×3 convolutions.
+class PreActBlock(nn.Module):
+    """y = f(a) + shortcut, a = act(norm₁(x)), f: conv3×3, norm, activation, conv3×3.
 
-    Where the width changes, a 1×1 convolution takes the place of x; its input is then the activated
-    tensor that f's first convolution takes.
+    The shortcut is x, or conv1×1(a) where width or resolution change.
 
     Args:
-        in_channels: Input channels.
-        out_channels: Output channels.
-        stride: Stride of both branches; 1 if the width stays.
+        in_channels: Input channels i.
+        out_channels: Output channels o.
+        stride: Stride s of the first convolution.
         activation: Name of the activation.
+        raw_shortcut: Whether a convolved shortcut takes x in place of a.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int, activation: str
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        activation: str = "relu",
+        raw_shortcut: bool = False,
     ) -> None:
         super().__init__()
         self.residual = PreActivation(
@@ -47,18 +49,19 @@ class WideBlock(nn.Module):
             norm="batch",
             bias=False,
         )
-        self.shortcut = (
-            None
-            if in_channels == out_channels
-            else conv1x1(in_channels, out_channels, stride=stride)
-        )
+        self.shortcut: nn.Module | None = None
+        if stride > 1 or in_channels != out_channels:
+            self.shortcut = conv1x1(in_channels, out_channels, stride=stride)
+        self.raw_shortcut = raw_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(N, C_in, H, W)`` to ``(N, C_out, ceil(H/s), ceil(W/s))`` for stride s."""
+        """Maps ``(N, i, H, W)`` to ``(N, o, ceil(H/s), ceil(W/s))``."""
         activated = self.residual.activate_input(x)
-        skipped = x if self.shortcut is None else self.shortcut(activated)
-        output: Tensor = self.residual.convolve(activated) + skipped
-        return output
+        output = self.residual.convolve(activated)
+        if self.shortcut is None:
+            return output + x
+        shortcut: Tensor = self.shortcut(x if self.raw_shortcut else activated)
+        return output + shortcut
 
 
 class WideResNet(nn.Module):
@@ -95,7 +98,7 @@ class WideResNet(nn.Module):
             width = 16 * 2**group * widen_factor
             for i in range((depth - 4) // 6):
                 stride = 2 if group > 0 and i == 0 else 1
-                blocks.append(WideBlock(channels, width, stride=stride, activation=activation))
+                blocks.append(PreActBlock(channels, width, stride=stride, activation=activation))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.BatchNorm2d(channels)
