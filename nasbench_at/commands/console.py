@@ -57,6 +57,10 @@ class _PlainConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
+    def say(self, text: str, style: str | None = None) -> None:
+        """Prints lines as they are, neither wrapped nor with their numbers in colour."""
+        self.print(text, style=style, highlight=False, soft_wrap=True)
+
     def on_broken_pipe(self) -> None:
         """Raises what the command line answers with exit code 0."""
         raise BrokenPipeError
@@ -116,8 +120,7 @@ class ConsoleReporter:
         self._progress.update(self._task, epoch=f"{following}/{self._num_epochs}", status=status)
         if not (stderr.is_terminal or self._silent):
             left = self._progress.tasks[self._task].time_remaining or 0
-            _say(
-                stderr,
+            stderr.say(
                 f"epoch {epoch}/{self._num_epochs}  {status}  (about {left / 60:.1f} min left)",
             )
         elif epoch == self._num_epochs:
@@ -167,30 +170,27 @@ def show_training(record: Record, path: Path) -> None:
     """Prints what a finished training selected, and on a line of its own the run's folder."""
     selected = record.training["selected"]
     ended = f" ({record.training['stopped']})" if record.training["stopped"] else ""
-    _say(
-        stdout,
+    stdout.say(
         f"{record.num_params:,} parameters, {record.training['epochs']} epochs{ended}; selected "
         f"epoch {selected['epoch']}: natural {selected['validation_natural']:.1%}, robust "
         f"{selected['validation_robust']:.1%} on {selected['num_samples']} "
         f"{record.config['select_on']} images",
     )
-    _say(stdout, str(path))
+    stdout.say(str(path))
 
 
 def show_seeds(records: Sequence[Record]) -> None:
     """Prints mean and standard deviation over seeds of the selected epochs' accuracies."""
     for name in ("natural", "robust"):
         values = [record.training["selected"][f"validation_{name}"] for record in records]
-        _say(
-            stdout,
+        stdout.say(
             f"validation {name} accuracy over {len(values)} seeds: {mean_and_std(values)}",
         )
 
 
 def show_estimate(estimate: Estimate) -> None:
     """Prints what a run would cost."""
-    _say(
-        stdout,
+    stdout.say(
         f"{estimate.num_params:,} parameters, {estimate.num_train:,} training images, "
         f"{estimate.num_steps} steps an epoch\n"
         f"{estimate.seconds_per_step:.3f} s a step, about {estimate.seconds / 3600:.2f} h of "
@@ -244,10 +244,6 @@ def mean_and_std(values: Sequence[float]) -> str:
     return f"{mean(values):.2%}" + (f" ± {stdev(values):.2%}" if len(values) > 1 else "")
 
 
-def _say(console: Console, text: str, style: str | None = None) -> None:
-    console.print(text, style=style, highlight=False, soft_wrap=True)
-
-
 def evaluation_table(record: Record) -> Table:
     """Returns the latest evaluation as a table: conditions, counts, accuracy and interval."""
     evaluation = record.evaluations[-1]
@@ -277,8 +273,7 @@ def show_evaluation(record: Record) -> None:
     """Prints the table and the trust checks, a failed one as a warning."""
     stdout.print(evaluation_table(record))
     if record.config.get("select_on") == "test":
-        _say(
-            stdout,
+        stdout.say(
             "the network was selected on the test images, as by the authors' code: accuracies on "
             "them are too high",
         )
@@ -287,13 +282,12 @@ def show_evaluation(record: Record) -> None:
     for check in checks:
         mark, style = ("passed", None) if check.passed else ("WARNING", "bold red")
         radius = f" at eps {check.eps:g}" if is_curve else ""
-        _say(stdout, f"trust check {check.name}{radius}: {mark}: {check.detail}", style)
+        stdout.say(f"trust check {check.name}{radius}: {mark}: {check.detail}", style)
 
 
 def show_result(name: str, result: AttackResult) -> None:
     """Prints a row to stderr as soon as it is known."""
-    _say(
-        stderr,
+    stderr.say(
         f"{name}: {result.num_correct}/{result.num_samples} correct after {result.seconds:.1f} s",
     )
 
@@ -302,8 +296,7 @@ def show_comparison(comparison: PairedComparison, first: str, second: str, attac
     """Prints two networks' accuracies, their difference and McNemar's test."""
     one, other = comparison.accuracies
     low, high = comparison.interval
-    _say(
-        stdout,
+    stdout.say(
         f"{attack} accuracy on {comparison.num_samples} images: {one:.2%} ({first}), {other:.2%} "
         f"({second})\n"
         f"difference {comparison.difference:+.2%}, 95 % interval {low:+.2%} to {high:+.2%}\n"

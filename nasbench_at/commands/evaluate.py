@@ -94,7 +94,7 @@ def run_evaluate(words: Sequence[str]) -> int:
             f"{shlex.quote(str(evaluation.path.parent))}\n"
         )
     # The last line is what scripts go on with: the run's folder, or a model's record.
-    stdout.print(str(arguments.run or evaluation.path), highlight=False, soft_wrap=True)
+    stdout.say(str(arguments.run or evaluation.path))
     return 0
 
 

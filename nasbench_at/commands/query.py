@@ -61,7 +61,7 @@ def run_query(words: Sequence[str]) -> int:
             _write(arguments.out, records, table.rows, arguments.columns)
     show_table(*table.texts(), numeric=table.numeric(), notes=table.notes())
     if arguments.out is not None:
-        stdout.print(f"written to {arguments.out}", highlight=False, soft_wrap=True)
+        stdout.say(f"written to {arguments.out}")
     return 0
 
 

@@ -114,16 +114,12 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what the core schema or YAML 1.1, which other readers follow, would misread."""
 
 
-def _teach(name: str, pattern: re.Pattern[str], construct: Callable[[str], Any]) -> None:
-    tag = f"tag:yaml.org,2002:{name}"
-    _Loader.add_implicit_resolver(tag, pattern, None)
-    _Dumper.add_implicit_resolver(tag, pattern, None)
-
-    def read(loader: Any, node: yaml.Node) -> Any:
-        return construct(loader.construct_scalar(node))
-
-    _Loader.add_constructor(tag, read)
+def _construct(loader: Any, node: yaml.Node) -> Any:
+    _, read = _SCALARS[node.tag.rpartition(":")[2]]
+    return read(loader.construct_scalar(node))
 
 
-for _name, (_pattern, _construct) in _SCALARS.items():
-    _teach(_name, _pattern, _construct)
+for _name, (_pattern, _) in _SCALARS.items():
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, None)
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _construct)

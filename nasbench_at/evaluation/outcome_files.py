@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,26 +88,22 @@ def hash_subset(indices: Tensor) -> str:
 
 def hash_weights(model: nn.Module) -> str:
     """Returns a hash of everything in a model's ``state_dict``, names and shapes included."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-            digest.update(_bytes_of(value))
-    return digest.hexdigest()[:16]
+    state = model.state_dict().items()
+    return _hash((f"{name} ", value) for name, value in state if isinstance(value, Tensor))
 
 
 def hash_images(images: Tensor, labels: Tensor) -> str:
     """Returns a hash of images and labels, of their values and order."""
+    return _hash([("", images), ("", labels)])
+
+
+def _hash(tensors: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for tensor in (images, labels):
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(_bytes_of(tensor))
+    for name, tensor in tensors:
+        digest.update(f"{name}{tensor.dtype} {tuple(tensor.shape)};".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return digest.hexdigest()[:16]
-
-
-def _bytes_of(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
 def remove_progress(directory: Path, attacks: Mapping[str, Mapping[str, Any]]) -> None:

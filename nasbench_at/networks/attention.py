@@ -95,18 +95,10 @@ def _initial_logits(
         return _pad_rows(spec.init, rows, columns, num_columns)
     logits = torch.zeros(len(columns), num_columns)
     values = spec.resolved_parameters()
-    match spec.init:
-        case "normal":
-            logits.normal_(values["mean"], values["std"])
-        case "uniform":
-            logits.uniform_(values["low"], values["high"])
-        case "log_normal":
-            logits.log_normal_(values["mean"], values["std"])
-        case "exponential":
-            logits.exponential_(values["rate"])
-        case "geometric":
-            logits.geometric_(values["p"])
-    return logits * values.get("scale", 1.0)
+    scale = values.pop("scale", 1.0)
+    if values:  # normal_, uniform_, ... of torch, which take the others in this order
+        getattr(logits, f"{spec.init}_")(*values.values())
+    return logits * scale
 
 
 def _logs_of(weights: Sequence[Sequence[float]]) -> list[Tensor]:

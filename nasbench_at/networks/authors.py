@@ -276,12 +276,10 @@ def _convert(
     }
     entries = iter(flat)
     for i, stage in enumerate(network.stages):
-        is_module = isinstance(stage, RobustModule)
-        of_stage = list(
-            islice(entries, len(stage.blocks) if isinstance(stage, RobustModule) else 1)
-        )
+        num_entries = len(stage.blocks) if isinstance(stage, RobustModule) else 1
+        of_stage = islice(entries, num_entries)
         for j, entry in enumerate(sorted(of_stage, key=lambda entry: block_rank(entry.kind))):
-            if (entry.kind == "reduction") == is_module:
+            if (entry.kind == "reduction") == isinstance(stage, RobustModule):
                 raise ValueError(f"stage {i} of the network holds a {entry.kind} out of place")
             prefix = f"stages.{i}" if entry.kind == "reduction" else f"stages.{i}.blocks.{j}"
             for k, copy in enumerate(entry.copies):

@@ -100,7 +100,5 @@ class DSNet(nn.Module):
 
 def count_parameters(network: nn.Module) -> int:
     """Returns a network's number of parameters as the paper counts: without attention logits."""
-    total = sum(parameter.numel() for parameter in network.parameters())
-    if isinstance(network, DSNet):
-        total -= sum(parameter.numel() for parameter in network.attention_parameters())
-    return total
+    counted = network.block_parameters() if isinstance(network, DSNet) else network.parameters()
+    return sum(parameter.numel() for parameter in counted)

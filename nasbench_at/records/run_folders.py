@@ -63,11 +63,6 @@ class RunFolder:
         """State at the end of the last finished epoch."""
         return self.path / "last.pt"
 
-    @property
-    def outcomes(self) -> Path:
-        """Per-sample outcomes of each attack, safetensors."""
-        return self.path / "outcomes.safetensors"
-
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes the whole history, so that no line can be missing or doubled."""
         lines = (json.dumps(row) + "\n" for row in rows)

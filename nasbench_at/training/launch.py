@@ -37,7 +37,6 @@ __all__ = [
     "Estimate",
     "PreparedEstimate",
     "create_network",
-    "estimate",
     "fit_batch_size",
     "load_config_data",
     "prepare_estimate",
@@ -241,31 +240,15 @@ class Estimate:
     memory_mib: float
 
 
-def estimate(
-    config: RunConfig,
-    *,
-    data_root: str | Path | None = None,
-    device: str = "auto",
-    num_timed: int = 3,
-) -> Estimate:
-    """Takes a few steps of a run, which are thrown away, and extrapolates; writes nothing.
+def prepare_estimate(
+    config: RunConfig, *, data_root: str | Path | None = None, device: str = "auto"
+) -> PreparedEstimate:
+    """Checks everything that can be wrong before the first step of a run; writes nothing.
 
     Args:
         config: Unset fields are filled in from the recipe.
         data_root: Where the data set's files lie.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        num_timed: Steps to time, after one that warms up.
-
-    Raises:
-        ValueError: If the configuration or the device is not usable.
-    """
-    return prepare_estimate(config, data_root=data_root, device=device).run(num_timed)
-
-
-def prepare_estimate(
-    config: RunConfig, *, data_root: str | Path | None = None, device: str = "auto"
-) -> PreparedEstimate:
-    """Checks everything that can be wrong before the first step; as :func:`estimate`.
 
     Raises:
         ValueError: If the configuration or the device is not usable.
@@ -282,7 +265,7 @@ class PreparedEstimate:
     training_step: TrainingStep
 
     def run(self, num_timed: int = 3) -> Estimate:
-        """Takes one step that warms up and some that are timed."""
+        """Takes one step that warms up and some that are timed, all thrown away; extrapolates."""
         train, config = self.data.train, self.config
         x, y = train.take(torch.arange(config.batch_size, device=train.labels.device))
         noise = make_generator(config.seed, "estimate", device=x.device)

@@ -42,8 +42,8 @@ def _register_learned(name: str, network: Architecture) -> None:
         attention_init: AttentionInit = "normal",
         recipe: Recipe = "paper",
     ) -> DSNet:
-        fitting = replace(network, num_classes=num_classes, input_shape=input_shape)
         attention = AttentionSpec(init=attention_init, recipe=recipe)
+        fitting = replace(network, num_classes=num_classes, input_shape=input_shape)
         return build_network(replace(fitting, init_channels=init_channels, attention=attention))
 
 

@@ -6,7 +6,7 @@ Stability", ICML 2020. Norms are GroupNorms of one group; blocks that change the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -62,58 +62,44 @@ class BottleneckResidual(nn.Module):
 class ImplicitBlock(nn.Module):
     """An implicit Euler step on a residual, see :func:`blocks.implicit_euler.implicit_euler`.
 
+    The released ResNet-50 holds a copy of the residual for each descent step. Before a forward pass
+    the copy takes over all but the third norm and convolution, which no gradient reaches either:
+    these stay as they were drawn. In the last stage the residual's sign is wrong in the descent.
+
     Args:
         residual: Keeps the shape.
+        copies: One for each descent step, never trained; without any, the residual itself.
         iterations: Number of descent steps.
-        step: Length of a descent step.
-    """
-
-    def __init__(self, residual: nn.Module, *, iterations: int, step: float) -> None:
-        super().__init__()
-        self.residual = residual
-        self.iterations = iterations
-        self.step = step
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``(N, C, H, W)`` to the same shape."""
-        return implicit_euler(x, self.residual, [self.residual] * self.iterations, step=self.step)
-
-
-class AuthorsImplicitBlock(nn.Module):
-    """The step as the released ResNet-50 takes it.
-
-    For each descent step it holds a copy of the residual. Before a forward pass the copy takes over
-    all but the third norm and convolution, which no gradient reaches either: these stay as they
-    were drawn. In the last stage the residual's sign is wrong in the descent.
-
-    Args:
-        residual: Keeps the shape.
-        copies: One for each descent step, never trained.
         step: Length of a descent step.
         sign: Factor of the residual in the descent.
     """
 
     def __init__(
         self,
-        residual: BottleneckResidual,
-        copies: Sequence[BottleneckResidual],
+        residual: nn.Module,
+        copies: Sequence[BottleneckResidual] = (),
         *,
+        iterations: int,
         step: float,
-        sign: float,
+        sign: float = 1.0,
     ) -> None:
         super().__init__()
         self.residual = residual
         self.copies = nn.ModuleList(copies).requires_grad_(False)
+        self.iterations = iterations
         self.step = step
         self.sign = sign
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""
-        solvers = [partial(self._solve_with, copy) for copy in self.copies]
+        solvers: list[Callable[[Tensor], Tensor]] = [self.residual] * self.iterations
+        if len(self.copies):
+            solvers = [partial(self._solve_with, copy) for copy in self.copies]
         return implicit_euler(x, self.residual, solvers, step=self.step, sign=self.sign)
 
     def _solve_with(self, copy: nn.Module, y: Tensor) -> Tensor:
         assert isinstance(copy, BottleneckResidual)
+        assert isinstance(self.residual, BottleneckResidual)
         return copy.expand(self.residual.squeeze(y))
 
 
@@ -233,11 +219,8 @@ def _bottleneck_blocks(
                 BottleneckResidual(channels, stage.hidden, channels)
                 for _ in range(1 + iterations * authors)
             )
-            if authors:
-                sign = -1.0 if stage is stages[-1] else 1.0
-                yield AuthorsImplicitBlock(residual, copies, step=step, sign=sign)
-            else:
-                yield ImplicitBlock(residual, iterations=iterations, step=step)
+            sign = -1.0 if authors and stage is stages[-1] else 1.0
+            yield ImplicitBlock(residual, copies, iterations=iterations, step=step, sign=sign)
 
 
 _register_bottlenecks(

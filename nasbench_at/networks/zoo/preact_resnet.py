@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blocks.layers import conv3x3
 from nasbench_at.networks.zoo.registry import InputShape, register_model
-from nasbench_at.networks.zoo.wide_resnet import PreActBlock
+from nasbench_at.networks.zoo.wide_resnet import stack_blocks
 
 __all__ = ["PreActResNet"]
 
@@ -43,19 +43,11 @@ class PreActResNet(nn.Module):
         raw_shortcut: bool = False,
     ) -> None:
         super().__init__()
-        width = widths[0]
-        self.stem = conv3x3(in_channels, width)
-        self.blocks = nn.Sequential()
-        for stage, (out_width, depth) in enumerate(zip(widths, depths, strict=True)):
-            for i in range(depth):
-                stride = 2 if stage > 0 and i == 0 else 1
-                self.blocks.append(
-                    PreActBlock(width, out_width, stride=stride, raw_shortcut=raw_shortcut)
-                )
-                width = out_width
-        self.norm = nn.BatchNorm2d(width)
+        self.stem = conv3x3(in_channels, widths[0])
+        self.blocks = stack_blocks(widths[0], widths, depths, raw_shortcut=raw_shortcut)
+        self.norm = nn.BatchNorm2d(widths[-1])
         self.activation = nn.ReLU(inplace=True)
-        self.head = nn.Linear(width, num_classes)
+        self.head = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images ``(N, C, H, W)`` in [0, 1] to logits ``(N, num_classes)``."""

@@ -56,15 +56,9 @@ class ModelInfo:
     build: ModelBuilder
 
 
-@dataclass(frozen=True)
-class _Pattern:
-    example: str
-    expression: re.Pattern[str]
-    describe: Callable[..., ModelInfo]
-
-
 _REGISTRY: dict[str, ModelInfo] = {}
-_PATTERNS: list[_Pattern] = []
+_FAMILIES: dict[str, tuple[str, Callable[..., ModelInfo]]] = {}
+"""By example, the expression of the names, and what describes the network of one's numbers."""
 
 
 def register_model(name: str, *, summary: str, reference: str) -> Callable[[BuilderT], BuilderT]:
@@ -114,7 +108,7 @@ def register_model_pattern(
         def describe(name: str, *numbers: int) -> ModelInfo:
             return _describe(name, summary, reference, make(*numbers))
 
-        _PATTERNS.append(_Pattern(example, re.compile(expression), describe))
+        _FAMILIES[example] = expression, describe
         return make
 
     return decorate
@@ -135,7 +129,7 @@ def list_models(pattern: str = "*") -> tuple[str, ...]:
 
 def list_families() -> dict[str, str]:
     """Returns the families whose names carry numbers: an example and the regular expression."""
-    return {pattern.example: pattern.expression.pattern for pattern in _PATTERNS}
+    return {example: expression for example, (expression, _) in _FAMILIES.items()}
 
 
 def find_models(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -157,11 +151,10 @@ def model_info(name: str) -> ModelInfo:
     """
     if name in _REGISTRY:
         return _REGISTRY[name]
-    for pattern in _PATTERNS:
-        if match := pattern.expression.fullmatch(name):
-            return pattern.describe(name, *map(int, match.groups()))
-    known = [*_REGISTRY, *(pattern.example for pattern in _PATTERNS)]
-    raise ValueError(f"unknown model {name!r}; {suggest(name, known)}")
+    for expression, describe in _FAMILIES.values():
+        if match := re.fullmatch(expression, name):
+            return describe(name, *map(int, match.groups()))
+    raise ValueError(f"unknown model {name!r}; {suggest(name, [*_REGISTRY, *_FAMILIES])}")
 
 
 def create_model(

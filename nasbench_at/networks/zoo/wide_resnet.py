@@ -6,14 +6,15 @@ Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, as in the code of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from blocks.layers import PreActivation, conv1x1, conv3x3, make_activation
 from nasbench_at.networks.zoo.registry import InputShape, register_model, register_model_pattern
 
-__all__ = ["PreActBlock", "WideResNet", "load_trades_state_dict"]
+__all__ = ["PreActBlock", "WideResNet", "load_trades_state_dict", "stack_blocks"]
 
 _REFERENCE = "Zagoruyko and Komodakis, BMVC 2016; yaodongyu/TRADES"
 
@@ -64,6 +65,26 @@ class PreActBlock(nn.Module):
         return output + shortcut
 
 
+def stack_blocks(
+    channels: int, widths: Sequence[int], depths: Sequence[int], **options: Any
+) -> nn.Sequential:
+    """Builds stages of :class:`PreActBlock`; each after the first begins by halving resolution.
+
+    Args:
+        channels: Input channels of the first block.
+        widths: Channels of each stage.
+        depths: Number of blocks of each stage.
+        **options: Of every block.
+    """
+    blocks = nn.Sequential()
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        for i in range(depth):
+            stride = 2 if stage > 0 and i == 0 else 1
+            blocks.append(PreActBlock(channels, width, stride=stride, **options))
+            channels = width
+    return blocks
+
+
 class WideResNet(nn.Module):
     """A wide residual network: images in [0, 1] to logits.
 
@@ -92,19 +113,12 @@ class WideResNet(nn.Module):
         super().__init__()
         _check_size(depth, widen_factor)
         self.conv = conv3x3(in_channels, 16)
-        blocks = []
-        channels = 16
-        for group in range(3):
-            width = 16 * 2**group * widen_factor
-            for i in range((depth - 4) // 6):
-                stride = 2 if group > 0 and i == 0 else 1
-                blocks.append(PreActBlock(channels, width, stride=stride, activation=activation))
-                channels = width
-        self.blocks = nn.Sequential(*blocks)
-        self.norm = nn.BatchNorm2d(channels)
-        self.activation = make_activation(activation, norm="batch")
-        self.fc = nn.Linear(channels, num_classes)
         self.blocks_per_group = (depth - 4) // 6
+        widths = [16 * 2**group * widen_factor for group in range(3)]
+        self.blocks = stack_blocks(16, widths, [self.blocks_per_group] * 3, activation=activation)
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.activation = make_activation(activation, norm="batch")
+        self.fc = nn.Linear(widths[-1], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

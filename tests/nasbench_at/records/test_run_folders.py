@@ -100,8 +100,8 @@ def test_folder_is_named_by_the_run_and_holds_its_configuration(tmp_path):
     folder = create_run_folder(tmp_path / "deep" / "runs", CONFIG)
     assert folder.path == tmp_path / "deep" / "runs" / CONFIG.run_id
     assert open_run_folder(folder.path) == folder
-    paths = {folder.record, folder.metrics, folder.best, folder.checkpoint, folder.outcomes}
-    assert len(paths) == 5
+    paths = {folder.record, folder.metrics, folder.best, folder.checkpoint}
+    assert len(paths) == 4
     assert {path.parent for path in paths} == {folder.path}
 
 

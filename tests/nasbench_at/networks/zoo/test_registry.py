@@ -20,7 +20,7 @@ from nasbench_at.networks.zoo import (
 @pytest.fixture(autouse=True)
 def _undo_registrations(monkeypatch):
     monkeypatch.setattr(registry, "_REGISTRY", {})
-    monkeypatch.setattr(registry, "_PATTERNS", [])
+    monkeypatch.setattr(registry, "_FAMILIES", {})
 
 
 def linear(num_classes, input_shape, *, bias=True):
