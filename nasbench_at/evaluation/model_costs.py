@@ -9,7 +9,7 @@ import torch
 from nasbench_at.attacks import LinfPGD
 from nasbench_at.config.catalogue import ModelCosts
 from nasbench_at.networks.ds_net import count_parameters
-from nasbench_at.networks.flops import FlopCounter
+from nasbench_at.networks.flops import count_flops
 from nasbench_at.networks.zoo import create_model, model_info
 
 __all__ = ["ModelCosts", "measure_model"]
@@ -40,15 +40,13 @@ def measure_model(
     info = model_info(name)
     with torch.device("meta"):
         network = create_model(name, num_classes, input_shape).eval()
-        counter = FlopCounter()
-        with counter, torch.no_grad():
-            network(torch.empty(1, *input_shape))
+        flops = count_flops(network, input_shape)
     return ModelCosts(
         name=name,
         summary=info.summary,
         reference=info.reference,
         num_params=count_parameters(network),
-        flops=counter.total,
+        flops=flops,
         seconds_per_step=(
             None
             if time_on is None

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["FlopCounter"]
+__all__ = ["FlopCounter", "count_flops"]
+
+
+def count_flops(network: nn.Module, input_shape: Sequence[int]) -> int:
+    """Counts the operations of one input's forward pass, on the default device.
+
+    On the meta device that takes no memory and no arithmetic.
+
+    Args:
+        network: A module in eval mode.
+        input_shape: Shape of its input, without the batch.
+    """
+    counter = FlopCounter()
+    with counter, torch.no_grad():
+        network(torch.empty(1, *input_shape))
+    return counter.total
 
 
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]

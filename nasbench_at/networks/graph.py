@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import networkx as nx
@@ -34,6 +35,7 @@ __all__ = [
     "annotate_graph",
     "build_graph",
     "build_network",
+    "build_part",
     "count_planned_parameters",
     "find_node",
     "validate_graph",
@@ -189,8 +191,6 @@ def build_network(source: Architecture | Graph) -> DSNet:
 
 
 def _build_node(graph: Graph, node: str) -> nn.Module:
-    from nasbench_at.networks.parts import build_part  # torch
-
     attributes = graph.nodes[node]
     (source,) = graph.predecessors(node)
     return build_part(
@@ -201,6 +201,45 @@ def _build_node(graph: Graph, node: str) -> nn.Module:
         options=attributes.get("options"),
         copies=attributes.get("copies", 1),
     )
+
+
+def build_part(
+    kind: str,
+    in_channels: int,
+    channels: int,
+    *,
+    block: str | None = None,
+    options: dict[str, Any] | None = None,
+    copies: int = 1,
+) -> nn.Module:
+    """Builds the module of one stem, block, reduction or head.
+
+    Args:
+        kind: The node's kind.
+        in_channels: Channels of its input.
+        channels: Channels of its output.
+        block: For a block: its registered name.
+        options: For a block: its options.
+        copies: For a block: how many are stacked.
+
+    Raises:
+        ValueError: If the kind has no module, or the block cannot be built.
+    """
+    from torch import nn
+
+    from blocks import ReductionBlock, create_block
+
+    match kind:
+        case "stem":
+            return nn.Conv2d(in_channels, channels, 3, padding=1)
+        case "head":
+            return nn.Linear(in_channels, channels)
+        case "reduction":
+            return ReductionBlock(in_channels, channels)
+        case "block" if block is not None:
+            parts = [create_block(block, channels, **(options or {})) for _ in range(copies)]
+            return parts[0] if copies == 1 else nn.Sequential(*parts)
+    raise ValueError(f"a node of kind {kind!r} and block {block!r} has no module")
 
 
 def annotate_graph(graph: Graph, *, with_costs: bool = True) -> None:
@@ -243,17 +282,31 @@ def _cost_of(graph: Graph, node: str, inputs: list[Shape]) -> tuple[int, int]:
     attributes = graph.nodes[node]
     if attributes["kind"] in ("input", "sum", "pool"):
         return 0, 0
-    from nasbench_at.networks.parts import measure_part  # torch
-
-    in_shape = inputs[0] if attributes["kind"] != "head" else inputs[0][:1]
-    return measure_part(
+    return _measure_part(
         attributes["kind"],
-        in_shape,
+        inputs[0] if attributes["kind"] != "head" else inputs[0][:1],
         attributes["channels"],
         attributes.get("block"),
         json.dumps(attributes.get("options", {}), sort_keys=True),
         attributes.get("copies", 1),
     )
+
+
+@lru_cache(maxsize=4096)
+def _measure_part(
+    kind: str, in_shape: Shape, channels: int, block: str | None, options: str, copies: int
+) -> tuple[int, int]:
+    """Counts parameters and FLOPs of a part without memory for them; its options are JSON."""
+    import torch
+
+    from nasbench_at.networks.flops import count_flops
+
+    with torch.device("meta"):
+        part = build_part(
+            kind, in_shape[0], channels, block=block, options=json.loads(options), copies=copies
+        )
+        num_params = sum(parameter.numel() for parameter in part.parameters())
+        return num_params, count_flops(part.eval(), in_shape)
 
 
 def validate_graph(graph: Graph) -> None:

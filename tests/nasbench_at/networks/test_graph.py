@@ -13,12 +13,12 @@ from nasbench_at.networks.graph import (
     annotate_graph,
     build_graph,
     build_network,
+    build_part,
     count_planned_parameters,
     find_node,
     validate_graph,
     walk_stages,
 )
-from nasbench_at.networks.parts import build_part
 from nasbench_at.networks.widths import match_parameters
 
 DS_NET_4 = 20_780_245
