@@ -1,7 +1,7 @@
 """The paper's tables and figures out of the commands, from runs that the recipes list.
 
-At toy size: a tiny network on digits, an epoch each. Workers are tested elsewhere; here the runs
-are trained one after the other in this process.
+At toy size: a tiny network, a few small images, an epoch each. Workers are tested elsewhere; here
+the runs are trained one after the other in this process.
 """
 
 from __future__ import annotations
@@ -10,41 +10,33 @@ from pathlib import Path
 
 import pytest
 
-from nasbench_at import RunConfig, evaluate_run, train
+from nasbench_at import evaluate_run, train
 from nasbench_at.cli import main
 from nasbench_at.records.run_folders import StudyRuns
 from studies import recipes
 from studies.config import StudyConfig, study_folder
 from studies.trial_process import is_evaluated
+from tests.studies.conftest import tiny_run, write_stripes
 
 # The first test waits for all runs.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-BASE = RunConfig(
-    data="digits",
-    blocks=("residual", "mbconv"),
-    num_modules=3,
-    init_channels=4,
-    widen_factor=1,
-    epochs=1,
-    attack_steps=2,
-)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     """Runs of every recipe, each study with its folder."""
+    base = tiny_run(write_stripes(tmp_path_factory.mktemp("data")), epochs=1)
     folder = tmp_path_factory.mktemp("paper") / "runs"
     two = {"seeds": (0, 1)}
-    run(recipes.block_space(BASE, **two), folder)
-    run(recipes.block_ensemble(BASE, methods=("at",), **two), folder)
-    run(recipes.initialization(BASE, seeds=(0,)), folder)
-    run(recipes.weight_decay(BASE), folder)
-    parent = folder / recipes.block_space(BASE).runs[-1].config.run_id
-    run(recipes.pruning(BASE, parents=(parent,), kept=(1, 2)), folder)
+    run(recipes.block_space(base, **two), folder)
+    run(recipes.block_ensemble(base, methods=("at",), **two), folder)
+    run(recipes.initialization(base, seeds=(0,)), folder)
+    run(recipes.weight_decay(base), folder)
+    parent = folder / recipes.block_space(base).runs[-1].config.run_id
+    run(recipes.pruning(base, parents=(parent,), kept=(1, 2)), folder)
     models = ("tiny_resnet", "tiny_wrn")
-    run(recipes.methods(BASE, models=models, seeds=(0,)), folder, ("fgsm", "pgd", "cw"))
-    run(recipes.misalignment(BASE, models=models), folder)
+    run(recipes.methods(base, models=models, seeds=(0,)), folder, ("fgsm", "pgd", "cw"))
+    run(recipes.misalignment(base, models=models), folder)
     return folder
 
 
