@@ -11,7 +11,7 @@ from analysis.errors import IncomparableRunsError, MissingRunsError
 from nasbench_at.config import DS_NET_FIELDS
 from nasbench_at.config.architecture import Architecture, architecture_of
 from nasbench_at.config.contents import replace_paths
-from nasbench_at.config.presets import find_preset
+from nasbench_at.config.run_config import recipe_of
 from nasbench_at.records import Record, conditions_of, differences
 from nasbench_at.records.naming.labels import metric_label
 from nasbench_at.records.naming.variants import weights_label
@@ -121,11 +121,8 @@ def prefer_recipe_weight_decay(records: Sequence[Record]) -> list[Record]:
 
 
 def _has_recipe_weight_decay(config: Mapping[str, Any]) -> bool:
-    preset = find_preset(
-        str(config.get("data")), str(config.get("method")), config.get("recipe", "paper")
-    )
     decay = config.get("weight_decay")
-    return decay is None or math.isclose(decay, preset["weight_decay"])
+    return decay is None or math.isclose(decay, recipe_of(config)["weight_decay"])
 
 
 def check_trained_alike(records: Sequence[Record], varied: Iterable[str], table: str) -> None:

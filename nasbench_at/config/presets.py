@@ -12,30 +12,10 @@ from typing import Any
 
 from nasbench_at.config.architecture import Recipe
 
-__all__ = ["DATA_NETWORKS", "DATA_VALUES", "PAPER_VALUES", "adapt_preset", "find_preset"]
+__all__ = ["DATA_NETWORKS", "DATA_VALUES", "SCALED", "adapt_preset", "find_preset"]
 
-PAPER_VALUES: Mapping[str, Any] = {
-    "select_on": "validation",
-    "eps": 0.031,
-    "step_size": 0.007,
-    "attack_steps": 10,
-    "attack_start": "uniform",
-    "attack_noise": 0.0,
-    "epochs": 120,
-    "batch_size": 128,
-    "augment": True,
-    "lr": 0.1,
-    "lr_schedule": "milestones",
-    "warmup_epochs": 0,
-    "momentum": 0.9,
-    "weight_decay": 5e-4,
-    "milestones": (60, 90),
-    "milestone_factors": (0.1, 0.01),
-    "attention_lr": 1e-3,
-    "attention_weight_decay": 1e-3,
-    "attention_betas": (0.9, 0.999),
-}
-"""All that recipes fill in, and what they start from: AT on CIFAR-10 as in Sec. 4.1."""
+SCALED = ("step_size", "warmup_epochs", "milestones", "tau_milestones")
+"""Values of a recipe that move along with its radius and its number of epochs."""
 
 # A perturbation of 0.001 N(0, 1) to start from, as in the TRADES and MART papers' code.
 _TRADES = {"attack_start": "normal", "beta": 6.0, "epochs": 85}
@@ -118,14 +98,18 @@ DATA_NETWORKS: Mapping[str, Mapping[str, Any]] = {
 """DS-Nets of a size that fits data much smaller than CIFAR-10, for the trials of studies."""
 
 
-def find_preset(data: str, method: str, recipe: Recipe) -> dict[str, Any]:
+def find_preset(paper: Mapping[str, Any], data: str, method: str, recipe: Recipe) -> dict[str, Any]:
     """Returns the recipe for a data set and a method: field to value.
 
-    A method of the user's own takes those of ``at``.
+    Args:
+        paper: What all recipes start from.
+        data: Name of the data set.
+        method: Way of training; one of the user's own takes the values of ``at``.
+        recipe: ``paper`` or ``authors``.
     """
     if all(known != method for _, known, _ in _LAYERS):
         method = "at"
-    preset = dict(PAPER_VALUES)
+    preset = dict(paper)
     for (of_data, of_method, of_recipe), values in _LAYERS.items():
         if of_data in ("*", data) and of_method in ("*", method) and of_recipe in ("*", recipe):
             preset |= values

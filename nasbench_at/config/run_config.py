@@ -37,18 +37,20 @@ from nasbench_at.config.architecture import (
     spell_out,
 )
 from nasbench_at.config.contents import changed_contents, hash_contents, replace_paths
-from nasbench_at.config.presets import PAPER_VALUES, adapt_preset, find_preset
+from nasbench_at.config.presets import adapt_preset, find_preset
 from nasbench_at.config.scalars import dump_yaml, load_yaml
 from nasbench_at.config.suggestions import suggest
 
 __all__ = [
     "DS_NET_FIELDS",
+    "PAPER_VALUES",
     "ModelOptions",
     "ResolvedConfig",
     "RunConfig",
     "config_from_mapping",
     "dump_config",
     "load_config",
+    "recipe_of",
     "resolve",
 ]
 
@@ -70,7 +72,13 @@ _Milestones = Annotated[tuple[Annotated[int, Range("[1, inf)")], ...], InOrder()
 UnsetT = TypeVar("UnsetT", bound=None, default=None, covariant=True)
 """What stands in a field that nobody has set: None, or, once the recipe has filled it, nothing."""
 
-_BY_RECIPE: Any = None  # whatever the field's type: its recipe fills it in
+
+def _from_recipe(paper: Any) -> Any:
+    """A field that stays None until a recipe fills it in; all recipes start from the paper's value.
+
+    It is that of adversarial training on CIFAR-10 (Sec. 4.1).
+    """
+    return field(default=None, metadata={"paper": paper})
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,7 @@ class RunConfig(Generic[UnsetT]):
     """
 
     data: Name = "digits"
-    select_on: SelectOn | UnsetT = _BY_RECIPE
+    select_on: SelectOn | UnsetT = _from_recipe("validation")
     validation_fraction: Annotated[float, Range("(0, 1)")] = 0.1
     split_seed: Seed = 0
 
@@ -162,30 +170,30 @@ class RunConfig(Generic[UnsetT]):
 
     method: Name = "at"
     recipe: Recipe = "paper"
-    eps: _Radius | UnsetT = _BY_RECIPE
-    step_size: _Positive | UnsetT = _BY_RECIPE
-    attack_steps: Annotated[int, Range("[1, 10000]")] | UnsetT = _BY_RECIPE
-    attack_start: AttackStart | UnsetT = _BY_RECIPE
-    attack_noise: _NotNegative | UnsetT = _BY_RECIPE
+    eps: _Radius | UnsetT = _from_recipe(0.031)
+    step_size: _Positive | UnsetT = _from_recipe(0.007)
+    attack_steps: Annotated[int, Range("[1, 10000]")] | UnsetT = _from_recipe(10)
+    attack_start: AttackStart | UnsetT = _from_recipe("uniform")
+    attack_noise: _NotNegative | UnsetT = _from_recipe(0.0)
     beta: _NotNegative | None = None
     tau_milestones: _Milestones | None = None
     awp_gamma: _NotNegative = 0.0
     ema_decay: _Share = 0.0
 
-    epochs: _Epochs | UnsetT = _BY_RECIPE
-    batch_size: _BatchSize | UnsetT = _BY_RECIPE
+    epochs: _Epochs | UnsetT = _from_recipe(120)
+    batch_size: _BatchSize | UnsetT = _from_recipe(128)
     accumulation_steps: Annotated[int, Range("[1, 100000]")] = 1
-    augment: bool | UnsetT = _BY_RECIPE
-    lr: _Positive | UnsetT = _BY_RECIPE
-    lr_schedule: Schedule | UnsetT = _BY_RECIPE
-    warmup_epochs: Annotated[int, Range("[0, 100000]")] | UnsetT = _BY_RECIPE
-    momentum: _Share | UnsetT = _BY_RECIPE
-    weight_decay: _NotNegative | UnsetT = _BY_RECIPE
-    milestones: _Milestones | UnsetT = _BY_RECIPE
-    milestone_factors: tuple[_Positive, ...] | UnsetT = _BY_RECIPE
-    attention_lr: _Positive | UnsetT = _BY_RECIPE
-    attention_weight_decay: _NotNegative | UnsetT = _BY_RECIPE
-    attention_betas: tuple[_Share, _Share] | UnsetT = _BY_RECIPE
+    augment: bool | UnsetT = _from_recipe(True)
+    lr: _Positive | UnsetT = _from_recipe(0.1)
+    lr_schedule: Schedule | UnsetT = _from_recipe("milestones")
+    warmup_epochs: Annotated[int, Range("[0, 100000]")] | UnsetT = _from_recipe(0)
+    momentum: _Share | UnsetT = _from_recipe(0.9)
+    weight_decay: _NotNegative | UnsetT = _from_recipe(5e-4)
+    milestones: _Milestones | UnsetT = _from_recipe((60, 90))
+    milestone_factors: tuple[_Positive, ...] | UnsetT = _from_recipe((0.1, 0.01))
+    attention_lr: _Positive | UnsetT = _from_recipe(1e-3)
+    attention_weight_decay: _NotNegative | UnsetT = _from_recipe(1e-3)
+    attention_betas: tuple[_Share, _Share] | UnsetT = _from_recipe((0.9, 0.999))
 
     precision: Precision = "fp32"
     optimizer_impl: OptimizerImpl = "torch"
@@ -333,6 +341,11 @@ class ResolvedConfig(RunConfig[Never]):
         return cls(**vars(config))
 
 
+PAPER_VALUES: Mapping[str, Any] = {
+    item.name: item.metadata["paper"] for item in fields(RunConfig) if "paper" in item.metadata
+}
+"""The fields that recipes fill in, with the values that they start from."""
+
 _NAMES = [item.name for item in fields(RunConfig)]
 
 _PAPER_METHODS = frozenset({"st", "at", "trades", "mart", "fat", "fat_trades", "fast_at"})
@@ -341,6 +354,19 @@ _METHOD_OPTIONS: Mapping[str, frozenset[str]] = {
     "beta": frozenset({"trades", "mart", "fat_trades"}),
     "tau_milestones": frozenset({"fat", "fat_trades"}),
 }
+
+
+def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the recipe that a run follows, at its own radius and epochs: field to value.
+
+    Args:
+        config: A configuration as plain data, of which ``data``, ``method``, ``recipe``, ``eps``
+            and ``epochs`` are read.
+    """
+    recipe = config.get("recipe", "paper")
+    preset = find_preset(PAPER_VALUES, str(config.get("data")), str(config.get("method")), recipe)
+    asked = {name: value for name in ("eps", "epochs") if (value := config.get(name))}
+    return adapt_preset(preset, asked)
 
 
 def resolve(config: RunConfig) -> ResolvedConfig:
@@ -357,8 +383,7 @@ def resolve(config: RunConfig) -> ResolvedConfig:
         The configuration without unset fields but those that the method does not have.
     """
     config = config.spelled_out()
-    asked = {name: value for name in ("eps", "epochs") if (value := getattr(config, name))}
-    preset = adapt_preset(find_preset(config.data, config.method, config.recipe), asked)
+    preset = recipe_of(vars(config))
     if config.milestones is not None:
         preset["milestone_factors"] = tuple(0.1 ** (i + 1) for i in range(len(config.milestones)))
     if config.model == "ds_net":

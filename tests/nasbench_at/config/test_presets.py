@@ -8,8 +8,7 @@ import pytest
 from nasbench_at import RunConfig
 from nasbench_at.config import resolve
 from nasbench_at.config.allowed_values import field_annotations
-from nasbench_at.config.presets import PAPER_VALUES, find_preset
-from nasbench_at.config.run_config import UnsetT
+from nasbench_at.config.run_config import PAPER_VALUES, UnsetT, recipe_of
 
 # Sec. 4.1 of the paper; the start and the betas it does not print are the usual ones.
 PAPER = {
@@ -38,9 +37,13 @@ AUTHORS = {
 }
 
 
+def preset_of(data, method, recipe):
+    return recipe_of({"data": data, "method": method, "recipe": recipe})
+
+
 @pytest.mark.parametrize(("recipe", "values"), [("paper", PAPER), ("authors", PAPER | AUTHORS)])
 def test_adversarial_training_on_cifar10(recipe, values):
-    preset = find_preset("cifar10", "at", recipe)
+    preset = preset_of("cifar10", "at", recipe)
     assert {name: preset[name] for name in values} == values
 
 
@@ -73,7 +76,7 @@ def test_digits_are_trained_in_minutes_at_a_larger_radius(recipe):
 
 @pytest.mark.parametrize("data", ["cifar10", "digits"])
 def test_another_eps_scales_the_step(data):
-    preset = find_preset(data, "at", "paper")
+    preset = preset_of(data, "at", "paper")
     config = resolve(RunConfig(data=data, eps=2 * preset["eps"]))
     assert config.step_size == pytest.approx(2 * preset["step_size"])
 
@@ -130,7 +133,7 @@ def test_seeds_share_a_resolved_configuration():
 
 
 def test_a_user_s_own_method_takes_the_values_of_at():
-    assert find_preset("cifar10", "mine", "authors") == find_preset("cifar10", "at", "authors")
+    assert preset_of("cifar10", "mine", "authors") == preset_of("cifar10", "at", "authors")
 
 
 # --- where the authors' code (d12306/dsnet) differs from the paper in training
