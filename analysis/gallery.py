@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -230,12 +230,11 @@ def _draw_landscape(request: FigureRequest) -> Figure:
 
 
 def _draw_gradient_variance(request: FigureRequest) -> Figure:
-    return draw_gradient_variance(
-        [
-            replace(compute_run_gradient_variance(run, seed=request.seed), title=name)
-            for run, name in request.named_runs().items()
-        ]
-    )
+    variances = {
+        name: compute_run_gradient_variance(run, loss="training", seed=request.seed)
+        for run, name in request.named_runs().items()
+    }
+    return draw_gradient_variance(variances, loss="training")
 
 
 def _draw_learning_curves(request: FigureRequest) -> Figure:
