@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from analysis.comparability import (
     NAMED_KEYS,
@@ -206,9 +205,8 @@ def compute_misalignment_table(records: Iterable[Record]) -> Table:
     for data, group in group_by(runs, lambda r: str(r.config.get("data"))).items():
         networks = _trained_both_ways(group)
         if len(networks) >= 2:
-            standard, robust = (
-                list(chain.from_iterable(side)) for side in zip(*networks, strict=True)
-            )
+            standard = [record for runs_of_st, _ in networks for record in runs_of_st]
+            robust = [record for _, runs_of_at in networks for record in runs_of_at]
             check_evaluated_alike(standard + robust, ["natural"], "Table 1")
             check_evaluated_alike(robust, ["pgd"], "Table 1")
             rows += _ranked_rows(data_label(data), networks)
