@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nasbench_at.attacks import Attack, attack_mode, check_inputs
 from nasbench_at.runtime.seeding import make_generator
 
-__all__ = ["describe_attack", "name_classes", "predict_under_attack"]
+__all__ = ["describe_attack", "predict_under_attack"]
 
 
 def predict_under_attack(
@@ -48,18 +48,3 @@ def describe_attack(attack: Mapping[str, Any]) -> str:
     count = attack.get("steps")
     steps = "" if count is None else f", {count} step{'' if count == 1 else 's'}"
     return f"{attack['name']}, {attack.get('norm', '')} ε {attack['eps']:g}{steps}"
-
-
-def name_classes(num_classes: int, class_names: Sequence[str] | None) -> Sequence[str]:
-    """Returns the classes' names, numbers by default.
-
-    Raises:
-        ValueError: If there are fewer names than classes.
-    """
-    if class_names is None:
-        return [str(i) for i in range(num_classes)]
-    if len(class_names) < num_classes:
-        raise ValueError(
-            f"class_names must name {num_classes} classes, got {len(class_names)} names"
-        )
-    return class_names[:num_classes]

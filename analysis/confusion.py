@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analysis.attacked_predictions import describe_attack, name_classes, predict_under_attack
+from analysis.attacked_predictions import describe_attack, predict_under_attack
 from analysis.run_images import first_images
 from analysis.style import INK, PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.attacks import Attack, check_inputs
@@ -127,20 +127,9 @@ def compute_run_confusion(
     return compute_confusion(run.network, images, labels, attack, seed=seed)
 
 
-def draw_confusion(
-    confusion: ConfusionMatrix, *, class_names: Sequence[str] | None = None
-) -> Figure:
-    """Draws a confusion matrix; the shade is the share of a row, the number the count.
-
-    Args:
-        confusion: The counts.
-        class_names: Names of the classes; numbers by default.
-
-    Raises:
-        ValueError: If there are fewer names than classes.
-    """
+def draw_confusion(confusion: ConfusionMatrix) -> Figure:
+    """Draws a confusion matrix; the shade is the share of a row, the number the count."""
     counts = confusion.counts
-    names = name_classes(len(counts), class_names)
     shares = counts / np.maximum(confusion.class_sizes, 1)[:, None]
     figure = create_figure(width=4.8, height=4.6)
     axes = figure.add_subplot()
@@ -157,31 +146,27 @@ def draw_confusion(
         if count:
             color = "white" if shares[row, column] > 0.5 else INK
             axes.text(column, row, str(count), ha="center", va="center", fontsize=6, color=color)
-    ticks = np.arange(len(names))
-    axes.set_xticks(ticks, names, fontsize=7)
-    axes.set_yticks(ticks, names, fontsize=7)
+    classes = range(len(counts))
+    axes.set_xticks(classes, map(str, classes), fontsize=7)
+    axes.set_yticks(classes, map(str, classes), fontsize=7)
     return figure
 
 
-def draw_class_accuracy(
-    matrices: Sequence[ConfusionMatrix], *, class_names: Sequence[str] | None = None
-) -> Figure:
+def draw_class_accuracy(matrices: Sequence[ConfusionMatrix]) -> Figure:
     """Draws each class's accuracy with its 95 % interval, side by side for several attacks.
 
     Args:
         matrices: Of one network on the same images, such as clean and under attack.
-        class_names: Names of the classes; numbers by default.
 
     Raises:
-        ValueError: If there are no matrices, they are of different images, or names are missing.
+        ValueError: If there are no matrices, or they are of different images.
     """
     sizes = {tuple(matrix.class_sizes.tolist()) for matrix in matrices}
     if len(sizes) != 1:
         raise ValueError(f"matrices must be of the same images, got {len(sizes)} different sets")
-    names = name_classes(len(matrices[0].counts), class_names)
     figure = create_figure()
     axes = figure.add_subplot()
-    positions = np.arange(len(names))
+    positions = np.arange(len(matrices[0].counts))
     width = 0.8 / len(matrices)
     for i, matrix in enumerate(matrices):
         accuracy, intervals = matrix.class_accuracy, matrix.class_intervals
@@ -196,7 +181,7 @@ def draw_class_accuracy(
         )
     total = f"{matrices[0].counts.sum():,} images"
     style_axes(axes, x="class", y="accuracy, 95 % interval", title=total)
-    axes.set_xticks(positions, names, fontsize=7)
+    axes.set_xticks(positions, map(str, positions), fontsize=7)
     axes.set_ylim(0, 1.02)
     show_percent(axes.yaxis)
     # Below, since bars may reach the top anywhere.

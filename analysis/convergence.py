@@ -9,10 +9,10 @@ result says which of the assumptions the numbers meet.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.claims import Claim
 from analysis.curvature import compute_curvature
@@ -23,44 +23,59 @@ from nasbench_at.evaluation.runs import Run
 from nasbench_at.training.launch import create_network
 from nasbench_at.training.schedules import learning_rate
 
-__all__ = ["ConvergenceBound", "compute_convergence_bound", "compute_run_convergence_bound"]
+__all__ = ["ConvergenceBound", "compute_run_convergence_bound"]
 
 
 @dataclass(frozen=True)
 class ConvergenceBound:
-    """E‖∇f_{W_R}‖² ≤ 2(f_{W_0} − f*)/H + (Lσ²/H) Σ γ_k², Eq. (11) of the paper.
+    """E‖∇f_{W_R}‖² ≤ 2(f_{W_0} − f*)/H + (Lσ²/H) Σ γ_k², Eq. (11) of the paper; H = Σ γ_k.
 
     Attributes:
+        step_sizes: γ_k of each step, positive, shape ``(N,)``.
         initial_loss: f_{W_0}.
-        optimal_loss: f*.
-        smoothness: L.
-        variance: σ².
-        num_steps: N.
-        largest_step: Largest γ_k.
-        sum_steps: H = Σ γ_k.
-        sum_squared_steps: Σ γ_k².
-        gradient_norm_squared: ‖∇f‖² at the weights that training ended with.
+        smoothness: L, finite and at least 0.
+        variance: σ², likewise.
+        gradient_norm: ‖∇f‖ at the weights that training ended with.
+        optimal_loss: f*, or a lower bound of it, as 0 is of the cross entropy.
+
+    Raises:
+        ValueError: If there is no step, or a value is outside its range.
+
+    Reference:
+        Ghadimi and Lan, SIAM Journal on Optimization 2013, Theorem 2.1.
     """
 
+    step_sizes: NDArray[np.float64]
     initial_loss: float
-    optimal_loss: float
     smoothness: float
     variance: float
-    num_steps: int
-    largest_step: float
-    sum_steps: float
-    sum_squared_steps: float
-    gradient_norm_squared: float
+    gradient_norm: float
+    optimal_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        steps = self.step_sizes
+        if steps.size == 0 or not (steps > 0).all():
+            least = "none" if steps.size == 0 else f"{steps.min():.4g}"
+            raise ValueError(f"step_sizes must be positive and at least one, got {least}")
+        for name, value in (("smoothness", self.smoothness), ("variance", self.variance)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be finite and at least 0, got {value}")
+        if self.optimal_loss > self.initial_loss:
+            raise ValueError(
+                f"optimal_loss must be at most initial_loss {self.initial_loss:.4g}, got "
+                f"{self.optimal_loss:.4g}"
+            )
 
     @property
     def descent_term(self) -> float:
         """2(f_{W_0} − f*)/H, which vanishes with the number of steps."""
-        return 2 * (self.initial_loss - self.optimal_loss) / self.sum_steps
+        return 2 * (self.initial_loss - self.optimal_loss) / float(self.step_sizes.sum())
 
     @property
     def noise_term(self) -> float:
         """(Lσ²/H) Σ γ_k², which does not with constant steps."""
-        return self.smoothness * self.variance * self.sum_squared_steps / self.sum_steps
+        steps = self.step_sizes
+        return self.smoothness * self.variance * float(np.square(steps).sum() / steps.sum())
 
     @property
     def bound(self) -> float:
@@ -70,75 +85,26 @@ class ConvergenceBound:
     def claims(self) -> tuple[Claim, ...]:
         """Holds the theorem's assumption on the steps and its bound against the numbers."""
         limit = math.inf if self.smoothness == 0 else 1 / self.smoothness
-        small_enough = self.largest_step < limit
+        largest, squared_norm = float(self.step_sizes.max()), self.gradient_norm**2
+        small_enough = largest < limit
         premise = "" if small_enough else ", but the theorem does not speak of such steps"
         return (
             Claim(
                 source="Thm. 3.4",
                 statement="the steps are below 1/L",
                 holds=small_enough,
-                explanation=f"the largest is {self.largest_step:.3g}, 1/L {limit:.3g} where L was "
+                explanation=f"the largest is {largest:.3g}, 1/L {limit:.3g} where L was "
                 "measured; L may be larger elsewhere",
             ),
             Claim(
                 source="Thm. 3.4",
                 statement="E‖∇f‖² ≤ 2(f_W0 - f*)/H + (L σ²/H) Σ step_k²",
-                holds=self.gradient_norm_squared <= self.bound,
-                explanation=f"{self.gradient_norm_squared:.3g} against {self.descent_term:.3g} + "
+                holds=squared_norm <= self.bound,
+                explanation=f"{squared_norm:.3g} against {self.descent_term:.3g} + "
                 f"{self.noise_term:.3g}{premise}; the left side is that of the weights selected, "
                 "not of a random iterate",
             ),
         )
-
-
-def compute_convergence_bound(
-    step_sizes: Sequence[float],
-    *,
-    initial_loss: float,
-    smoothness: float,
-    variance: float,
-    gradient_norm: float,
-    optimal_loss: float = 0.0,
-) -> ConvergenceBound:
-    """Evaluates Theorem 3.4.
-
-    Args:
-        step_sizes: γ_k of each step, positive.
-        initial_loss: f_{W_0}.
-        smoothness: L.
-        variance: σ².
-        gradient_norm: ‖∇f‖ at the end.
-        optimal_loss: f*, or a lower bound of it, as 0 is of the cross entropy.
-
-    Raises:
-        ValueError: If there is no step, a step is not positive, L or σ² is negative, or f* lies
-            above f_{W_0}.
-
-    Reference:
-        Ghadimi and Lan, SIAM Journal on Optimization 2013, Theorem 2.1.
-    """
-    steps = np.asarray(step_sizes, dtype=np.float64)
-    if steps.size == 0 or not (steps > 0).all():
-        least = "none" if steps.size == 0 else f"{steps.min():.4g}"
-        raise ValueError(f"step_sizes must be positive and at least one, got {least}")
-    for name, value in (("smoothness", smoothness), ("variance", variance)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be finite and at least 0, got {value}")
-    if optimal_loss > initial_loss:
-        raise ValueError(
-            f"optimal_loss must be at most initial_loss {initial_loss:.4g}, got {optimal_loss:.4g}"
-        )
-    return ConvergenceBound(
-        initial_loss=initial_loss,
-        optimal_loss=optimal_loss,
-        smoothness=smoothness,
-        variance=variance,
-        num_steps=steps.size,
-        largest_step=float(steps.max()),
-        sum_steps=float(steps.sum()),
-        sum_squared_steps=float(np.square(steps).sum()),
-        gradient_norm_squared=gradient_norm**2,
-    )
 
 
 def compute_run_convergence_bound(
@@ -186,12 +152,13 @@ def compute_run_convergence_bound(
         measured.append((curvature, variance.variance))
     (before, _), (after, _) = measured
     num_steps = run.data.train.num_batches(values.batch_size)
-    return compute_convergence_bound(
-        [
-            learning_rate(values, epoch, step, num_steps)
-            for epoch in range(1, values.epochs + 1)
-            for step in range(num_steps)
-        ],
+    step_sizes = [
+        learning_rate(values, epoch, step, num_steps)
+        for epoch in range(1, values.epochs + 1)
+        for step in range(num_steps)
+    ]
+    return ConvergenceBound(
+        np.array(step_sizes),
         initial_loss=before.loss,
         smoothness=max(0.0, *(curvature.top_eigenvalue for curvature, _ in measured)),
         variance=max(variance for _, variance in measured),

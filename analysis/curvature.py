@@ -24,24 +24,16 @@ class Curvature:
     """A loss at the network's weights, to second order.
 
     Attributes:
-        layer: Which parameters, see :func:`analysis.loss_gradients.select_parameters`.
-        num_parameters: How many.
-        num_images: Images that the loss is the mean over.
         loss: Its value.
         gradient_norm: Euclidean norm of its gradient.
         top_eigenvalue: Largest eigenvalue of its Hessian.
         eigenvalue_error: An eigenvalue lies within this distance of it.
-        num_steps: Hessian-vector products that took.
     """
 
-    layer: str
-    num_parameters: int
-    num_images: int
     loss: float
     gradient_norm: float
     top_eigenvalue: float
     eigenvalue_error: float
-    num_steps: int
 
 
 def compute_curvature(
@@ -94,14 +86,10 @@ def compute_curvature(
             max_steps=max_steps,
         )
     return Curvature(
-        layer=layer,
-        num_parameters=len(gradient),
-        num_images=len(labels),
         loss=value,
         gradient_norm=float(gradient.norm()),
         top_eigenvalue=top.value,
         eigenvalue_error=top.error,
-        num_steps=top.num_steps,
     )
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
@@ -20,12 +19,11 @@ from analysis.attention import (
     draw_attention_entropy,
     draw_attention_history,
 )
-from analysis.comparability import check_evaluated_alike
 from analysis.confusion import compute_run_confusion, draw_class_accuracy, draw_confusion
 from analysis.errors import UnsuitableRunsError
+from analysis.figure_request import FigureRequest
 from analysis.gradient_variance import compute_run_gradient_variance, draw_gradient_variance
 from analysis.landscape import (
-    Landscape,
     compute_run_landscape,
     draw_landscape_contour,
     draw_landscape_line,
@@ -52,104 +50,13 @@ from analysis.study_figures import (
 )
 from nasbench_at.config.suggestions import suggest
 from nasbench_at.evaluation.runs import Run
-from nasbench_at.records import Benchmark, Record, read_metrics
+from nasbench_at.records import Benchmark, read_metrics
 from nasbench_at.records.naming.variants import name_run, name_variants
 from nasbench_at.records.run_folders import RunFolder, find_runs
 
-__all__ = ["FIGURES", "FigureKind", "FigureRequest", "LandscapeForm", "find_figure"]
+__all__ = ["FIGURES", "FigureKind", "check_request", "find_figure"]
 
-LandscapeForm = Literal["contour", "surface", "line"]
-
-
-@dataclass(frozen=True)
-class FigureRequest:
-    """What a figure is drawn from.
-
-    Attributes:
-        paths: Folders of runs, of studies, or in which runs lie.
-        attack: Whose accuracy is the robust one.
-        num_images: Test images of what is measured anew; None takes the figure's default.
-        adversarial: Measure the loss of a landscape on attacked images.
-        form: Of a landscape; None is a contour for one run and surfaces for several.
-        points: Points of a landscape along a direction.
-        span: How far it reaches, in units of each filter's norm.
-        seed: Seed of directions, batches and attacks.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        data_root: Where the data set's files lie.
-        linear: Give a landscape a linear scale instead of a logarithmic one.
-        on_progress: Is told how many of how many points of a landscape are done.
-    """
-
-    paths: tuple[Path, ...]
-    attack: str = "pgd"
-    num_images: int | None = None
-    adversarial: bool = False
-    form: LandscapeForm | None = None
-    points: int = 21
-    span: float = 1.0
-    seed: int = 0
-    device: str = "auto"
-    data_root: Path | None = None
-    linear: bool = False
-    on_progress: Callable[[int, int], None] | None = None
-
-    def check(self) -> None:
-        """Raises a ValueError if the grid has no middle, or a path is none in which runs lie."""
-        if self.points % 2 == 0:
-            raise ValueError(f"points must be odd, got {self.points}")
-        for path in self.paths:
-            find_runs(path)
-
-    def records(self) -> Benchmark:
-        """Returns the records of the runs."""
-        return Benchmark.load(*self.paths)
-
-    def runs(self) -> list[Run]:
-        """Opens the runs.
-
-        Raises:
-            UnsuitableRunsError: If there is none.
-        """
-        folders = dict.fromkeys(run for path in self.paths for run in find_runs(path))
-        if not folders:
-            raise UnsuitableRunsError(f"there is no run in {', '.join(map(str, self.paths))}")
-        return [
-            Run.open(folder, device=self.device, data_root=self.data_root) for folder in folders
-        ]
-
-    def named_runs(self) -> dict[Run, str]:
-        """Opens the runs, and says what each is called beside the others."""
-        runs = self.runs()
-        configs = [run.config.to_dict() for run in runs]
-        names = name_variants(configs, seeds=True) if len(runs) > 1 else map(name_run, configs)
-        return dict(zip(runs, names, strict=True))
-
-    def only_run(self) -> Run:
-        """Opens the one run that the figure is about.
-
-        Raises:
-            UnsuitableRunsError: If there are several.
-        """
-        runs = self.runs()
-        if len(runs) > 1:
-            raise UnsuitableRunsError(f"this figure is about one run, got {len(runs)}")
-        return runs[0]
-
-    def only_record(self) -> Record:
-        """Returns the record of the one network that the figure is about, also a user's model's.
-
-        Raises:
-            UnsuitableRunsError: If there are several.
-        """
-        records = list(self.records())
-        if len(records) > 1:
-            raise UnsuitableRunsError(f"this figure is about one run, got {len(records)}")
-        return records[0]
-
-    def measuring(self, **more: Any) -> dict[str, Any]:
-        """Returns the arguments of what is measured anew on a run's test images."""
-        values = {"seed": self.seed, **more}
-        return values if self.num_images is None else {**values, "num_images": self.num_images}
+FoundT = TypeVar("FoundT")
 
 
 @dataclass(frozen=True)
@@ -176,11 +83,48 @@ def find_figure(name: str) -> FigureKind:
     return FIGURES[name]
 
 
+def check_request(request: FigureRequest) -> None:
+    """Raises a ValueError if the grid has no middle, or a path is none in which runs lie."""
+    if request.points % 2 == 0:
+        raise ValueError(f"points must be odd, got {request.points}")
+    for path in request.paths:
+        find_runs(path)
+
+
+def _runs_of(request: FigureRequest) -> list[Run]:
+    folders = dict.fromkeys(run for path in request.paths for run in find_runs(path))
+    if not folders:
+        raise UnsuitableRunsError(f"there is no run in {', '.join(map(str, request.paths))}")
+    return [
+        Run.open(folder, device=request.device, data_root=request.data_root) for folder in folders
+    ]
+
+
+def _named_runs_of(request: FigureRequest) -> dict[Run, str]:
+    """The runs, and what each is called beside the others."""
+    runs = _runs_of(request)
+    configs = [run.config.to_dict() for run in runs]
+    names = name_variants(configs, seeds=True) if len(runs) > 1 else map(name_run, configs)
+    return dict(zip(runs, names, strict=True))
+
+
+def _only(found: Sequence[FoundT]) -> FoundT:
+    if len(found) > 1:
+        raise UnsuitableRunsError(f"this figure is about one run, got {len(found)}")
+    return found[0]
+
+
+def _measuring(request: FigureRequest) -> dict[str, Any]:
+    """The arguments of what is measured anew on a run's test images."""
+    images = {} if request.num_images is None else {"num_images": request.num_images}
+    return {"seed": request.seed, **images}
+
+
 def _attention_groups(request: FigureRequest) -> list[AttentionWeights]:
     """Runs that differ in their seeds only are one group."""
     groups: dict[str, list[RunFolder]] = {}
     configs: dict[str, dict[str, Any]] = {}
-    for run in request.runs():
+    for run in _runs_of(request):
         config = run.config.to_dict()
         key = json.dumps({**config, "seed": None}, sort_keys=True)
         groups.setdefault(key, []).append(run.folder)
@@ -193,33 +137,31 @@ def _attention_groups(request: FigureRequest) -> list[AttentionWeights]:
 
 
 def _draw_attention_distances(request: FigureRequest) -> Figure:
-    named = request.named_runs()
+    named = _named_runs_of(request)
     attention = compute_attention([run.folder for run in named])
     return draw_attention_distances(attention, list(named.values()))
 
 
-def _landscapes(request: FigureRequest) -> list[Landscape]:
-    options = request.measuring(
-        points=request.points,
-        span=request.span,
-        adversarial=request.adversarial,
-        on_progress=request.on_progress,
-    )
-    dimensions = 1 if request.form == "line" else 2
-    return [
-        compute_run_landscape(run, dimensions=dimensions, name=name, **options)
-        for run, name in request.named_runs().items()
-    ]
-
-
 def _draw_landscape(request: FigureRequest) -> Figure:
-    runs = request.runs()
+    runs = _named_runs_of(request)
     form = request.form or ("contour" if len(runs) == 1 else "surface")
     if form == "contour" and len(runs) > 1:
         raise UnsuitableRunsError(
             f"a contour is about one run, got {len(runs)}; ask for a surface or line"
         )
-    landscapes = _landscapes(request)
+    landscapes = [
+        compute_run_landscape(
+            run,
+            name=name,
+            dimensions=1 if form == "line" else 2,
+            points=request.points,
+            span=request.span,
+            adversarial=request.adversarial,
+            on_progress=request.on_progress,
+            **_measuring(request),
+        )
+        for run, name in runs.items()
+    ]
     match form:
         case "contour":
             return draw_landscape_contour(landscapes[0], is_linear=request.linear)
@@ -230,30 +172,25 @@ def _draw_landscape(request: FigureRequest) -> Figure:
 
 
 def _draw_gradient_variance(request: FigureRequest) -> Figure:
-    return draw_gradient_variance(
-        [
-            replace(compute_run_gradient_variance(run, seed=request.seed), title=name)
-            for run, name in request.named_runs().items()
-        ]
-    )
+    variances = {
+        name: compute_run_gradient_variance(run, loss="training", seed=request.seed)
+        for run, name in _named_runs_of(request).items()
+    }
+    return draw_gradient_variance(variances, loss="training")
 
 
 def _draw_learning_curves(request: FigureRequest) -> Figure:
-    metrics = {name: read_metrics(run.folder.metrics) for run, name in request.named_runs().items()}
+    metrics = {
+        name: read_metrics(run.folder.metrics) for run, name in _named_runs_of(request).items()
+    }
     return draw_learning_curves(compute_learning_curves(metrics))
 
 
-def _draw_pareto(request: FigureRequest) -> Figure:
-    records = request.records()
-    check_evaluated_alike(records, ("natural", request.attack), "a Pareto front")
-    return draw_pareto(compute_pareto(records.to_frame(), y=request.attack))
-
-
 def _draw_class_accuracy(request: FigureRequest) -> Figure:
-    run = request.only_run()
+    run = _only(_runs_of(request))
     return draw_class_accuracy(
         [
-            compute_run_confusion(run, natural=natural, **request.measuring())
+            compute_run_confusion(run, natural=natural, **_measuring(request))
             for natural in (True, False)
         ]
     )
@@ -263,14 +200,14 @@ def _from_run(
     compute: Callable[..., Any], draw: Callable[[Any], Figure]
 ) -> Callable[[FigureRequest], Figure]:
     """A figure of one run, measured anew on its test images."""
-    return lambda request: draw(compute(request.only_run(), **request.measuring()))
+    return lambda request: draw(compute(_only(_runs_of(request)), **_measuring(request)))
 
 
 def _from_records(
     compute: Callable[[Benchmark, str], Any], draw: Callable[[Any], Figure]
 ) -> Callable[[FigureRequest], Figure]:
     """A figure of many records."""
-    return lambda request: draw(compute(request.records(), request.attack))
+    return lambda request: draw(compute(Benchmark.load(*request.paths), request.attack))
 
 
 FIGURES: Mapping[str, FigureKind] = {
@@ -305,7 +242,7 @@ FIGURES: Mapping[str, FigureKind] = {
     "attention-history": FigureKind(
         "attention weights by epoch",
         lambda request: draw_attention_history(
-            compute_attention_history(request.only_run().folder)
+            compute_attention_history(_only(_runs_of(request)).folder)
         ),
     ),
     "lipschitz": FigureKind(
@@ -315,7 +252,10 @@ FIGURES: Mapping[str, FigureKind] = {
     "learning-curves": FigureKind(
         "validation accuracy by epoch, robust overfitting marked", _draw_learning_curves
     ),
-    "pareto": FigureKind("natural against robust accuracy, and who is best by both", _draw_pareto),
+    "pareto": FigureKind(
+        "natural against robust accuracy, and who is best by both",
+        _from_records(compute_pareto, draw_pareto),
+    ),
     "co-occurrence": FigureKind(
         "which blocks the best networks have in common",
         _from_records(compute_co_occurrence, draw_co_occurrence),
@@ -339,6 +279,8 @@ FIGURES: Mapping[str, FigureKind] = {
     ),
     "robustness-curve": FigureKind(
         "accuracy by radius, of a run evaluated at several",
-        lambda request: draw_robustness_curve(compute_robustness_curve(request.only_record())),
+        lambda request: draw_robustness_curve(
+            compute_robustness_curve(_only(Benchmark.load(*request.paths)))
+        ),
     ),
 }

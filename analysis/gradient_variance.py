@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-import safetensors
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from analysis.errors import IncomparableRunsError
 from analysis.loss_gradients import Loss, choose_method, flatten, gradients_of, select_parameters
 from analysis.run_images import first_images
-from analysis.style import MARKERS, PALETTE, create_figure, style_axes
+from analysis.style import PALETTE, create_figure, style_axes
 from nasbench_at.attacks import check_inputs
 from nasbench_at.evaluation.runs import Run
-from nasbench_at.records.naming.variants import name_run
 from nasbench_at.runtime.seeding import make_generator
-from nasbench_at.training.checkpoints import load_weights
 from nasbench_at.training.methods import Method, StandardTraining
 
 __all__ = [
     "GradientVariance",
-    "RunGradientVariance",
     "compute_gradient_variance",
     "compute_run_gradient_variance",
     "draw_gradient_variance",
@@ -41,7 +32,6 @@ class GradientVariance:
 
     Attributes:
         layer: Which parameters, see :func:`analysis.loss_gradients.select_parameters`.
-        num_parameters: How many.
         variance: E‖g − E g‖², E the mean over the batches.
         mean_norm: ‖E g‖.
         num_batches: Batches the mean is over.
@@ -49,28 +39,10 @@ class GradientVariance:
     """
 
     layer: str
-    num_parameters: int
     variance: float
     mean_norm: float
     num_batches: int
     batch_size: int
-
-
-@dataclass(frozen=True)
-class RunGradientVariance:
-    """The gradient variance of one run, at its selected weights or over its training.
-
-    Attributes:
-        title: What the run is called.
-        loss: Loss that was differentiated.
-        epochs: Epoch of each point, ascending.
-        points: The variances.
-    """
-
-    title: str
-    loss: Loss
-    epochs: tuple[int, ...]
-    points: tuple[GradientVariance, ...]
 
 
 def compute_gradient_variance(
@@ -131,7 +103,6 @@ def compute_gradient_variance(
             spread = spread + delta @ (gradient - mean)
     return GradientVariance(
         layer=layer,
-        num_parameters=mean.numel(),
         variance=float(spread) / num_batches,
         mean_norm=float(mean.norm()),
         num_batches=num_batches,
@@ -168,19 +139,16 @@ def _draw_batches(
 def compute_run_gradient_variance(
     run: Run,
     *,
-    weights: Sequence[str | Path] = (),
     loss: Loss = "training",
     layer: str = "last",
     num_batches: int = 50,
     batch_size: int | None = None,
     seed: int = 0,
-) -> RunGradientVariance:
-    """Measures the gradient variance of a run on its training images.
+) -> GradientVariance:
+    """Measures the gradient variance of a run at its selected weights on its training images.
 
     Args:
         run: The run.
-        weights: Files of weights kept while training, as the run's own ``best.safetensors`` is
-            written; by default that alone.
         loss: ``natural``, ``adversarial`` or ``training``, see
             :func:`analysis.loss_gradients.choose_method`. Fig. 7 shows the last.
         layer: As in :func:`compute_gradient_variance`.
@@ -188,102 +156,48 @@ def compute_run_gradient_variance(
         batch_size: As there; the run's by default.
         seed: As there.
 
-    Returns:
-        One point a file, by epoch.
-
     Raises:
-        ValueError: If the folder, a file or an argument is not usable.
+        ValueError: If the folder or an argument is not usable.
     """
-    images, labels = first_images(run, "train")
-    method = choose_method(run.config, loss)
-    chosen = [Path(file) for file in weights or (run.folder.best,)]
-    files = {_read_epoch(file): file for file in chosen}
-    if len(files) < len(chosen):
-        raise ValueError(
-            f"weights must be of different epochs, got {len(chosen)} files of epochs "
-            f"{', '.join(map(str, sorted(files)))}"
-        )
-    size = run.config.batch_size if batch_size is None else batch_size
-    points = []
-    network = copy.deepcopy(run.network)
-    for epoch in sorted(files):
-        load_weights(files[epoch], network)
-        point = compute_gradient_variance(
-            network,
-            images,
-            labels,
-            method=method,
-            layer=layer,
-            batch_size=size,
-            num_batches=num_batches,
-            seed=seed,
-        )
-        points.append(point)
-    return RunGradientVariance(
-        name_run(run.config.to_dict()), loss, tuple(sorted(files)), tuple(points)
+    return compute_gradient_variance(
+        run.network,
+        *first_images(run, "train"),
+        method=choose_method(run.config, loss),
+        layer=layer,
+        batch_size=run.config.batch_size if batch_size is None else batch_size,
+        num_batches=num_batches,
+        seed=seed,
     )
 
 
-def _read_epoch(path: Path) -> int:
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"cannot read weights {str(path)!r}: {error}") from None
-    epoch = json.loads(metadata.get("nasbench_at", "{}")).get("epoch")
-    if not isinstance(epoch, int):
-        raise ValueError(f"weights {str(path)!r} do not say of which epoch they are")
-    return epoch
+def draw_gradient_variance(runs: Mapping[str, GradientVariance], *, loss: Loss) -> Figure:
+    """Draws a bar a run.
 
-
-def draw_gradient_variance(runs: Sequence[RunGradientVariance]) -> Figure:
-    """Draws bars for runs of one point each, else a line a run over the epochs.
+    Args:
+        runs: The variances by what the runs are called.
+        loss: Which loss they are of.
 
     Raises:
-        ValueError: If there is no run, or they are of different losses, layers or batches.
+        ValueError: If there is no run, or they are of different layers or batches.
     """
-    settings = {
-        (run.loss, point.layer, point.num_batches, point.batch_size)
-        for run in runs
-        for point in run.points
-    }
+    settings = {(found.layer, found.num_batches, found.batch_size) for found in runs.values()}
     if len(settings) != 1:
         raise IncomparableRunsError(
-            f"runs must share loss, layer, batches and batch size, got {len(settings)} different "
-            "settings"
+            f"runs must share layer, batches and batch size, got {len(settings)} different settings"
         )
-    ((loss, layer, num_batches, batch_size),) = settings
-    is_bars = all(len(run.points) == 1 for run in runs)
+    ((layer, num_batches, batch_size),) = settings
     figure = create_figure()
     axes = figure.add_subplot()
     style_axes(
         axes,
-        x="" if is_bars else "epoch",
+        x="",
         y="gradient variance $E\\|g - E g\\|^2$",
         title=f"{loss} loss, {layer} layer, {num_batches} batches of {batch_size} images",
     )
-    (_draw_bars if is_bars else _draw_lines)(axes, runs)
+    places = range(len(runs))
+    colors = [PALETTE[i % len(PALETTE)] for i in places]
+    axes.bar(places, [found.variance for found in runs.values()], width=0.6, color=colors)
+    axes.set_xlim(-0.75, len(runs) - 0.25)
+    axes.set_xticks(places, list(runs), fontsize=7, rotation=15, ha="right")
     axes.set_ylim(bottom=0)
     return figure
-
-
-def _draw_bars(axes: Axes, runs: Sequence[RunGradientVariance]) -> None:
-    positions = np.arange(len(runs))
-    colors = [PALETTE[i % len(PALETTE)] for i in range(len(runs))]
-    axes.bar(positions, [run.points[0].variance for run in runs], width=0.6, color=colors)
-    axes.set_xlim(-0.75, len(runs) - 0.25)
-    axes.set_xticks(positions, [run.title for run in runs], fontsize=7, rotation=15, ha="right")
-
-
-def _draw_lines(axes: Axes, runs: Sequence[RunGradientVariance]) -> None:
-    for i, run in enumerate(runs):
-        axes.plot(
-            run.epochs,
-            [point.variance for point in run.points],
-            color=PALETTE[i % len(PALETTE)],
-            marker=MARKERS[i % len(MARKERS)],
-            markersize=4.5,
-            linewidth=1.6,
-            label=run.title,
-        )
-    axes.legend(frameon=False, fontsize=8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analysis.attacked_predictions import describe_attack, name_classes
+from analysis.attacked_predictions import describe_attack
 from analysis.run_images import first_images
 from analysis.style import INK, PALETTE, create_figure
 from nasbench_at.attacks import Attack, attack_mode, check_inputs
@@ -115,19 +115,13 @@ def compute_run_perturbations(
     return compute_perturbations(run.network, images, labels, chosen, seed=seed)
 
 
-def draw_perturbations(
-    perturbations: Perturbations, *, class_names: Sequence[str] | None = None
-) -> Figure:
+def draw_perturbations(perturbations: Perturbations) -> Figure:
     """Draws a column an image: clean, attacked, and the difference, stretched to the full range.
 
     In the last row grey is no change; the title says by how much the difference is stretched.
 
-    Args:
-        perturbations: The images; of 1 or 3 channels.
-        class_names: Names of the classes; numbers by default.
-
     Raises:
-        ValueError: If the images have another number of channels.
+        ValueError: If the images have another number of channels than 1 or 3.
     """
     num_images, channels = perturbations.images.shape[:2]
     if channels not in (1, 3):
@@ -141,17 +135,16 @@ def draw_perturbations(
     for axes_row, images in zip(grid, rows, strict=True):
         for axes, image in zip(axes_row, images, strict=True):
             _show(axes, image)
-    names = _names_of(perturbations, class_names)
     for i, label in enumerate(perturbations.labels):
         before, after = perturbations.natural_prediction[i], perturbations.adversarial_prediction[i]
         grid[0, i].set_title(
-            f"{names[before]} {perturbations.natural_confidence[i]:.0%}", **_style(before == label)
+            f"{before} {perturbations.natural_confidence[i]:.0%}", **_style(before == label)
         )
         grid[1, i].set_title(
-            f"{names[after]} {perturbations.adversarial_confidence[i]:.0%}",
+            f"{after} {perturbations.adversarial_confidence[i]:.0%}",
             **_style(after == label),
         )
-        grid[2, i].set_xlabel(f"true: {names[label]}", fontsize=7, color=INK)
+        grid[2, i].set_xlabel(f"true: {label}", fontsize=7, color=INK)
     for axes, name in zip(grid[:, 0], ("clean", "attacked", "difference"), strict=True):
         axes.set_ylabel(name, fontsize=8, color=INK)
     figure.suptitle(
@@ -170,18 +163,6 @@ def _show(axes: Axes, image: NDArray[np.float32]) -> None:
         axes.imshow(pixels.clip(0, 1))
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def _names_of(perturbations: Perturbations, class_names: Sequence[str] | None) -> Sequence[str]:
-    highest = max(
-        int(classes.max())
-        for classes in (
-            perturbations.labels,
-            perturbations.natural_prediction,
-            perturbations.adversarial_prediction,
-        )
-    )
-    return name_classes(highest + 1, class_names)
 
 
 def _style(is_correct: bool) -> dict[str, Any]:

@@ -109,11 +109,7 @@ def _compute_line(
 
 
 def draw_robustness_curve(curve: RobustnessCurve) -> Figure:
-    """Draws a curve: a line an attack, its 95 % intervals as a band.
-
-    Returns:
-        A figure of its own canvas, which no global state refers to.
-    """
+    """Draws a curve: a line an attack, its 95 % intervals as a band."""
     figure = create_figure()
     axes = figure.add_subplot()
     for i, line in enumerate(curve.lines):

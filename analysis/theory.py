@@ -105,7 +105,7 @@ class _Theory:
             seed=self.seed,
         )
         name = "Gradient variance of the last layer"
-        self.constants[name] = f"{variance.points[-1].variance:.3g}"
+        self.constants[name] = f"{variance.variance:.3g}"
 
     def judge_convergence(self) -> None:
         self.claims += compute_run_convergence_bound(self.run, **self.batches).claims()

@@ -45,9 +45,6 @@ def draw_attention(groups: Sequence[AttentionWeights]) -> Figure:
     Args:
         groups: One or more.
 
-    Returns:
-        A figure of its own canvas, which no global state refers to. Titles tell the seeds.
-
     Raises:
         ValueError: If there are no groups.
     """
@@ -75,9 +72,6 @@ def draw_attention_entropy(groups: Sequence[AttentionWeights]) -> Figure:
     Args:
         groups: One or more.
 
-    Returns:
-        A figure of its own canvas, which no global state refers to. The legend tells the seeds.
-
     Raises:
         ValueError: If there are no groups.
     """
@@ -95,11 +89,7 @@ def draw_attention_entropy(groups: Sequence[AttentionWeights]) -> Figure:
 
 
 def draw_attention_history(history: AttentionHistory) -> Figure:
-    """Draws weights by epoch, a panel a block, a line a module, darker the earlier the module.
-
-    Returns:
-        A figure of its own canvas, which no global state refers to.
-    """
+    """Draws weights by epoch, a panel a block, a line a module, darker the earlier the module."""
     figure = create_figure(2.2 * len(history.blocks) + 0.9, 2.8)
     panels = figure.subplots(1, len(history.blocks), sharey=True, squeeze=False)[0]
     depth = ScalarMappable(Normalize(1, max(2, len(history.modules))), mpl.colormaps["viridis"])

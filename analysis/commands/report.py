@@ -23,7 +23,7 @@ class ReportArguments:
         out: The page's file.
         title: What stands on top.
         landscapes: Measure the loss around the weights of so many of the most robust runs.
-        points: Points of a landscape along a direction.
+        points: Points of a landscape along a direction; the page's size bounds them.
         num_images: Test images of a landscape.
         theory: Hold the paper's claims against so many of the most robust DS-Nets.
         device: auto, cpu, cuda or cuda:N.
@@ -34,7 +34,7 @@ class ReportArguments:
     out: Annotated[Path, NewFile((".html",))] = Path("report.html")
     title: str = "Robustness of networks"
     landscapes: Annotated[int, Range("[0, 1000000]")] = 2
-    points: Annotated[int, Range("[3, 10001]")] = 21
+    points: Annotated[int, Range("[3, 201]")] = 21
     num_images: Count = 128
     theory: Annotated[int, Range("[0, 1000000]")] = 1
     device: Device = "auto"

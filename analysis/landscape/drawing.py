@@ -68,9 +68,6 @@ def draw_landscape_contour(landscape: Landscape, *, is_linear: bool = False) -> 
         landscape: Of two directions, all points computed.
         is_linear: Whether the scale is linear; it also is if a loss is not positive.
 
-    Returns:
-        A figure of its own canvas, which no global state refers to.
-
     Raises:
         ValueError: If the landscape is a line or lacks points.
     """
@@ -97,9 +94,6 @@ def draw_landscape_surface(landscapes: Sequence[Landscape], *, is_linear: bool =
     Args:
         landscapes: Of two directions each, all points computed, of the same kind of loss.
         is_linear: Whether the scale is linear; it also is if a loss is not positive.
-
-    Returns:
-        A figure of its own canvas, which no global state refers to.
 
     Raises:
         ValueError: If there are none, one is a line or lacks points, or they cannot be compared.
@@ -149,9 +143,6 @@ def draw_landscape_line(landscapes: Sequence[Landscape], *, is_linear: bool = Fa
     Args:
         landscapes: All points computed, of the same kind of loss.
         is_linear: Whether the scale is linear; it also is if a loss is not positive.
-
-    Returns:
-        A figure of its own canvas, which no global state refers to.
 
     Raises:
         ValueError: If there are none, one lacks points, or they cannot be compared.

@@ -22,9 +22,6 @@ def draw_cell(graph: Graph) -> Figure:
 
     Args:
         graph: A directed acyclic graph; edges without an operation are grey.
-
-    Returns:
-        A figure of its own canvas, which no global state refers to.
     """
     order = list(nx.lexicographical_topological_sort(graph))
     # Inputs share a column; all others have one of their own, so that no edge runs through a node.

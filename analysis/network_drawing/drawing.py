@@ -49,9 +49,6 @@ def draw_graph(graph: Graph, *, weights: Sequence[Sequence[float]] | None = None
         weights: Attention weights, a row a module in order, columns as nodes say, in [0, 1]: the
             width and the opacity of a block's lines follow its weight. None draws all alike.
 
-    Returns:
-        A figure of its own canvas, which no global state refers to.
-
     Raises:
         ValueError: If the chain of modules is broken, or the weights are not the network's.
     """

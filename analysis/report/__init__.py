@@ -7,12 +7,10 @@ Example:
 from __future__ import annotations
 
 from analysis.report.entries import RunEntry, collect_entries
-from analysis.report.landscapes import LandscapeData
 from analysis.report.measuring import best_landscapes, best_theories, can_be_measured
 from analysis.report.page import write_report
 
 __all__ = [
-    "LandscapeData",
     "RunEntry",
     "best_landscapes",
     "best_theories",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
-from analysis.comparability import NAMED_KEYS, TECHNICAL_KEYS, check_evaluated_alike, group_by
+from analysis.comparability import NAMED_KEYS, TECHNICAL_KEYS, group_by
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.network_drawing import draw_graph
 from analysis.report.attention import AttentionView, find_graph
@@ -33,7 +33,7 @@ from analysis.study_figures import (
 )
 from analysis.study_figures.estimates import describe_setting
 from analysis.style import render
-from nasbench_at.records import Benchmark, Record, conditions_of
+from nasbench_at.records import Record, conditions_of
 from nasbench_at.records.naming.variants import name_run, name_variants
 
 __all__ = ["FigureView", "graph_figures", "learning_curve_figure", "study_figures"]
@@ -168,15 +168,14 @@ def _co_occurrence(records: Sequence[Record]) -> FigureView:
 
 
 def _pareto(records: Sequence[Record]) -> FigureView:
-    pareto = compute_pareto(Benchmark(records).to_frame(), "natural", _ATTACK)
+    pareto = compute_pareto(records, _ATTACK)
     if len(pareto.run_ids) < _MIN_FRONT:
         raise MissingRunsError(f"a front needs {_MIN_FRONT} runs, got {len(pareto.run_ids)}")
-    check_evaluated_alike(records, ("natural", _ATTACK), "a Pareto front")
     configs = {record.run_id: record.config for record in records}
     best = [
         (configs[name], x, y)
         for name, x, y, is_best in zip(
-            pareto.run_ids, pareto.x, pareto.y, pareto.on_front, strict=True
+            pareto.run_ids, pareto.natural, pareto.robust, pareto.on_front, strict=True
         )
         if is_best
     ]

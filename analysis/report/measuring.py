@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.report.entries import RunEntry
 from analysis.report.groups import rank_by_robustness
-from analysis.report.landscapes import LandscapeData
 from nasbench_at.records.naming.variants import name_run, name_variants
 
 if TYPE_CHECKING:
+    from analysis.landscape import Landscape
     from analysis.theory import RunTheory
 
 __all__ = ["best_landscapes", "best_theories", "can_be_measured"]
@@ -26,7 +26,7 @@ def best_landscapes(
     device: str = "auto",
     data_root: str | Path | None = None,
     **options: Any,
-) -> list[LandscapeData]:
+) -> list[Landscape]:
     """Measures the loss around the weights of the most robust runs.
 
     What is measured is kept in the run's folder, so that another report takes it from there.
@@ -56,12 +56,13 @@ def best_landscapes(
         images = min(num_images, entry.results["natural"].num_samples)
         landscape = compute_run_landscape(
             Run.open(folder, device=device, data_root=data_root),
+            name=name,
             num_images=images,
             points=points,
             progress_file=folder / f"landscape-{points}-{images}.safetensors",
             **options,
         )
-        found.append(LandscapeData(name, landscape.alphas, landscape.betas, landscape.losses))
+        found.append(landscape)
     return found
 
 

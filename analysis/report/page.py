@@ -23,7 +23,7 @@ from analysis.report.groups import (
     group_seeds,
     rank_by_robustness,
 )
-from analysis.report.landscapes import LandscapeData
+from analysis.report.landscapes import describe_landscape, landscape_to_json
 from analysis.report.views import describe_runs, provenance_groups, summarise
 from analysis.tables import TABLE_NUMBERS, Grid, Table, compute_table, lay_out
 from nasbench_at.records import Record, describe_attack
@@ -32,7 +32,8 @@ from nasbench_at.records.naming.variants import describe_shared, name_variants
 from nasbench_at.records.run_folders import StudyRuns
 from nasbench_at.runtime.atomic_files import write_atomically
 
-if TYPE_CHECKING:  # which imports torch
+if TYPE_CHECKING:  # which import torch
+    from analysis.landscape import Landscape
     from analysis.theory import RunTheory
 
 __all__ = ["write_report"]
@@ -45,7 +46,7 @@ def write_report(
     out: str | Path,
     *,
     title: str = "Robustness of networks",
-    landscapes: Iterable[LandscapeData] = (),
+    landscapes: Iterable[Landscape] = (),
     theories: Iterable[RunTheory] = (),
     entries: Sequence[RunEntry] | None = None,
 ) -> Path:
@@ -58,7 +59,7 @@ def write_report(
             ``.parquet`` files of records; also one.
         out: The page's file, ``.html``.
         title: What stands on top.
-        landscapes: Loss landscapes to turn around.
+        landscapes: Loss landscapes of two directions, to turn around.
         theories: Runs held against the paper's claims.
         entries: The runs of the paths, where they were collected before.
 
@@ -108,6 +109,8 @@ def _environment() -> Environment:
     environment.globals["asset"] = _asset
     environment.filters["metric"] = metric_label
     environment.filters["attack"] = describe_attack
+    environment.filters["describe_landscape"] = describe_landscape
+    environment.filters["landscape_to_json"] = landscape_to_json
     return environment
 
 
@@ -117,7 +120,7 @@ def _asset(name: str) -> Markup:
 
 
 def _collect(
-    entries: Sequence[RunEntry], out: Path, landscapes: Sequence[LandscapeData]
+    entries: Sequence[RunEntry], out: Path, landscapes: Sequence[Landscape]
 ) -> dict[str, Any]:
     """Everything the template shows; empty where there is nothing to show."""
     anchors = name_anchors(entries)

@@ -130,11 +130,7 @@ def _order(variant: str) -> tuple[int, str]:
 
 
 def draw_block_ensemble(ensemble: BlockEnsemble) -> Figure:
-    """Draws robust accuracy at the left and natural accuracy at the right, a group a method.
-
-    Returns:
-        A figure of its own canvas, which no global state refers to.
-    """
+    """Draws robust accuracy at the left and natural accuracy at the right, a group a method."""
     figure = create_figure(9.0, 3.6)
     left, right = figure.subplots(1, 2)
     methods = list(dict.fromkeys(item.method for item in ensemble.variants))

@@ -114,11 +114,7 @@ def _has_one_set(network: Architecture) -> bool:
 
 
 def draw_block_space(space: BlockSpace) -> Figure:
-    """Draws accuracies by size at the left, and by block set at the right.
-
-    Returns:
-        A figure of its own canvas, which no global state refers to.
-    """
+    """Draws accuracies by size at the left, and by block set at the right."""
     figure = create_figure(9.0, max(3.4, 1.2 + 0.24 * len(space.subsets)))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.4))
     counts = [sum(len(s.blocks) == size for s in space.subsets) for size in space.sizes]

@@ -104,11 +104,7 @@ def _pairs_of(network: Architecture, blocks: Sequence[str]) -> NDArray[np.float6
 
 
 def draw_co_occurrence(pairs: CoOccurrence) -> Figure:
-    """Draws the ratios to chance as a matrix, with the counts behind them.
-
-    Returns:
-        A figure of its own canvas, which no global state refers to.
-    """
+    """Draws the ratios to chance as a matrix, with the counts behind them."""
     size = max(3.6, 1.6 + 0.62 * len(pairs.blocks))
     figure = create_figure(size + 0.8, size)
     axes = figure.add_subplot()

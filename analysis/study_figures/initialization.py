@@ -111,11 +111,7 @@ def _rank(init: str) -> tuple[int, str]:
 
 
 def draw_initialization(initialization: Initialization) -> Figure:
-    """Draws robust and natural accuracy, each on its own scale, by start.
-
-    Returns:
-        A figure of its own canvas, which no global state refers to.
-    """
+    """Draws robust and natural accuracy, each on its own scale, by start."""
     figure = create_figure(9.0, 3.4)
     left, right = figure.subplots(1, 2)
     labels = [network.init.replace("_", "-\n") for network in initialization.networks]

@@ -95,9 +95,6 @@ def draw_learning_curves(curves: Sequence[LearningCurve]) -> Figure:
     Args:
         curves: At most as many as there are colours.
 
-    Returns:
-        A figure of its own canvas, which no global state refers to.
-
     Raises:
         ValueError: If there are none, or too many to tell apart.
     """

@@ -135,9 +135,6 @@ def draw_rank_correlation(ranks: RankCorrelation) -> Figure:
     """Draws a point a network, its two ranks as coordinates, the best at the top right.
 
     At the right each row of points is named; of very many networks the most robust ones are.
-
-    Returns:
-        A figure of its own canvas, which no global state refers to.
     """
     count = len(ranks.networks)
     size = max(3.4, 1.2 + 0.16 * min(count, _MAX_NAMES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from analysis.comparability import (
     NAMED_KEYS,
@@ -17,7 +17,6 @@ from analysis.comparability import (
     variant_of,
 )
 from analysis.errors import MissingRunsError
-from analysis.misalignment import MisalignmentRow, compute_misalignment
 from analysis.tables.cells import accuracy_cell, mark_best, published_result
 from analysis.tables.notes import note_evaluation, note_left_out, note_seeds
 from analysis.tables.table import Cell, Column, Row, Table
@@ -204,10 +203,14 @@ def compute_misalignment_table(records: Iterable[Record]) -> Table:
     rows: list[Row] = []
     used: list[Record] = []
     for data, group in group_by(runs, lambda r: str(r.config.get("data"))).items():
-        pairs = _trained_both_ways(group)
-        if len({network_name(record.config) for record in pairs}) >= 2:
-            rows += _misalignment_rows(data_label(data), pairs)
-            used += pairs
+        networks = _trained_both_ways(group)
+        if len(networks) >= 2:
+            standard = [record for runs_of_st, _ in networks for record in runs_of_st]
+            robust = [record for _, runs_of_at in networks for record in runs_of_at]
+            check_evaluated_alike(standard + robust, ["natural"], "Table 1")
+            check_evaluated_alike(robust, ["pgd"], "Table 1")
+            rows += _ranked_rows(data_label(data), networks)
+            used += standard + robust
     if not rows:
         raise MissingRunsError(f"Table 1 needs evaluated runs of {needs}")
     columns = (
@@ -231,50 +234,40 @@ def compute_misalignment_table(records: Iterable[Record]) -> Table:
     return Table(1, title, "Model", columns, tuple(rows), notes)
 
 
-def _trained_both_ways(records: Sequence[Record]) -> list[Record]:
-    """The runs of networks that have both ways of training, as one network each."""
-    kept: list[Record] = []
+def _trained_both_ways(records: Sequence[Record]) -> list[tuple[list[Record], list[Record]]]:
+    """For each network that has both ways of training, its runs of st and those of at."""
+    found = []
     for group in group_by(records, lambda r: network_name(r.config)).values():
         by_method = group_by(group, lambda r: r.config["method"])
-        standard = by_method.get("st", [])
-        robust = by_method.get("at", [])
-        if standard and robust:
-            kept += prefer_recipe_weight_decay(standard) + prefer_recipe_weight_decay(robust)
-    return kept
+        if len(by_method) == 2:
+            standard, robust = (prefer_recipe_weight_decay(by_method[m]) for m in ("st", "at"))
+            found.append((standard, robust))
+    return found
 
 
-def _misalignment_rows(section: str, records: Sequence[Record]) -> list[Row]:
-    robust = [r for r in records if r.config["method"] == "at"]
-    standard = [r for r in records if r.config["method"] == "st"]
-    by_name = [
-        replace(record, config={**record.config, "model": network_name(record.config)})
-        for record in records
-    ]
-    rows = []
-    for row in compute_misalignment(by_name).rows:
-        sides = [
-            [r for r in side if network_name(r.config) == row.model] for side in (standard, robust)
+def _ranked_rows(
+    section: str, networks: Sequence[tuple[Sequence[Record], Sequence[Record]]]
+) -> list[Row]:
+    """A row a network, the best natural accuracy first; equal accuracies share a rank."""
+    columns: list[list[Cell]] = []
+    for side, metric in enumerate(("natural", "pgd")):
+        cells = mark_best(
+            [
+                accuracy_cell(network[side], metric, published_result(1, network[side][0], metric))
+                for network in networks
+            ]
+        )
+        values = [cell.value or 0.0 for cell in cells]
+        ranks = [1 + sum(other > value for other in values) for value in values]
+        columns += [
+            cells,
+            [
+                Cell(value=rank, run_ids=cell.run_ids)
+                for rank, cell in zip(ranks, cells, strict=True)
+            ],
         ]
-        rows.append(_misalignment_row(section, row, sides[0], sides[1]))
-    best = [mark_best([row.cells[i] for row in rows]) for i in (0, 2)]
-    return [
-        replace(row, cells=(natural, row.cells[1], robust_cell, row.cells[3]))
-        for row, natural, robust_cell in zip(rows, *best, strict=True)
+    rows = [
+        Row(section, network_label(standard[0].config), tuple(cells))
+        for (standard, _), *cells in zip(networks, *columns, strict=True)
     ]
-
-
-def _misalignment_row(
-    section: str, row: MisalignmentRow, standard: Sequence[Record], robust: Sequence[Record]
-) -> Row:
-    natural_cell = accuracy_cell(standard, "natural", published_result(1, standard[0], "natural"))
-    robust_cell = accuracy_cell(robust, "pgd", published_result(1, robust[0], "pgd"))
-    return Row(
-        section,
-        network_label(standard[0].config),
-        (
-            natural_cell,
-            Cell(value=row.natural_rank, run_ids=natural_cell.run_ids),
-            robust_cell,
-            Cell(value=row.robust_rank, run_ids=robust_cell.run_ids),
-        ),
-    )
+    return sorted(rows, key=lambda row: row.cells[1].value or 0)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -10,16 +8,15 @@ from torch import nn
 
 from analysis.gradient_variance import (
     GradientVariance,
-    RunGradientVariance,
     compute_gradient_variance,
     compute_run_gradient_variance,
     draw_gradient_variance,
 )
 from analysis.loss_gradients import choose_method, select_parameters
+from analysis.run_images import first_images
 from nasbench_at import Architecture, build_network
 from nasbench_at.attacks import LinfPGD
 from nasbench_at.config import resolve
-from nasbench_at.training.checkpoints import load_weights, save_weights
 from nasbench_at.training.methods import (
     AdversarialTraining,
     LossAndLogits,
@@ -90,7 +87,7 @@ def test_linear_model_with_cross_entropy_has_its_exact_variance(linear, images):
     expected = softmax_gradients(linear, *images)
     assert found.variance == pytest.approx(variance_of(expected), rel=1e-5)
     assert found.mean_norm == pytest.approx(np.linalg.norm(expected.mean(axis=0)), rel=1e-5)
-    assert (found.num_parameters, found.num_batches, found.batch_size) == (21, 12, 1)
+    assert (found.num_batches, found.batch_size) == (12, 1)
 
 
 def test_linear_model_with_squared_loss_has_its_exact_variance(linear, images):
@@ -182,58 +179,28 @@ def test_model_without_a_linear_layer_needs_the_layers_name():
         select_parameters(model, "last")
 
 
-def test_run_is_measured_at_each_of_its_weights_by_epoch(tmp_path):
+def test_run_is_measured_at_its_selected_weights(tmp_path):
     run = make_run(tmp_path / "runs")
-    found = compute_run_gradient_variance(run, loss="natural", num_batches=3)
-    assert found.epochs == (2,)
-    network = build_network(resolve(tiny_config()).architecture((1, 8, 8), 4))
-    load_weights(run.folder.best, network)
-    with torch.no_grad():
-        network.head.weight.zero_()
-        network.head.bias.zero_()
-    save_weights(tmp_path / "late.safetensors", network, {"epoch": 3})
-    files = [tmp_path / "late.safetensors", run.folder.best]
     with left_as_it_was(run.network):
-        over = compute_run_gradient_variance(run, weights=files, loss="natural", num_batches=3)
-    assert over.epochs == (2, 3)
-    assert over.points[0] == found.points[0]
-    assert over.points[1].variance != found.points[0].variance
-    assert over.points[0].batch_size == 32
+        found = compute_run_gradient_variance(run, loss="natural", num_batches=3)
+    images, labels = first_images(run, "train")
+    assert found == compute_gradient_variance(
+        run.network, images, labels, batch_size=32, num_batches=3
+    )
 
 
-def test_weights_that_do_not_say_their_epoch_are_named(tmp_path):
-    run = make_run(tmp_path)
-    network = nn.Linear(1, 1)
-    save_weights(tmp_path / "w.safetensors", network, json.loads("{}"))
-    with pytest.raises(ValueError, match=r"w\.safetensors' do not say of which epoch they are"):
-        compute_run_gradient_variance(run, weights=[tmp_path / "w.safetensors"])
-    with pytest.raises(ValueError, match="cannot read weights"):
-        compute_run_gradient_variance(run, weights=[tmp_path / "none"])
-    twice = [run.folder.best] * 2
-    with pytest.raises(ValueError, match="must be of different epochs, got 2 files of epochs 2"):
-        compute_run_gradient_variance(run, weights=twice)
+def point(variance, layer="last"):
+    return GradientVariance(layer, variance, 1.0, 50, 128)
 
 
-def line(title, variances, layer="last"):
-    points = tuple(GradientVariance(layer, 10, value, 1.0, 50, 128) for value in variances)
-    return RunGradientVariance(title, "training", tuple(range(1, len(points) + 1)), points)
-
-
-def test_single_points_are_drawn_as_bars():
-    (axes,) = draw_gradient_variance([line("a", [0.5]), line("b", [0.25])]).axes
+def test_runs_are_drawn_as_bars():
+    (axes,) = draw_gradient_variance({"a": point(0.5), "b": point(0.25)}, loss="training").axes
     assert [bar.get_height() for bar in axes.patches] == [0.5, 0.25]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
     assert axes.get_title() == "training loss, last layer, 50 batches of 128 images"
 
 
-def test_several_points_are_drawn_as_lines():
-    (axes,) = draw_gradient_variance([line("a", [0.5, 0.4]), line("b", [0.25])]).axes
-    assert [list(drawn.get_ydata()) for drawn in axes.lines] == [[0.5, 0.4], [0.25]]
-    assert [drawn.get_label() for drawn in axes.lines] == ["a", "b"]
-    assert axes.get_xlabel() == "epoch"
-
-
-@pytest.mark.parametrize("runs", [[], [line("a", [1]), line("b", [1], layer="all")]])
+@pytest.mark.parametrize("runs", [{}, {"a": point(1), "b": point(1, layer="all")}])
 def test_runs_of_different_settings_are_not_drawn_together(runs):
-    with pytest.raises(ValueError, match=r"runs must share loss, layer.*, got [02] different"):
-        draw_gradient_variance(runs)
+    with pytest.raises(ValueError, match=r"runs must share layer, .*, got [02] different settings"):
+        draw_gradient_variance(runs, loss="training")

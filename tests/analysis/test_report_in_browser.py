@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.report import LandscapeData, write_report
+from analysis.landscape import Landscape
+from analysis.report import write_report
 from tests.analysis.synthetic import make_run, write_run
 from tests.browser import open_browser
 
@@ -32,7 +33,7 @@ def address(tmp_path: Path) -> str:
         write_run(tmp_path / "runs", run)
     axis = np.linspace(-1, 1, 9)
     losses = 1 + axis[:, None] ** 2 + 3 * axis**2
-    bowl = LandscapeData("bowl", axis, axis, losses)
+    bowl = Landscape("bowl", axis, axis, losses, {})
     out = write_report(tmp_path / "runs", tmp_path / "report.html", landscapes=[bowl])
     return out.as_uri()
 

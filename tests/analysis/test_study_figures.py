@@ -5,7 +5,6 @@ import re
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
@@ -26,7 +25,6 @@ from analysis.study_figures import (
     draw_rank_correlation,
 )
 from analysis.tables import MissingRunsError
-from nasbench_at.records import Benchmark
 from tests.analysis.synthetic import DEPTH, FOUR, make_run
 
 
@@ -280,34 +278,26 @@ def is_dominated(point, points):
 @pytest.mark.parametrize("seed", range(5))
 def test_front_is_what_brute_force_finds(seed):
     values = np.random.default_rng(seed).integers(0, 6, size=(40, 2)).astype(float)  # with ties
-    frame = pd.DataFrame(values, columns=["natural", "pgd"])
-    front = compute_pareto(frame).on_front
+    front = compute_pareto([net(*row, seed=i) for i, row in enumerate(values)]).on_front
     assert front.tolist() == [not is_dominated(point, values) for point in values]
 
 
-def test_lower_may_be_better():
-    frame = pd.DataFrame(
-        {
-            "run_id": ["small", "bad", "large", "unknown"],
-            "num_params": [1, 2, 3, 1],
-            "pgd": [0.4, 0.3, 0.5, None],
-        }
-    )
-    pareto = compute_pareto(frame, "num_params", minimize=("num_params",))
-    assert pareto.run_ids == ("small", "bad", "large")
+def test_front_is_drawn_as_steps_between_the_best():
+    runs = [net(70, 50, seed=0), net(75, 30, seed=1), net(90, 40, seed=2), make_run(None)]
+    pareto = compute_pareto(runs)
+    assert pareto.run_ids == tuple(run.run_id for run in runs[:3])
     assert pareto.on_front.tolist() == [True, False, True]
     (axes,) = draw_pareto(pareto).axes
     assert axes.get_title() == "3 runs, 2 on the front"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("num params", "PGD-20 accuracy")
-    np.testing.assert_allclose(axes.lines[0].get_xdata(), [1, 3])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Natural accuracy", "PGD-20 accuracy")
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.7, 0.9])
 
 
-def test_front_of_nothing_is_refused():
-    frame = Benchmark([make_run(None)]).to_frame()
+def test_front_of_nothing_or_of_other_attacks_is_refused():
     with pytest.raises(MissingRunsError, match="runs that have both 'natural' and 'pgd'"):
-        compute_pareto(frame)
-    with pytest.raises(ValueError, match="minimize must name 'natural' or 'pgd', got params"):
-        compute_pareto(frame, minimize=("params",))
+        compute_pareto([make_run(None)])
+    with pytest.raises(ValueError, match=r"front compares PGD-20 .* differ in eps \(0.1 and 0.2\)"):
+        compute_pareto([net(80, 40), net(80, 40, eps=0.2)])
 
 
 # Learning curves

@@ -136,6 +136,20 @@ def test_table_1_ranks_as_the_paper_does():
     )
 
 
+def test_table_1_averages_seeds_and_gives_equal_means_one_rank():
+    runs = [
+        make_run({"natural": natural, "pgd": pgd}, method=method, model=model, seed=seed)
+        for model, sides in {
+            "resnet50": [("st", 90, 99), ("st", 70, 99), ("at", 99, 30), ("at", 99, 50)],
+            "densenet121": [("st", 80, 99), ("st", 80, 99), ("at", 99, 20), ("at", 99, 20)],
+        }.items()
+        for seed, (method, natural, pgd) in enumerate(sides)
+    ]
+    table = compute_table(1, runs)
+    values = {row.label: [cell.value for cell in row.cells] for row in table.rows}
+    assert values == {"ResNet-50": [80, 1, 40, 1], "DenseNet-121": [80, 1, 20, 2]}
+
+
 def pruned(keep: int, accuracies: dict[str, float] | None, **more: object) -> Record:
     columns = tuple(range(keep))
     row = (*[1 / keep] * keep, *[0.0] * (4 - keep))
