@@ -40,6 +40,7 @@ from analysis.study_figures import (
     compute_learning_curves,
     compute_pareto,
     compute_rank_correlation,
+    compute_reliability,
     draw_block_ensemble,
     draw_block_space,
     draw_co_occurrence,
@@ -47,6 +48,7 @@ from analysis.study_figures import (
     draw_learning_curves,
     draw_pareto,
     draw_rank_correlation,
+    draw_reliability,
 )
 from nasbench_at.config.suggestions import suggest
 from nasbench_at.evaluation.runs import Run
@@ -263,6 +265,10 @@ FIGURES: Mapping[str, FigureKind] = {
     "rank-correlation": FigureKind(
         "rank by natural against rank by robust accuracy",
         _from_records(compute_rank_correlation, draw_rank_correlation),
+    ),
+    "reliability": FigureKind(
+        "how far each way of training ranks networks reliably, by seeds and hours",
+        _from_records(compute_reliability, draw_reliability),
     ),
     "perturbations": FigureKind(
         "images, attacked images and their difference",

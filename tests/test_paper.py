@@ -85,6 +85,7 @@ def test_every_table_comes_out_of_its_study(number, study, rows, suffix, runs, t
         ("pareto", "block-space"),
         ("co-occurrence", "block-space"),
         ("rank-correlation", "block-ensemble"),
+        ("reliability", "block-ensemble"),
         ("gradient-variance", "weight-decay"),
         ("landscape", "weight-decay"),
     ],

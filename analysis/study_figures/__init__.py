@@ -1,4 +1,4 @@
-"""Figures of studies: Figs. 4 to 6 of the paper, Pareto fronts, learning curves, block pairs.
+"""Figures of studies: Figs. 4 to 6 of the paper, fronts, learning curves, block pairs, ranks.
 
 A study's runs are ordinary runs, so each figure takes whichever records belong to it. Computing
 (plain data out) stands apart from drawing (a figure out).
@@ -34,6 +34,11 @@ from analysis.study_figures.rank_correlation import (
     compute_rank_correlation,
     draw_rank_correlation,
 )
+from analysis.study_figures.reliability import (
+    ReliabilityCurve,
+    compute_reliability,
+    draw_reliability,
+)
 
 __all__ = [
     "BlockEnsemble",
@@ -44,6 +49,7 @@ __all__ = [
     "LearningCurve",
     "Pareto",
     "RankCorrelation",
+    "ReliabilityCurve",
     "compute_block_ensemble",
     "compute_block_space",
     "compute_co_occurrence",
@@ -51,6 +57,7 @@ __all__ = [
     "compute_learning_curves",
     "compute_pareto",
     "compute_rank_correlation",
+    "compute_reliability",
     "draw_block_ensemble",
     "draw_block_space",
     "draw_co_occurrence",
@@ -58,4 +65,5 @@ __all__ = [
     "draw_learning_curves",
     "draw_pareto",
     "draw_rank_correlation",
+    "draw_reliability",
 ]

@@ -170,11 +170,11 @@ def show_training(record: Record, path: Path) -> None:
     """Prints what a finished training selected, and on a line of its own the run's folder."""
     selected = record.training["selected"]
     ended = f" ({record.training['stopped']})" if record.training["stopped"] else ""
+    images = "test" if record.config["select_on"] == "test" else "validation"
     stdout.say(
         f"{record.num_params:,} parameters, {record.training['epochs']} epochs{ended}; selected "
         f"epoch {selected['epoch']}: natural {selected['validation_natural']:.1%}, robust "
-        f"{selected['validation_robust']:.1%} on {selected['num_samples']} "
-        f"{record.config['select_on']} images",
+        f"{selected['validation_robust']:.1%} on {selected['num_samples']} {images} images",
     )
     stdout.say(str(path))
 

@@ -56,7 +56,7 @@ __all__ = [
 
 AttackStart = Literal["uniform", "normal", "none"]
 Schedule = Literal["milestones", "cyclic"]
-SelectOn = Literal["validation", "test"]
+SelectOn = Literal["validation", "test", "last"]
 Precision = Literal["fp32", "bf16", "fp16", "fp16_unscaled"]
 OptimizerImpl = Literal["torch", "fused", "apex"]
 ModelOptions = Mapping[str, Any]
@@ -90,8 +90,9 @@ class RunConfig(Generic[UnsetT]):
 
     Attributes:
         data: Name of the data set.
-        select_on: Select the model on held-out ``validation`` images (paper), or, as the authors'
-            code does, on the ``test`` images, and then train on all others.
+        select_on: Select the epoch on held-out ``validation`` images (paper), or, as the authors'
+            code does, on the ``test`` images, and then train on all others; or take the ``last``
+            epoch, whatever the held-out images say.
         validation_fraction: Part of the training images held out for that, in (0, 1).
         split_seed: Seed of that split.
         model: Name of the network: ``ds_net``, which the fields from ``blocks`` to

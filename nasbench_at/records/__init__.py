@@ -16,6 +16,7 @@ from nasbench_at.records.conditions import (
 from nasbench_at.records.evaluation import AttackResult, Evaluation, TrustCheck, wilson_interval
 from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import SCHEMA_VERSION, Record, read_record
+from nasbench_at.records.reliability import Reliability, measure_reliability
 from nasbench_at.records.seeds import SeedComparison, compare_seeds, mean_interval
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Conditions",
     "Evaluation",
     "Record",
+    "Reliability",
     "SeedComparison",
     "TrustCheck",
     "compare_seeds",
@@ -33,6 +35,7 @@ __all__ = [
     "describe_conditions",
     "differences",
     "mean_interval",
+    "measure_reliability",
     "read_metrics",
     "read_record",
     "wilson_interval",

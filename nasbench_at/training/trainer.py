@@ -331,7 +331,8 @@ class Trainer:
         if self.config.method == "st":
             first, second = second, first
         best = self.progress.best
-        if best and (row[first], row[second]) <= (best[first], best[second]):
+        is_better = not best or (row[first], row[second]) > (best[first], best[second])
+        if not is_better and self.config.select_on != "last":
             return
         self.progress.best = {key: row[key] for key in ("epoch", first, second)}
         if self.ranks.is_main:

@@ -16,6 +16,7 @@ from studies.recipes.initialization import initialization
 from studies.recipes.methods import methods
 from studies.recipes.misalignment import misalignment
 from studies.recipes.pruning import pruning
+from studies.recipes.reliability import reliability
 from studies.recipes.search import search
 from studies.recipes.weight_decay import weight_decay
 
@@ -28,6 +29,7 @@ __all__ = [
     "methods",
     "misalignment",
     "pruning",
+    "reliability",
     "search",
     "weight_decay",
 ]
@@ -40,6 +42,7 @@ RECIPES: Mapping[str, Callable[..., StudyConfig]] = {
     "pruning": pruning,
     "methods": methods,
     "misalignment": misalignment,
+    "reliability": reliability,
     "search": search,
 }
 

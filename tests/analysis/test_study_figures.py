@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analysis.errors import IncomparableRunsError
 from analysis.study_figures import (
     compute_block_ensemble,
     compute_block_space,
@@ -16,6 +17,7 @@ from analysis.study_figures import (
     compute_learning_curves,
     compute_pareto,
     compute_rank_correlation,
+    compute_reliability,
     draw_block_ensemble,
     draw_block_space,
     draw_co_occurrence,
@@ -23,8 +25,10 @@ from analysis.study_figures import (
     draw_learning_curves,
     draw_pareto,
     draw_rank_correlation,
+    draw_reliability,
 )
 from analysis.tables import MissingRunsError
+from nasbench_at.records import measure_reliability
 from tests.analysis.synthetic import DEPTH, FOUR, make_run
 
 
@@ -439,6 +443,63 @@ def test_ranks_of_equals_and_of_too_few():
     runs = [net(80, 40 + seed, seed=seed) for seed in range(4)]
     with pytest.raises(MissingRunsError, match="needs 4 networks evaluated by natural and pgd"):
         compute_rank_correlation(runs)
+
+
+# Reliability
+
+WAYS = {5: ([41, 43], [42, 44], [45, 49]), 10: ([60, 61, 62], [70, 71, 72])}
+
+
+def trained_in_ways(ways=WAYS):
+    """A network of its own block for each group of accuracies, trained for some epochs."""
+    return [
+        net(80, accuracy, blocks=(block,), seed=seed, epochs=epochs)
+        for epochs, groups in ways.items()
+        for block, group in zip(FOUR, groups, strict=False)
+        for seed, accuracy in enumerate(group)
+    ]
+
+
+def test_each_way_of_training_has_its_reliability():
+    lonely = net(80, 10, blocks=("ada_rk",), seed=0, epochs=10)  # says nothing of seeds
+    curves = compute_reliability([*trained_in_ways(), lonely])
+    assert [curve.name for curve in curves] == ["--epochs 5", "--epochs 10"]
+    for curve, groups in zip(curves, WAYS.values(), strict=True):
+        expected = measure_reliability([[value / 100 for value in group] for group in groups])
+        assert curve.reliability.value == pytest.approx(expected.value)
+        assert curve.reliability.num_runs == sum(map(len, groups))
+        assert curve.hours == pytest.approx(61 / 3600)
+
+
+def test_reliability_is_drawn_with_what_a_trustworthy_ranking_takes():
+    figure = draw_reliability(compute_reliability(trained_in_ways()))
+    (axes,) = figure.axes
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == [
+        "--epochs 5: 0.71 with 2 seeds; 0.8 with 4, 0.068 h",
+        "--epochs 10: 0.99 with 3 seeds; 0.8 with 1, 0.017 h",
+    ]
+    assert "2/3 networks" in axes.get_title()
+    for curve, line in zip(compute_reliability(trained_in_ways()), axes.lines[::4], strict=True):
+        hours, values = np.array(line.get_data())
+        assert values[0] == pytest.approx(curve.reliability.of_means(1))
+        assert hours[-1] == pytest.approx(64 * curve.hours)
+
+
+def test_of_networks_that_do_not_differ_no_number_of_seeds_helps():
+    runs = trained_in_ways({5: ([40, 50], [50, 40])})
+    (legend,) = draw_reliability(compute_reliability(runs)).legends
+    assert legend.get_texts()[0].get_text() == "0.00 with 2 seeds; networks do not differ"
+
+
+def test_reliability_needs_seeds_and_equal_conditions():
+    with pytest.raises(MissingRunsError, match="needs two networks that were trained alike and"):
+        compute_reliability(trained_in_ways({5: ([40], [50], [60])}))
+    one, *others = trained_in_ways()
+    changed = make_run({"natural": 80.0, "pgd": 41.0}, num_samples=5, **one.config)
+    with pytest.raises(IncomparableRunsError, match="num_samples"):
+        compute_reliability([changed, *others])
 
 
 def test_options_of_a_block_that_others_lack_make_no_difference():

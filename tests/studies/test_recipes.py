@@ -279,6 +279,32 @@ def test_misalignment_takes_options_of_the_adversarial_method(stripes):
         recipes.misalignment(tiny_run(stripes, method="st"))
 
 
+def test_reliability_trains_the_same_networks_in_each_way(four):
+    study = recipes.reliability(
+        four, seeds=(0, 1), num_epochs=(2, 3), radii=(0.1, 0.2), selections=("validation", "last")
+    )
+    assert len(study.runs) == 5 * 2 * 8
+    ways: dict[Any, set[Any]] = {}
+    for planned in study.runs:
+        config = planned.config
+        way = config.epochs, config.eps, config.select_on
+        assert way == tuple(planned.labels[name] for name in ("epochs", "eps", "select_on"))
+        assert planned.labels["ema_decay"] == config.ema_decay == 0
+        ways.setdefault(way, set()).add((config.blocks, config.init_channels, config.seed))
+    assert len(ways) == 8
+    (networks,) = set(map(frozenset, ways.values()))
+    assert {blocks for blocks, _, _ in networks} == {*((name,) for name in FOUR), FOUR}
+
+
+def test_reliability_of_some_sizes_and_the_bases_own_way(four):
+    study = recipes.reliability(four, seeds=(5,), sizes=(2,), num_epochs=(), ema_decays=(0.0, 0.9))
+    assert len(study.runs) == 12
+    assert {planned.config.epochs for planned in study.runs} == {four.epochs}
+    assert {planned.config.ema_decay for planned in study.runs} == {0.0, 0.9}
+    with pytest.raises(ValueError, match=r"sizes must lie in 1\.\.4, got 5"):
+        recipes.reliability(four, sizes=(5,))
+
+
 def test_search_takes_the_whole_registry_by_default(base):
     study = recipes.search(base)
     assert {"residual", "convnext", "ssp2"} <= set(study.space.blocks)

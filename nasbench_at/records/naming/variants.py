@@ -9,6 +9,8 @@ from typing import Any
 
 from nasbench_at.config import DS_NET_FIELDS
 from nasbench_at.config.architecture import AttentionSpec, architecture_of
+from nasbench_at.config.presets import SCALED
+from nasbench_at.config.run_config import recipe_of
 from nasbench_at.records.naming.labels import (
     data_label,
     describe_blocks,
@@ -152,7 +154,15 @@ def _flags(configs: Sequence[Config]) -> list[str]:
         said |= DS_NET_FIELDS
     keys = [k for k in dict.fromkeys(k for config in configs for k in config) if k not in said]
     varied = [key for key in keys if any(_differ(c.get(key), configs[0].get(key)) for c in configs)]
+    varied = [key for key in varied if not all(_goes_along(config, key) for config in configs)]
     return [", ".join(_flag(key, config.get(key)) for key in varied) for config in configs]
+
+
+def _goes_along(config: Config, key: str) -> bool:
+    """Whether a value is what the recipe makes of the radius and the number of epochs."""
+    if key not in SCALED or "recipe" not in config:  # a user's model has none
+        return False
+    return not _differ(config.get(key), recipe_of(config).get(key))
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -81,7 +81,7 @@ NOT_ALLOWED = {
     "attention_init_options": ("a mapping of names to numbers", [{"scale": INF}, 5]),
     "attention": ("one of learned, fixed", ["soft"]),
     "recipe": ("one of paper, authors", ["ours", None]),
-    "select_on": ("one of validation, test", ["tset"]),
+    "select_on": ("one of validation, test, last", ["tset"]),
     "precision": ("one of fp32, bf16, fp16, fp16_unscaled", ["fp12", "off", False]),
     "optimizer_impl": ("one of torch, fused, apex", ["fusd"]),
     "num_modules": ("a whole number from 3 to 1000", [2, 10**9]),

@@ -151,6 +151,16 @@ def test_best_weights_are_those_of_the_most_robust_epoch(undisturbed):
         assert json.loads(file.metadata()["nasbench_at"])["epoch"] == best["epoch"]
 
 
+def test_the_last_epoch_is_taken_where_it_is_asked_for(undisturbed, tmp_path):
+    accuracies = [row["validation_robust"] for row in rows(undisturbed)]
+    assert accuracies.index(max(accuracies)) != 2  # or there were nothing to see
+    train(tiny_config(epochs=3, select_on="last"), runs_dir=tmp_path, device="cpu")
+    found = results(run_path(tmp_path))
+    assert found["training"]["selected"]["epoch"] == 3
+    assert found["best"] == {k: v for k, v in found["network"].items() if k in found["best"]}
+    assert found["network"] == results(undisturbed)["network"]
+
+
 def test_training_twice_gives_the_same_bits(undisturbed, tmp_path):
     torch.manual_seed(77)  # nothing may depend on the global state
     train(tiny_config(epochs=3), runs_dir=tmp_path, device="cpu")

@@ -41,6 +41,15 @@ def names_of(*changes, **options):
         ([{}, {"method": "trades"}], ["AT", "TRADES, β = 6"]),
         ([{}, {"data": "cifar10"}], ["digits", "CIFAR-10"]),
         ([{}, {"awp_gamma": 0.005}], ["--awp-gamma 0", "--awp-gamma 0.005"]),
+        ([{"epochs": 5}, {"epochs": 9}], ["--epochs 5", "--epochs 9"]),
+        ([{"eps": 0.1}, {"eps": 0.2}], ["--eps 0.1", "--eps 0.2"]),
+        (
+            [
+                {"epochs": 5},
+                {"epochs": 5, "milestones": (4, 5), "milestone_factors": (0.1, 0.01)},
+            ],
+            ["--milestones 3 5", "--milestones 4 5"],
+        ),
         ([{}, {"compile": True}], ["--no-compile", "--compile"]),
         ([{}, {"weight_decay": 3e-4}], ["--weight-decay 0.0005", "--weight-decay 0.0003"]),
         (
