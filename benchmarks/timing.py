@@ -28,9 +28,9 @@ def time_in_turn(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def matmul_peak(size: int = 1536, repeats: int = 5) -> float:
-    """Returns the machine's float32 matrix-multiply speed in FLOP/s: the best of a few."""
-    a, b = torch.rand(size, size), torch.rand(size, size)
+def matmul_peak(size: int = 1536, repeats: int = 5, *, dtype: torch.dtype = torch.float32) -> float:
+    """Returns the machine's matrix-multiply speed in FLOP/s: the best of a few."""
+    a, b = torch.rand(2, size, size).to(dtype)
     best = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()

@@ -23,6 +23,8 @@ class _Row(TypedDict, total=False):
     train_accuracy: Required[Share]
     validation_natural: Required[Share]
     validation_robust: Required[Share]
+    gradients_lost: Share
+    gradients_flipped: Share
     attention: list[list[Finite]] | None
 
 

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
+from nasbench_at.attacks import attack_mode, cross_entropy_objective, input_gradient
+from nasbench_at.attacks.folding import folded_norms
 from nasbench_at.config import Precision
 
-__all__ = ["MixedPrecision", "check_precision"]
+__all__ = ["GradientAgreement", "MixedPrecision", "check_precision", "compare_gradients"]
 
 _DTYPES: Mapping[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
@@ -66,3 +69,47 @@ def check_precision(name: Precision, device: torch.device) -> None:
         raise ValueError(
             f"precision {name!r} does not work on this {device.type}: {reason}; use bf16 or fp32"
         ) from None
+
+
+@dataclass(frozen=True)
+class GradientAgreement:
+    """What low precision does to the gradients whose signs an attack under L∞ follows.
+
+    Attributes:
+        lost: Share of pixels whose gradient is exactly 0, and float32's is not.
+        flipped: Share of pixels whose gradient has the other sign than float32's.
+    """
+
+    lost: float
+    flipped: float
+
+    @property
+    def misled(self) -> float:
+        """Share of pixels that the attack does not move as float32 would."""
+        return self.lost + self.flipped
+
+
+def compare_gradients(
+    model: nn.Module, x: Tensor, y: Tensor, precision: MixedPrecision
+) -> GradientAgreement:
+    """Compares the input gradients of an attack step in a precision with those in float32.
+
+    The model and the global random state are as before afterwards. Compiled parts run as they were
+    written, so that float32 does not have them compiled once more.
+
+    Args:
+        model: The model that training attacks.
+        x: Images in [0, 1].
+        y: True classes.
+        precision: The precision.
+
+    Shapes:
+        x: (N, C, H, W). y: (N,), int64.
+    """
+    with attack_mode(model), folded_norms(model, x), torch.compiler.set_stance("force_eager"):
+        exact = input_gradient(model, x, y, cross_entropy_objective)
+        with precision.autocast():
+            found = input_gradient(model, x, y, cross_entropy_objective)
+    lost = (found == 0) & (exact != 0)
+    flipped = found.sign() * exact.sign() < 0
+    return GradientAgreement(*torch.stack([lost, flipped]).double().mean(dim=(1, 2, 3, 4)).tolist())

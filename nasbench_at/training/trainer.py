@@ -26,11 +26,14 @@ from nasbench_at.training.checkpoints import (
     save_weights,
 )
 from nasbench_at.training.interruption import InterruptedTraining, StopRequest, stop_on_signals
+from nasbench_at.training.precision import compare_gradients
 from nasbench_at.training.schedules import learning_rate
 from nasbench_at.training.step import TrainingStep
 
 __all__ = ["NoReport", "Trainer", "TrainingReporter", "count_correct", "validation_attack"]
 
+MISLED_LIMIT = 0.1
+"""Share of pixels in which low precision may mislead the attack without a warning."""
 CATASTROPHIC_DROP = 0.2
 """Fast AT stops when robust accuracy falls by so much from one epoch to the next."""
 
@@ -210,6 +213,7 @@ class Trainer:
             "train_accuracy": accuracy,
             "validation_natural": natural,
             "validation_robust": robust,
+            **self._compare_gradients(),
             **_attention_of(self.training_step.evaluated),
         }
         progress.stopped = self._catastrophe(row)
@@ -310,6 +314,26 @@ class Trainer:
                 )
         natural, robust = self.ranks.sum(counts).tolist()
         return natural / len(self.data.validation), robust / len(self.data.validation)
+
+    def _compare_gradients(self) -> dict[str, float]:
+        """Says what the precision does to the attack, on the first held-out batch.
+
+        All ranks compute the same.
+        """
+        precision = self.training_step.precision
+        if precision.name == "fp32":
+            return {}
+        x, y = next(iter(self.data.validation.batches(self.config.batch_size)))
+        found = compare_gradients(self.network, x, y, precision)
+        if found.misled > MISLED_LIMIT:
+            warnings.warn(
+                f"precision {precision.name!r} misleads the attack in epoch "
+                f"{self.progress.epoch + 1}: of the images' gradients {found.lost:.1%} are lost "
+                f"and {found.flipped:.1%} have another sign than in fp32; a network that is "
+                "trained so may be less robust than it seems to be while training",
+                stacklevel=2,
+            )
+        return {"gradients_lost": found.lost, "gradients_flipped": found.flipped}
 
     def _catastrophe(self, row: dict[str, Any]) -> str | None:
         """Says whether Fast AT has lost its robustness from one epoch to the next.

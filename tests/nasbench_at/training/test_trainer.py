@@ -192,6 +192,16 @@ def test_interrupted_run_ends_like_an_undisturbed_one(interruption, undisturbed,
     assert results(run_path(tmp_path)) == results(undisturbed)
 
 
+@pytest.mark.parametrize("interruption", [{"after_steps": 5}, {"after_epoch": 1}], ids=str)
+def test_interrupted_run_in_bf16_ends_like_an_undisturbed_one(interruption, tmp_path):
+    config = tiny_config(epochs=2, precision="bf16")
+    train(config, runs_dir=tmp_path / "undisturbed", device="cpu")
+    with pytest.raises(InterruptedRunError):
+        train(config, runs_dir=tmp_path / "cut", device="cpu", reporter=Watcher(**interruption))
+    train(config, runs_dir=tmp_path / "cut", device="cpu")
+    assert results(run_path(tmp_path / "cut")) == results(run_path(tmp_path / "undisturbed"))
+
+
 def test_resumed_run_trains_the_epochs_that_are_left(undisturbed, tmp_path):
     config, first, second = tiny_config(epochs=3), Watcher(after_epoch=1), Watcher()
     with pytest.raises(InterruptedRunError):
