@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import safetensors
@@ -11,16 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.errors import UnsuitableRunsError
-from blocks import load_entry_points, load_plugin
 from nasbench_at.config import RunConfig
-from nasbench_at.networks.ds_net import DSNet
-from nasbench_at.networks.graph import ModuleStage, build_network, walk_stages
-from nasbench_at.networks.zoo import create_model
+from nasbench_at.config.architecture import architecture_of
+from nasbench_at.networks.attention import Attention
+from nasbench_at.networks.graph import ModuleStage, build_graph, walk_stages
 from nasbench_at.records.run_folders import RunFolder
 
 __all__ = ["AttentionLayout", "read_history", "read_layout", "read_weights"]
 
-_ANY_INPUT = (3, 32, 32)
 _KEY = "attention.logits"
 
 
@@ -70,28 +68,21 @@ def read_layout(config: RunConfig) -> AttentionLayout:
     Raises:
         ValueError: If that is no DS-Net.
     """
-    network = _build_without_memory(config)
-    if not isinstance(network, DSNet):
+    network = architecture_of(config.to_dict())
+    if network is None:
         raise UnsuitableRunsError(
             f"run {config.run_id!r} has no attention weights: {config.model!r} is no DS-Net"
         )
-    stages = [stage for stage in walk_stages(network.graph) if isinstance(stage, ModuleStage)]
+    graph = build_graph(network, with_costs=False)
+    stages = [stage for stage in walk_stages(graph) if isinstance(stage, ModuleStage)]
+    columns = [[graph.nodes[node]["column"] for node in stage.block_nodes] for stage in stages]
+    # The initial logits are drawn from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        attention = Attention(network.attention, columns, graph.graph["num_columns"])
     return AttentionLayout(
         modules=tuple(tuple(n.partition(".")[2] for n in stage.block_nodes) for stage in stages),
-        active=np.array(network.attention.active, dtype=np.bool_),
+        active=np.array(attention.active, dtype=np.bool_),
     )
-
-
-def _build_without_memory(config: RunConfig) -> Any:
-    """Builds a run's network on the meta device; images and classes do not matter here."""
-    load_entry_points()
-    for plugin in config.plugins:
-        load_plugin(plugin)
-    # The initial logits are drawn from the global generator.
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        if config.model == "ds_net":
-            return build_network(config.architecture(_ANY_INPUT, num_classes=10))
-        return create_model(config.model, 10, _ANY_INPUT, **config.model_options)
 
 
 def read_weights(folder: RunFolder, layout: AttentionLayout) -> NDArray[np.float64]:

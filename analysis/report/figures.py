@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ from analysis.study_figures import (
     draw_pareto,
     draw_rank_correlation,
 )
-from analysis.study_figures.estimates import describe_setting
+from analysis.study_figures.estimates import Accuracies, describe_setting
 from analysis.style import render
 from nasbench_at.records import Record, conditions_of
 from nasbench_at.records.naming.variants import name_run, name_variants
@@ -114,39 +114,45 @@ def _block_space(records: Sequence[Record]) -> FigureView:
         f"As Fig. 6 of the paper: {space.setting}.",
         f"Mean accuracies by number of blocks. {means}.",
         _embed(draw_block_space(space)),
-        tuple(name for subset in space.subsets for name in subset.robust.run_ids),
+        _runs_behind(space.subsets.values()),
     )
 
 
 def _block_ensemble(records: Sequence[Record]) -> FigureView:
     ensemble = compute_block_ensemble(records, _ATTACK)
-    means = "; ".join(
-        f"{item.method}, {item.variant}: robust {item.robust.mean:.1%}, natural "
-        f"{item.natural.mean:.1%}"
-        for item in ensemble.variants
-    )
     return FigureView(
         "Learned, fixed and equal blocks",
         f"As Fig. 4 of the paper: {ensemble.setting}.",
-        f"Accuracies by method and variant. {means}.",
+        _describe_means(
+            "method and variant",
+            {", ".join(key): accuracies for key, accuracies in ensemble.variants.items()},
+        ),
         _embed(draw_block_ensemble(ensemble)),
-        tuple(name for item in ensemble.variants for name in item.robust.run_ids),
+        _runs_behind(ensemble.variants.values()),
     )
 
 
 def _initialization(records: Sequence[Record]) -> FigureView:
     result = compute_initialization(records, _ATTACK)
-    means = "; ".join(
-        f"{network.init}: robust {network.robust.mean:.1%}, natural {network.natural.mean:.1%}"
-        for network in result.networks
-    )
     return FigureView(
         "Where the attention weights start",
         f"As Fig. 5 of the paper: {result.setting}.",
-        f"Accuracies by initial distribution. {means}.",
+        _describe_means("initial distribution", result.starts),
         _embed(draw_initialization(result)),
-        tuple(name for network in result.networks for name in network.robust.run_ids),
+        _runs_behind(result.starts.values()),
     )
+
+
+def _describe_means(by: str, found: Mapping[str, Accuracies]) -> str:
+    means = "; ".join(
+        f"{name}: robust {accuracies.robust.mean:.1%}, natural {accuracies.natural.mean:.1%}"
+        for name, accuracies in found.items()
+    )
+    return f"Accuracies by {by}. {means}."
+
+
+def _runs_behind(found: Iterable[Accuracies]) -> tuple[str, ...]:
+    return tuple(run_id for accuracies in found for run_id in accuracies.robust.run_ids)
 
 
 def _co_occurrence(records: Sequence[Record]) -> FigureView:

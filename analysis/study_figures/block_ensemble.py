@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from analysis.comparability import ds_net_of, group_by, prefer_recipe_weight_decay
 from analysis.errors import MissingRunsError
 from analysis.study_figures.estimates import (
-    Estimate,
+    Accuracies,
     check_one_setting,
     describe_setting,
     ds_nets_of,
-    estimate,
+    estimate_both,
 )
 from analysis.study_figures.points import describe_spread, draw_points
 from analysis.style import LEGEND_BELOW, create_figure
@@ -23,32 +23,10 @@ from nasbench_at.records import Record
 from nasbench_at.records.naming.labels import describe_blocks, method_label, metric_label
 from nasbench_at.records.naming.variants import weights_label
 
-__all__ = [
-    "BlockEnsemble",
-    "EnsembleVariant",
-    "compute_block_ensemble",
-    "draw_block_ensemble",
-]
+__all__ = ["BlockEnsemble", "compute_block_ensemble", "draw_block_ensemble"]
 
 _FIGURE = "the block-ensemble figure"
 _WEIGHTS = ("learned", "fixed")
-
-
-@dataclass(frozen=True)
-class EnsembleVariant:
-    """One variant under one way of training.
-
-    Attributes:
-        method: Way of training, with its β.
-        variant: ``learned``, ``fixed`` (equal weights) or several of one block.
-        natural: Natural accuracy.
-        robust: Accuracy under the attack.
-    """
-
-    method: str
-    variant: str
-    natural: Estimate
-    robust: Estimate
 
 
 @dataclass(frozen=True)
@@ -56,12 +34,13 @@ class BlockEnsemble:
     """The variants, by method.
 
     Attributes:
-        variants: In order of method and variant.
+        variants: Accuracies by method, with its β, and variant (``learned``, ``fixed`` for equal
+            weights, or several of one block), in order.
         attack: Name of the attack.
         setting: On what the networks were trained and how attacked.
     """
 
-    variants: tuple[EnsembleVariant, ...]
+    variants: Mapping[tuple[str, str], Accuracies]
     attack: str
     setting: str
 
@@ -82,7 +61,7 @@ def compute_block_ensemble(records: Sequence[Record], attack: str = "pgd") -> Bl
     """
     nets = ds_nets_of(records, attack, _FIGURE)
     fixed = frozenset().union(*(_fixed_blocks(ds_net_of(record)) for record in nets))
-    variants: list[EnsembleVariant] = []
+    variants: dict[tuple[str, str], Accuracies] = {}
     used: list[Record] = []
     candidates = [record for record in nets if _variant_of(record, fixed) is not None]
     methods = group_by(candidates, _method_of)
@@ -93,17 +72,15 @@ def compute_block_ensemble(records: Sequence[Record], attack: str = "pgd") -> Bl
             continue
         check_one_setting(kept, attack, _FIGURE)
         used += kept
-        variants += [
-            EnsembleVariant(method, name, estimate(group, "natural"), estimate(group, attack))
-            for name, group in sorted(by_variant.items(), key=lambda item: _order(item[0]))
-        ]
+        for name in sorted(by_variant, key=_order):
+            variants[method, name] = estimate_both(by_variant[name], attack)
     if not used:
         raise MissingRunsError(
             f"{_FIGURE} needs, of one method, two of: learned weights, fixed and equal weights, "
             "several of one block"
         )
     setting = describe_setting(used[0], attack, with_method=False)
-    return BlockEnsemble(tuple(variants), attack, setting)
+    return BlockEnsemble(variants, attack, setting)
 
 
 def _fixed_blocks(network: Architecture) -> frozenset[str]:
@@ -133,17 +110,17 @@ def draw_block_ensemble(ensemble: BlockEnsemble) -> Figure:
     """Draws robust accuracy at the left and natural accuracy at the right, a group a method."""
     figure = create_figure(9.0, 3.6)
     left, right = figure.subplots(1, 2)
-    methods = list(dict.fromkeys(item.method for item in ensemble.variants))
-    names = sorted({item.variant for item in ensemble.variants}, key=_order)
-    found = {(item.method, item.variant): item for item in ensemble.variants}
+    variants = ensemble.variants
+    methods = list(dict.fromkeys(method for method, _ in variants))
+    names = sorted({name for _, name in variants}, key=_order)
     robust, natural = (
         {
-            name: [getattr(found.get((method, name)), side, None) for method in methods]
+            name: [getattr(variants.get((method, name)), side, None) for method in methods]
             for name in names
         }
         for side in ("robust", "natural")
     )
-    note = describe_spread([item.robust for item in ensemble.variants])
+    note = describe_spread([accuracies.robust for accuracies in variants.values()])
     draw_points(left, methods, robust, y=f"accuracy under {metric_label(ensemble.attack)}")
     draw_points(right, methods, natural, y="natural accuracy")
     figure.suptitle(f"{ensemble.setting}\n{note}", fontsize=8)

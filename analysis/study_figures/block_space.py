@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 
@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from analysis.comparability import ds_net_of, group_by, prefer_recipe_weight_decay
 from analysis.errors import MissingRunsError
 from analysis.study_figures.estimates import (
+    Accuracies,
     Estimate,
     average,
     check_one_setting,
     describe_setting,
     ds_nets_of,
-    estimate,
+    estimate_both,
 )
 from analysis.study_figures.points import describe_spread, draw_estimate, draw_points
 from analysis.style import (
@@ -31,24 +32,9 @@ from analysis.style import (
 from nasbench_at.config.architecture import Architecture
 from nasbench_at.records import Record
 
-__all__ = ["BlockSpace", "BlockSubset", "compute_block_space", "draw_block_space"]
+__all__ = ["BlockSpace", "compute_block_space", "draw_block_space"]
 
 _FIGURE = "the block-space figure"
-
-
-@dataclass(frozen=True)
-class BlockSubset:
-    """One block set.
-
-    Attributes:
-        blocks: Its names.
-        natural: Natural accuracy.
-        robust: Accuracy under the attack.
-    """
-
-    blocks: tuple[str, ...]
-    natural: Estimate
-    robust: Estimate
 
 
 @dataclass(frozen=True)
@@ -56,7 +42,7 @@ class BlockSpace:
     """Accuracies by block set and by its size.
 
     Attributes:
-        subsets: The sets, small ones first.
+        subsets: Accuracies by the names of a set's blocks, small sets first.
         sizes: The sizes in order.
         natural: By size, the mean over its sets, a value a set; of one set without an interval.
         robust: The same under the attack.
@@ -64,7 +50,7 @@ class BlockSpace:
         setting: How the networks were trained and attacked.
     """
 
-    subsets: tuple[BlockSubset, ...]
+    subsets: Mapping[tuple[str, ...], Accuracies]
     sizes: tuple[int, ...]
     natural: tuple[Estimate, ...]
     robust: tuple[Estimate, ...]
@@ -91,12 +77,12 @@ def compute_block_space(records: Sequence[Record], attack: str = "pgd") -> Block
     if len(by_set) < 2:
         raise MissingRunsError(f"{_FIGURE} needs DS-Nets of two block sets, got {len(by_set)}")
     check_one_setting(kept, attack, _FIGURE)
-    subsets = tuple(
-        BlockSubset(blocks, estimate(runs, "natural"), estimate(runs, attack))
-        for blocks, runs in sorted(by_set.items(), key=lambda item: (len(item[0]), item[0]))
-    )
-    sizes = tuple(sorted({len(subset.blocks) for subset in subsets}))
-    of_size = [[s for s in subsets if len(s.blocks) == size] for size in sizes]
+    subsets = {
+        blocks: estimate_both(by_set[blocks], attack)
+        for blocks in sorted(by_set, key=lambda blocks: (len(blocks), blocks))
+    }
+    sizes = tuple(dict.fromkeys(map(len, subsets)))
+    of_size = [[s for blocks, s in subsets.items() if len(blocks) == size] for size in sizes]
     return BlockSpace(
         subsets=subsets,
         sizes=sizes,
@@ -117,7 +103,7 @@ def draw_block_space(space: BlockSpace) -> Figure:
     """Draws accuracies by size at the left, and by block set at the right."""
     figure = create_figure(9.0, max(3.4, 1.2 + 0.24 * len(space.subsets)))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.4))
-    counts = [sum(len(s.blocks) == size for s in space.subsets) for size in space.sizes]
+    counts = [sum(len(blocks) == size for blocks in space.subsets) for size in space.sizes]
     draw_points(
         left,
         [
@@ -137,14 +123,14 @@ def draw_block_space(space: BlockSpace) -> Figure:
 
 def _draw_subsets(axes: Axes, space: BlockSpace) -> None:
     """A line for each block set, the most robust on top."""
-    ordered = sorted(space.subsets, key=lambda subset: subset.robust.mean)
-    for y, subset in enumerate(ordered):
+    ordered = sorted(space.subsets.items(), key=lambda subset: subset[1].robust.mean)
+    for y, (_, subset) in enumerate(ordered):
         for color, marker, item in zip(
             PALETTE, MARKERS, (subset.robust, subset.natural), strict=False
         ):
             draw_estimate(axes, y, item, color, marker, is_vertical=False)
-    title = fill(describe_spread([subset.robust for subset in space.subsets]), 64)
+    title = fill(describe_spread([subset.robust for _, subset in ordered]), 64)
     style_axes(axes, x="accuracy", y="", title=title)
-    axes.set_yticks(range(len(ordered)), [" + ".join(s.blocks) for s in ordered], fontsize=7)
+    axes.set_yticks(range(len(ordered)), [" + ".join(blocks) for blocks, _ in ordered], fontsize=7)
     axes.grid(visible=False, axis="y")
     show_percent(axes.xaxis)

@@ -20,14 +20,14 @@ from nasbench_at.records.naming.labels import data_label, method_label, metric_l
 
 __all__ = [
     "MIN_SEEDS",
+    "Accuracies",
     "Estimate",
     "average",
     "check_one_setting",
     "describe_setting",
     "ds_nets_of",
-    "estimate",
+    "estimate_both",
 ]
-
 
 MIN_SEEDS = 5
 """From so many runs on a mean has an interval; fewer are shown one by one."""
@@ -57,17 +57,34 @@ class Estimate:
         return mean(self.values)
 
 
-def estimate(records: Sequence[Record], metric: str) -> Estimate:
-    """Returns the accuracy of runs that differ in their seeds only.
+@dataclass(frozen=True)
+class Accuracies:
+    """Both accuracies of a network.
+
+    Attributes:
+        natural: Natural accuracy.
+        robust: Accuracy under the attack.
+    """
+
+    natural: Estimate
+    robust: Estimate
+
+
+def estimate_both(records: Sequence[Record], attack: str) -> Accuracies:
+    """Returns the accuracies of runs that differ in their seeds only.
 
     Args:
         records: One run or more, all evaluated.
-        metric: ``natural`` or an attack.
+        attack: Whose accuracy is the robust one.
 
     Raises:
         ValueError: If two of the runs have the same seed.
     """
     check_distinct_seeds(records)
+    return Accuracies(_estimate(records, "natural"), _estimate(records, attack))
+
+
+def _estimate(records: Sequence[Record], metric: str) -> Estimate:
     results = [record.results[metric] for record in records]
     values = tuple(result.accuracy for result in results)
     return Estimate(

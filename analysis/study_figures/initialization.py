@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -10,23 +10,18 @@ from matplotlib.figure import Figure
 from analysis.comparability import ds_net_of, group_by, prefer_recipe_weight_decay
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.study_figures.estimates import (
-    Estimate,
+    Accuracies,
     check_one_setting,
     describe_setting,
     ds_nets_of,
-    estimate,
+    estimate_both,
 )
 from analysis.study_figures.points import describe_spread, draw_points
 from analysis.style import create_figure
 from nasbench_at.records import Record
 from nasbench_at.records.naming.labels import network_label
 
-__all__ = [
-    "Initialization",
-    "InitializedNetwork",
-    "compute_initialization",
-    "draw_initialization",
-]
+__all__ = ["Initialization", "compute_initialization", "draw_initialization"]
 
 _FIGURE = "the initialisation figure"
 _ORDER = ("normal", "uniform", "log_normal", "exponential", "geometric", "equal")
@@ -34,31 +29,16 @@ OPTIMISED = "optimised"
 
 
 @dataclass(frozen=True)
-class InitializedNetwork:
-    """The network from one start.
-
-    Attributes:
-        init: Name of the distribution; ``optimised`` for weights of an earlier training.
-        natural: Natural accuracy.
-        robust: Accuracy under the attack.
-    """
-
-    init: str
-    natural: Estimate
-    robust: Estimate
-
-
-@dataclass(frozen=True)
 class Initialization:
     """Accuracies by start, in the paper's order.
 
     Attributes:
-        networks: One a start.
+        starts: By the distribution's name; ``optimised`` for weights of an earlier training.
         attack: Name of the attack.
         setting: What was trained how, and how attacked.
     """
 
-    networks: tuple[InitializedNetwork, ...]
+    starts: Mapping[str, Accuracies]
     attack: str
     setting: str
 
@@ -92,10 +72,7 @@ def compute_initialization(records: Sequence[Record], attack: str = "pgd") -> In
     check_one_setting(runs, attack, _FIGURE)
     by_init = group_by(runs, _start_of)
     return Initialization(
-        tuple(
-            InitializedNetwork(init, estimate(group, "natural"), estimate(group, attack))
-            for init, group in sorted(by_init.items(), key=lambda item: _rank(item[0]))
-        ),
+        {init: estimate_both(by_init[init], attack) for init in sorted(by_init, key=_rank)},
         attack,
         describe_setting(runs[0], attack),
     )
@@ -114,13 +91,14 @@ def draw_initialization(initialization: Initialization) -> Figure:
     """Draws robust and natural accuracy, each on its own scale, by start."""
     figure = create_figure(9.0, 3.4)
     left, right = figure.subplots(1, 2)
-    labels = [network.init.replace("_", "-\n") for network in initialization.networks]
+    starts = initialization.starts
+    labels = [init.replace("_", "-\n") for init in starts]
     for axes, side, y in (
         (left, "robust", "robust accuracy"),
         (right, "natural", "natural accuracy"),
     ):
-        estimates = [getattr(network, side) for network in initialization.networks]
+        estimates = [getattr(accuracies, side) for accuracies in starts.values()]
         draw_points(axes, labels, {side: estimates}, y=y)
-    note = describe_spread([network.robust for network in initialization.networks])
+    note = describe_spread([accuracies.robust for accuracies in starts.values()])
     figure.suptitle(f"{initialization.setting}\n{note}", fontsize=8)
     return figure
