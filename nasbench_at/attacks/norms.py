@@ -67,7 +67,7 @@ def unit_l2(gradient: Tensor) -> Tensor:
 
 
 def lengths(x: Tensor) -> Tensor:
-    """Returns Euclidean lengths, (N, 1, ...), of the same bits as pyautoattack's sums of squares."""
+    """Returns Euclidean lengths, (N, 1, ...), with the bits of pyautoattack's."""
     return (x**2).flatten(1).sum(dim=1).sqrt().view(-1, *[1] * (x.ndim - 1))
 
 
