@@ -8,6 +8,8 @@ product, as in the DS-Net authors' code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -113,12 +115,19 @@ def plain_network(architecture: Architecture) -> DSNet:
 
 
 def plain_attack_step(
-    network: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, *, eps: float, step_size: float
+    network: nn.Module,
+    x: Tensor,
+    x_adv: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    step_size: float,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> Tensor:
-    """One PGD step on the cross entropy, by ``loss.backward()``."""
+    """One PGD step on a loss, by ``loss.backward()``."""
     x_adv = x_adv.clone().requires_grad_()
     network.zero_grad()
-    F.cross_entropy(network(x_adv), y).backward()
+    loss(network(x_adv), y).backward()
     assert x_adv.grad is not None
     stepped = x_adv.detach() + step_size * x_adv.grad.sign()
     return torch.min(torch.max(stepped, x - eps), x + eps).clamp(0, 1)

@@ -1,9 +1,15 @@
-"""AutoAttack, run attack by attack through `pyautoattack`.
+"""AutoAttack: the ensemble, and the loop over its attacks and batches.
 
-The attacks themselves are pyautoattack's. What is ours is the loop around them, because theirs
-keeps no per-attack verdicts, cannot resume, draws its seed from the clock, leaves gradients in the
-parameters, clears the interpreter's trace function and fails with fewer than 10 classes. The
-verdicts are those of its `run_standard_evaluation` with the same seed and batch size.
+The attacks are pyautoattack's, step by step and with its random draws, but computed with folded
+norms, with several targets or queries in a batch, and without what is fooled (`auto_pgd`, `fab`,
+`square`). For a model that computes each image by itself and has no norm to fold, the verdicts are
+those of its `run_standard_evaluation` with the same seed and batch size, bit for bit. Otherwise
+logits differ by rounding, which decides about an image only where the last bits of a loss do;
+verdicts have been equal wherever they were compared. An image counts as fooled only if the model
+as it is says so.
+
+The loop differs from theirs in what it keeps: per-attack verdicts, batches done, to resume from,
+no gradients, the interpreter's trace function; and it works with fewer than 10 classes.
 """
 
 from __future__ import annotations
@@ -11,20 +17,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar, Literal, TypeAlias
+from functools import partial
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
 
 from nasbench_at.runtime.devices import without_autotuning
 
+from .auto_pgd import AutoPGD, cross_entropy, dlr
+from .fab import FAB
+from .folding import folded_norms
 from .guard import attack_mode
 from .inputs import check_choice, check_count, check_inputs, check_number
 from .norms import NORMS
 from .protocol import JsonValue
+from .square import Square
 
 Version: TypeAlias = Literal["standard", "rand"]
-RunAttack: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 ATTACKS: dict[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
@@ -34,6 +44,10 @@ ATTACKS: dict[str, tuple[str, ...]] = {
 NUM_CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab-t": 2, "square": 2}
 PARTS = tuple(NUM_CLASSES_NEEDED)
 STANDARD_QUERIES = 5000
+MAX_TARGETS = 9
+"""Wrong classes that APGD-T and FAB-T try."""
+NUM_RANDOM_GRADIENTS = 20
+"""Gradients averaged in a step of APGD where the model's output is random."""
 
 
 @dataclass(frozen=True)
@@ -200,11 +214,10 @@ class AutoAttack:
         ):
             num_classes = self._check(model, x, y)
             result = resume or self._begin(model, x, y)
-            runners = self._runners(model, x.device, num_classes)
             for name in self.attacks:
                 result, batches = self._begin_attack(result, name, shard)
                 for rows in batches:
-                    result = self._attack(model, x, y, result, name, rows, runners[name])
+                    result = self._attack(model, x, y, result, name, rows, num_classes)
                     if on_batch_done is not None:
                         on_batch_done(result)
                 if true_on_all_ranks is not None:
@@ -282,15 +295,25 @@ class AutoAttack:
         result: AutoAttackResult,
         name: str,
         rows: Tensor,
-        run_attack: RunAttack,
+        num_classes: int,
     ) -> AutoAttackResult:
         """Returns `result` after one more batch."""
         start = time.perf_counter()
         x_adv, robust = result.x_adv.clone(), result.robust_after[name].clone()
-        labels = y[rows]
-        # pyautoattack flattens by `view`, which a channels_last image does not allow.
-        candidate = run_attack(x[rows].contiguous(), labels)
-        fooled = ~_is_correct(model, candidate, labels)
+        images, labels = x[rows], y[rows]
+        run = partial(self._run_part, name, model, images, labels, num_classes)
+        if self.version == "rand":
+            candidate = run()
+            fooled = ~_is_correct(model, candidate, labels)
+        else:
+            with folded_norms(model, images):
+                candidate = run()
+            fooled = ~_is_correct(model, candidate, labels)
+            seemed_fooled = (candidate != images).flatten(1).any(dim=1)
+            if (seemed_fooled & ~fooled).any():
+                # So close to the boundary that rounding decides: the attack left it too early.
+                candidate = torch.where(fooled.view(-1, 1, 1, 1), candidate, run())
+                fooled = ~_is_correct(model, candidate, labels)
         x_adv[rows[fooled]] = candidate[fooled]
         robust[rows[fooled]] = False
         seconds = result.seconds[name] + time.perf_counter() - start
@@ -302,45 +325,35 @@ class AutoAttack:
             seconds={**result.seconds, name: seconds},
         )
 
-    def _runners(
-        self, model: nn.Module, device: torch.device, num_classes: int
-    ) -> dict[str, RunAttack]:
-        """Returns pyautoattack's attacks by name, set up for this version."""
-        import pyautoattack  # imported here because only evaluations need it
-
-        library = pyautoattack.AutoAttack(
-            model,
-            device=device,
-            eps=self.eps,
-            norm=self.norm,
-            seed=self.seed,
-            version=self.version,
+    def _run_part(
+        self, name: str, model: nn.Module, x: Tensor, y: Tensor, num_classes: int
+    ) -> Tensor:
+        """Returns what one of the attacks makes of a batch."""
+        # The library draws from the global generator, from which a random model draws, too.
+        torch.manual_seed(self.seed)
+        generator = torch.default_generator
+        apgd = AutoPGD(
+            self.eps, self.norm, num_gradients=NUM_RANDOM_GRADIENTS if self.version == "rand" else 1
         )
-        num_targets = min(library.apgd_targeted.n_target_classes, num_classes - 1)
-        library.apgd_targeted.n_target_classes = num_targets
-        library.fab.n_target_classes = num_targets
-        library.fab.targeted = True
-        library.square.n_queries = self.square_queries
-        return {
-            "apgd-ce": _with_loss(library.apgd, "ce"),
-            "apgd-dlr": _with_loss(library.apgd, "dlr"),
-            "apgd-t": library.apgd_targeted.perturb,
-            "fab-t": library.fab.perturb,
-            "square": library.square.perturb,
-        }
+        num_targets = min(MAX_TARGETS, num_classes - 1)
+        match name:
+            case "apgd-ce":
+                return apgd.attack(model, x, y, cross_entropy, generator)
+            case "apgd-dlr":
+                return apgd.attack(model, x, y, dlr, generator)
+            case "apgd-t":
+                apgd = AutoPGD(self.eps, self.norm)
+                return apgd.attack_targets(
+                    model, x, y, num_targets, generator, max_rows=self.batch_size
+                )
+            case "fab-t":
+                fab = FAB(self.eps, self.norm)
+                return fab.attack_targets(model, x, y, num_targets, max_rows=self.batch_size)
+            case _:
+                square = Square(self.eps, self.norm, self.square_queries)
+                return square.attack(model, x, y, generator, max_rows=self.batch_size)
 
 
 def _is_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     logits: Tensor = model(x)
     return logits.argmax(dim=1) == y
-
-
-def _with_loss(apgd: Any, loss: str) -> RunAttack:
-    """Returns APGD on one of the two losses that the library's single object can maximise."""
-
-    def run_attack(x: Tensor, y: Tensor) -> Tensor:
-        apgd.loss = loss
-        x_adv: Tensor = apgd.perturb(x, y)
-        return x_adv
-
-    return run_attack

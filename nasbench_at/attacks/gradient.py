@@ -41,11 +41,14 @@ class GradientAttack:
 
     Where the `last` iterate counts, as in the papers' tables, no sample leaves the loop: one that
     was fooled half-way may end up right again. Where `any` counts, a sample that fools the model at
-    the start or after any step keeps that image and leaves. It is the stronger attack and the
-    faster one: the verdicts are those of looking at every iterate of all samples (but for rounding,
-    which may depend on the size of a batch). With `tau`, a sample leaves, too, but takes so many
-    more steps after it fooled the model first, and keeps what it has then. What has left is not
-    computed any more, for which the host waits for the device once a step.
+    the start or after any step keeps that image and leaves. So does, in `eval` mode and without
+    noise, one that a step takes back to where it was one or two steps ago: steps of one length
+    between the ends of a budget end in such a cycle, and all it would ever visit has been looked
+    at. It is the stronger attack and the faster one: the verdicts are those of looking at every
+    iterate of all samples (but for rounding, which may depend on the size of a batch, and for a
+    model whose output is random). With `tau`, a sample leaves, too, but takes so many more steps
+    after it fooled the model first, and keeps what it has then. What has left is not computed any
+    more, for which the host waits for the device once a step.
 
     With several `restarts`, later ones attack only the samples that are not fooled yet. A sample
     keeps the first perturbation that fools it, else the one with the highest objective. Random
@@ -167,8 +170,8 @@ class GradientAttack:
         check_inputs(x, y, check_values=x.is_cpu)
         generator = generator or torch.Generator(x.device).manual_seed(0)
         objective = objective or self.objective
-        climb = partial(self._climb, model, x.detach(), y, objective, generator)
         shrinks = self._can_leave or self.restarts > 1
+        climb = partial(self._climb, model, x.detach(), y, objective, generator)
         tuning = without_autotuning() if shrinks else nullcontext()
         with attack_mode(model, self.mode), folded_norms(model, x), tuning:
             x_adv = climb()
@@ -191,6 +194,11 @@ class GradientAttack:
         """Whether a sample may leave the loop before the last step."""
         return self.counts == "any" or self.tau is not None
 
+    @property
+    def _can_cycle(self) -> bool:
+        """Whether a sample that comes back to where it was can be known to stay on its way."""
+        return self.counts == "any" and self.mode == "eval" and self.noise == 0
+
     def _climb(
         self,
         model: nn.Module,
@@ -208,20 +216,19 @@ class GradientAttack:
         if self._can_leave and rows is None:
             active = torch.arange(len(x), device=x.device)
         steps_left = torch.full_like(y, self.tau or 0)
+        cycles = _Cycles(x_adv) if self._can_cycle else None
         for step in range(self.steps):
+            if active is not None and len(active) == 0:
+                break
             noise = self.noise * gaussian_like(x, generator) if self.noise else None
             gradient, fooled = _gradient_and_fooled(
                 model, _take(x_adv, active), _take(y, active), restrict(objective, active)
             )
             if active is not None and self._can_leave:
-                if step == 0 and self.start == "normal" and self.tau is None:
-                    fooled.fill_(False)  # the start is not clipped, so it may be no valid image
-                goes_on = ~fooled | (steps_left[active] > 0)
-                steps_left[active] -= fooled.long()
+                goes_on = self._goes_on(step, fooled, steps_left, active)
                 active, gradient = active[goes_on], gradient[goes_on]
-                if len(active) == 0:
-                    break
-            moved = _take(x_adv, active) + self.step_size * self.norm.ascend(gradient)
+            current = _take(x_adv, active)
+            moved = current + self.step_size * self.norm.ascend(gradient)
             if noise is not None:
                 moved = moved + _take(noise, active)
             moved = self.norm.project(moved, _take(x, active), self.eps)
@@ -229,7 +236,31 @@ class GradientAttack:
                 x_adv = moved
             else:
                 x_adv[active] = moved
+                if cycles is not None:
+                    active = active[~cycles.find(active, current, moved)]
         return _take(x_adv, rows)
+
+    def _goes_on(self, step: int, fooled: Tensor, steps_left: Tensor, active: Tensor) -> Tensor:
+        """Returns which samples take another step; counts the steps of fooled ones."""
+        if step == 0 and self.start == "normal" and self.tau is None:
+            fooled.fill_(False)  # the start is not clipped, so it may be no valid image
+        goes_on = ~fooled | (steps_left[active] > 0)
+        steps_left[active] -= fooled.long()
+        return goes_on
+
+
+class _Cycles:
+    """Where the samples were a step ago, which tells those that only repeat themselves."""
+
+    def __init__(self, x_adv: Tensor) -> None:
+        self._before = x_adv.clone()
+
+    def find(self, rows: Tensor, current: Tensor, moved: Tensor) -> Tensor:
+        """Returns which of the samples `rows` stand still or are back, and remembers `current`."""
+        stands = _is_same(moved, current)
+        is_back = _is_same(moved, self._before[rows])
+        self._before[rows] = current
+        return stands | is_back
 
 
 def _start_points(start: Start, norm: Norm, x: Tensor, eps: float, generator: Generator) -> Tensor:
@@ -262,6 +293,11 @@ def _judge(
     """Returns each sample's objective and whether its class is wrong, both (N,)."""
     logits = model(x_adv)
     return objective(logits, y), logits.argmax(dim=1) != y
+
+
+def _is_same(images: Tensor, others: Tensor) -> Tensor:
+    """Returns which images are equal in every pixel, (N,)."""
+    return (images == others).flatten(1).all(dim=1)
 
 
 def _take(batch: Tensor, rows: Tensor | None) -> Tensor:

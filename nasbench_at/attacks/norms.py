@@ -66,6 +66,11 @@ def unit_l2(gradient: Tensor) -> Tensor:
     return gradient / _l2_norm(gradient)
 
 
+def lengths(x: Tensor) -> Tensor:
+    """Returns Euclidean lengths, (N, 1, ...), with the bits of pyautoattack's."""
+    return (x**2).flatten(1).sum(dim=1).sqrt().view(-1, *[1] * (x.ndim - 1))
+
+
 def gaussian_like(x: Tensor, generator: Generator) -> Tensor:
     """Draws N(0, 1) in the shape of `x`; the values do not depend on its memory layout."""
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)

@@ -54,10 +54,22 @@ def margin_objective(logits: Tensor, target: Tensor, *, confidence: float = 50.0
     Reference:
         Carlini and Wagner 2017, Eq. (6); confidence 50 as in the authors' code (d12306/dsnet).
     """
-    rows = target.unsqueeze(1)
-    true = logits.gather(1, rows).squeeze(1)
-    other = logits.scatter(1, rows, -torch.inf).max(dim=1).values
-    return -torch.relu(true - other + confidence)
+    return -torch.relu(lead(logits, target) + confidence)
+
+
+def lead(logits: Tensor, classes: Tensor) -> Tensor:
+    """Returns by how much a class leads all others; at 0 or below it is not predicted.
+
+    Shapes:
+        logits: (N, C), C at least 2. classes and result: (N,).
+    """
+    others = logits.scatter(1, classes.unsqueeze(1), -torch.inf).max(dim=1).values
+    return logits_of(logits, classes) - others
+
+
+def logits_of(logits: Tensor, classes: Tensor) -> Tensor:
+    """Returns the logit of one class of each sample, (N,)."""
+    return logits.gather(1, classes.unsqueeze(1)).squeeze(1)
 
 
 def margin_loss(logits: Tensor, target: Tensor, *, confidence: float = 50.0) -> Tensor:

@@ -12,6 +12,11 @@ from torch import nn
 
 __all__ = ["fit_threads", "select_device", "without_autotuning", "without_tf32"]
 
+# oneDNN makes kernels for each size of a batch. By default it remembers a thousand: those of a
+# network's forward and backward pass for six sizes, while attacks shrink their batches through all
+# of them. It reads this once, at the first convolution.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+
 SMALL_NETWORK = 1_000_000
 """Parameters below which a second thread costs more than it brings."""
 

@@ -19,6 +19,7 @@ from nasbench_at.attacks import (
     MarginPGD,
     cross_entropy_objective,
     input_gradient,
+    margin_objective,
 )
 
 from .conftest import Batch, build_net, images, predict
@@ -379,3 +380,30 @@ def test_fate_of_an_image_does_not_depend_on_the_others(double, mixed):
     whole = early_stop(start="none", tau=1)(double, *mixed)
     part = early_stop(start="none", tau=1)(double, mixed.x[7:9], mixed.y[7:9])
     torch.testing.assert_close(part, whole[7:9], rtol=0, atol=1e-12)
+
+
+class Ridge(nn.Module):
+    """The true class leads by a constant less the distance of each pixel from a half."""
+
+    def __init__(self, *, linear: bool) -> None:
+        super().__init__()
+        self.linear = linear
+        self.num_rows: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.num_rows.append(len(x))
+        distance = (x - 0.5 if self.linear else (x - 0.5).abs()).flatten(1).sum(dim=1)
+        return torch.stack((100 + distance, torch.zeros_like(distance)), dim=1)
+
+
+@pytest.mark.parametrize("linear", [True, False], ids=["stands", "goes to and fro"])
+def test_sample_whose_iterates_repeat_leaves(linear: bool) -> None:
+    x, y = torch.full((3, 1, 4, 4), 0.5), torch.zeros(3, dtype=torch.int64)
+    model = Ridge(linear=linear)
+    attack = LinfPGD(0.1, steps=100, step_size=0.026, counts="any", objective=margin_objective)
+    assert predict(model, attack(model, x, y)).eq(y).all()
+    assert sum(model.num_rows) < 3 * 15
+    for keeps in (replace(attack, counts="last"), replace(attack, noise=1e-4)):
+        model.num_rows.clear()
+        keeps(model, x, y)
+        assert sum(model.num_rows) >= 3 * 100

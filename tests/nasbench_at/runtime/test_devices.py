@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -95,3 +99,13 @@ def test_checkout_that_is_not_installed_has_no_version(monkeypatch):
     assert package_version()
     monkeypatch.setattr("nasbench_at.runtime.provenance._PACKAGE", "no-such-package")
     assert collect_provenance(torch.device("cpu"))["nasbench_at"] is None
+
+
+@pytest.mark.parametrize("users", [None, "7"])
+def test_kernels_of_many_batch_sizes_are_remembered_unless_the_user_says_how_many(users):
+    environment = {k: v for k, v in os.environ.items() if k != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    if users is not None:
+        environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = users
+    code = "import nasbench_at.attacks, os; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    printed = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert printed.strip() == (users or "16384")
