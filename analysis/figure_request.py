@@ -18,7 +18,7 @@ from nasbench_at.config.allowed_values import (
     Seed,
 )
 
-__all__ = ["FigureRequest"]
+__all__ = ["FigureRequest", "check_points"]
 
 FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
 OnProgress = Callable[[int, int], None]
@@ -57,3 +57,9 @@ class FigureRequest:
     device: Device = "auto"
     data_root: DataRoot = None
     on_progress: OnProgress | None = field(default=None, metadata={"is_flag": False})
+
+
+def check_points(points: int) -> None:
+    """Raises a ValueError if a landscape of so many points a direction has none in the middle."""
+    if points % 2 == 0:
+        raise ValueError(f"points must be odd, got {points}")

@@ -21,7 +21,7 @@ from analysis.attention import (
 )
 from analysis.confusion import compute_run_confusion, draw_class_accuracy, draw_confusion
 from analysis.errors import UnsuitableRunsError
-from analysis.figure_request import FigureRequest
+from analysis.figure_request import FigureRequest, check_points
 from analysis.gradient_variance import compute_run_gradient_variance, draw_gradient_variance
 from analysis.landscape import (
     compute_run_landscape,
@@ -87,8 +87,7 @@ def find_figure(name: str) -> FigureKind:
 
 def check_request(request: FigureRequest) -> None:
     """Raises a ValueError if the grid has no middle, or a path is none in which runs lie."""
-    if request.points % 2 == 0:
-        raise ValueError(f"points must be odd, got {request.points}")
+    check_points(request.points)
     for path in request.paths:
         find_runs(path)
 

@@ -24,27 +24,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from nasbench_at import Architecture, build_network, create_model
+from benchmarks.networks import digits_network
+from nasbench_at import create_model
 from nasbench_at.attacks import AutoAttack, LinfPGD
 from nasbench_at.data import load_data
 
 EPS = {"Linf": 0.1, "L2": 0.5}
 NUM_TARGETS = 9
 BATCH_SIZE = 256
-
-
-def make_network(name: str) -> nn.Module:
-    """Returns the README's network for digits, or one by name; not trained."""
-    if name != "ds_net":
-        return create_model(name, input_shape=(1, 8, 8))
-    architecture = Architecture(
-        blocks=("residual", "mbconv", "dense", "ada_rk"),
-        num_modules=3,
-        init_channels=8,
-        widen_factor=2,
-        input_shape=(1, 8, 8),
-    )
-    return build_network(architecture)
 
 
 def train(network: nn.Module, x: Tensor, y: Tensor, epochs: int) -> None:
@@ -102,7 +89,10 @@ def main() -> None:
     torch.manual_seed(0)
 
     data = load_data("digits")
-    network = make_network(arguments.model)
+    is_named = arguments.model != "ds_net"
+    network: nn.Module = (
+        create_model(arguments.model, input_shape=(1, 8, 8)) if is_named else digits_network()
+    )
     train(network, *data.train.take(torch.arange(len(data.train))), arguments.epochs)
     x, y = data.test.take(torch.arange(arguments.images))
     with torch.no_grad():

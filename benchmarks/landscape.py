@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from analysis.landscape import Landscape, compute_landscape
 from analysis.landscape.directions import draw_direction
+from benchmarks.networks import digits_network
 from benchmarks.timing import time_in_turn
-from nasbench_at import Architecture, build_network
 from nasbench_at.data import load_data
 
 PLAIN_BATCH = 128
@@ -64,18 +64,6 @@ def plain_losses(
     return losses
 
 
-def make_network() -> nn.Module:
-    """Returns the README's network for digits, not trained."""
-    architecture = Architecture(
-        blocks=("residual", "mbconv", "dense", "ada_rk"),
-        num_modules=3,
-        init_channels=8,
-        widen_factor=2,
-        input_shape=(1, 8, 8),
-    )
-    return build_network(architecture)
-
-
 def main() -> None:
     """Prints both times a point, their ratio, the time of a whole grid and the agreement."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -89,7 +77,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # what ours may use
     torch.manual_seed(0)
 
-    network = make_network()
+    network = digits_network()
     x, y = load_data("digits").train.take(torch.arange(arguments.images))
     with torch.no_grad():
         for _ in range(20):  # BatchNorm statistics of these images

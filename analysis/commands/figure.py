@@ -38,7 +38,7 @@ def run_figure(words: Sequence[str]) -> int:
         with bad_input(UnsuitableRunsError):
             figure = kind.draw(replace(request, on_progress=progress.update))
         write_figure(figure, out)
-    stdout.print(f"figure drawn to {out}", highlight=False, soft_wrap=True)
+    stdout.say(f"figure drawn to {out}")
     return 0
 
 

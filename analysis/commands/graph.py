@@ -68,9 +68,9 @@ def run_graph(words: Sequence[str]) -> int:
         )
     if arguments.out is not None:
         _write(graph, arguments.out)
-    stdout.print(description, highlight=False, soft_wrap=True)
+    stdout.say(description)
     if arguments.out is not None:
-        stdout.print(f"written to {arguments.out}", highlight=False, soft_wrap=True)
+        stdout.say(f"written to {arguments.out}")
     return 0
 
 

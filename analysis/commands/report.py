@@ -45,6 +45,7 @@ def run_report(words: Sequence[str]) -> int:
     """Write one HTML page: numbers, tables, figures, landscapes to turn, where they come from."""
     arguments = parse_flags(ReportArguments, words, "report", run_report.__doc__)
     from analysis.errors import UnsuitableRunsError
+    from analysis.figure_request import check_points
     from analysis.report import (
         best_landscapes,
         best_theories,
@@ -55,6 +56,7 @@ def run_report(words: Sequence[str]) -> int:
     from nasbench_at.commands.console import PointProgress, stdout
 
     with bad_input(), one_line_warnings():
+        check_points(arguments.points)
         entries = collect_entries(arguments.paths)
         if (arguments.landscapes or arguments.theory) and any(map(can_be_measured, entries)):
             from nasbench_at.runtime.devices import (
@@ -87,5 +89,5 @@ def run_report(words: Sequence[str]) -> int:
             theories=theories,
             entries=entries,
         )
-    stdout.print(str(out), highlight=False, soft_wrap=True)
+    stdout.say(str(out))
     return 0

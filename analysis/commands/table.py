@@ -52,11 +52,11 @@ def run_table(words: Sequence[str]) -> int:
     render = {".md": render_markdown, ".tex": render_latex, ".csv": table_to_csv}[suffix]
     text = render(table)
     if arguments.out is None:
-        stdout.print(text, highlight=False, soft_wrap=True)
+        stdout.say(text)
         return 0
     try:
         write_atomically(arguments.out, text.encode())
     except OSError as error:
         raise BadInputError(f"cannot write {str(arguments.out)!r}: {error.strerror}") from None
-    stdout.print(f"table written to {arguments.out}", highlight=False, soft_wrap=True)
+    stdout.say(f"table written to {arguments.out}")
     return 0

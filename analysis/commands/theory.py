@@ -58,5 +58,5 @@ def run_theory(words: Sequence[str]) -> int:
         lines.append(f"{claim.source}, {claim.statement}: {verdict}; {claim.explanation}")
     lines += [f"left out: {reason}" for reason in theory.left_out]
     for line in lines:
-        stdout.print(line, highlight=False, soft_wrap=True)
+        stdout.say(line)
     return 0

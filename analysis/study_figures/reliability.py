@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.comparability import (
-    NAMED_KEYS,
     TECHNICAL_KEYS,
     check_distinct_seeds,
     check_evaluated_alike,
@@ -28,6 +27,7 @@ from analysis.style import (
     show_percent,
     style_axes,
 )
+from nasbench_at.config import DS_NET_FIELDS
 from nasbench_at.records import Record, Reliability, measure_reliability
 from nasbench_at.records.naming.labels import metric_label
 from nasbench_at.records.naming.variants import name_variants
@@ -35,7 +35,7 @@ from nasbench_at.records.naming.variants import name_variants
 __all__ = ["ReliabilityCurve", "compute_reliability", "draw_reliability"]
 
 _FIGURE = "the reliability of a ranking"
-_OF_NETWORKS = NAMED_KEYS | {"block_options", "block_copies", "attention_init_options"}
+_OF_NETWORKS = DS_NET_FIELDS | {"model", "model_options"}
 _MANY_SEEDS = 64
 _TRUSTED = 0.8
 """A reliability from which on means may be ranked."""
@@ -74,7 +74,11 @@ def compute_reliability(
         MissingRunsError: If no way of training has two networks with two seeds each.
         ValueError: If runs of one way of training were evaluated differently.
     """
-    evaluated = [record for record in records if record.was_evaluated_by(attack)]
+    evaluated = [
+        record
+        for record in records
+        if record.was_evaluated_by(attack) and "train_seconds" in record.provenance
+    ]
     ways = [
         [runs for runs in networks if len(runs) > 1]
         for way in group_by(
@@ -107,7 +111,7 @@ def _measure(networks: Sequence[Sequence[Record]], name: str, attack: str) -> Re
         reliability=measure_reliability(
             [[record.accuracy(attack) for record in network] for network in networks]
         ),
-        hours=mean(record.provenance.get("train_seconds", 0.0) for record in runs) / 3600,
+        hours=mean(record.provenance["train_seconds"] for record in runs) / 3600,
         attack=attack,
     )
 

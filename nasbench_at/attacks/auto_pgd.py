@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from .norms import lengths
-from .objectives import logits_of
+from .objectives import logits_of, runners_up
 
 Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -130,7 +130,7 @@ class AutoPGD:
         """
         adversarial = x.clone()
         with torch.no_grad():
-            targets = model(x).sort(dim=1).indices.flip(1)[:, 1 : num_targets + 1]
+            targets = runners_up(model(x), num_targets)
         left = torch.arange(len(x), device=x.device)
         done = 0
         while done < num_targets and len(left):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .objectives import logits_of
+from .objectives import logits_of, runners_up
 
 _TINY = 1e-12
 _LEAST_LENGTH = 1e-8
@@ -57,7 +57,7 @@ class FAB:
         """
         adversarial = x.clone()
         with torch.no_grad():
-            targets = model(x).sort(dim=1).indices.flip(1)[:, 1 : num_targets + 1]
+            targets = runners_up(model(x), num_targets)
         left = torch.arange(len(x), device=x.device)
         done = 0
         while done < num_targets and len(left):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias, TypeGuard, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
-from nasbench_at.runtime.devices import without_tf32
+from nasbench_at.runtime.devices import uncompiled, without_tf32
 
 from .conv_norm_pairs import find_conv_norm_pairs
 from .guard import cuda_devices
@@ -307,17 +306,9 @@ def _trial(model: nn.Module, x: Tensor) -> Iterator[None]:
         without_tf32(),
         torch.random.fork_rng(devices=cuda_devices(model)),
         torch.autocast(x.device.type, enabled=False),
-        _uncompiled(),
+        uncompiled(),
     ):
         yield
-
-
-def _uncompiled() -> AbstractContextManager[object]:
-    """Lets compiled parts run as they were written. Importing the compiler takes seconds."""
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 def _draw_maps(norms: Iterable[_BatchNorm]) -> dict[_BatchNorm, Coefficients]:

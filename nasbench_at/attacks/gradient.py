@@ -170,8 +170,8 @@ class GradientAttack:
         check_inputs(x, y, check_values=x.is_cpu)
         generator = generator or torch.Generator(x.device).manual_seed(0)
         objective = objective or self.objective
-        shrinks = self._can_leave or self.restarts > 1
         climb = partial(self._climb, model, x.detach(), y, objective, generator)
+        shrinks = self._can_leave or self.restarts > 1
         tuning = without_autotuning() if shrinks else nullcontext()
         with attack_mode(model, self.mode), folded_norms(model, x), tuning:
             x_adv = climb()

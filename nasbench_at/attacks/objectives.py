@@ -57,6 +57,11 @@ def margin_objective(logits: Tensor, target: Tensor, *, confidence: float = 50.0
     return -torch.relu(lead(logits, target) + confidence)
 
 
+def runners_up(logits: Tensor, count: int) -> Tensor:
+    """Returns the most likely classes after the predicted one, (N, count), the likeliest first."""
+    return logits.sort(dim=1).indices.flip(1)[:, 1 : count + 1]
+
+
 def lead(logits: Tensor, classes: Tensor) -> Tensor:
     """Returns by how much a class leads all others; at 0 or below it is not predicted.
 

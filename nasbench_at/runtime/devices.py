@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
 
-__all__ = ["fit_threads", "select_device", "without_autotuning", "without_tf32"]
+__all__ = ["fit_threads", "select_device", "uncompiled", "without_autotuning", "without_tf32"]
 
 # oneDNN makes kernels for each size of a batch. By default it remembers a thousand: those of a
 # network's forward and backward pass for six sizes, while attacks shrink their batches through all
@@ -71,6 +72,14 @@ def without_tf32() -> Iterator[None]:
         yield
     finally:
         _set_tf32(*before)
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Lets compiled parts run as they were written. Importing the compiler takes seconds."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextmanager

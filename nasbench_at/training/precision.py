@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nasbench_at.attacks import attack_mode, cross_entropy_objective, input_gradient
 from nasbench_at.attacks.folding import folded_norms
 from nasbench_at.config import Precision
+from nasbench_at.runtime.devices import uncompiled
 
 __all__ = ["GradientAgreement", "MixedPrecision", "check_precision", "compare_gradients"]
 
@@ -106,7 +107,7 @@ def compare_gradients(
     Shapes:
         x: (N, C, H, W). y: (N,), int64.
     """
-    with attack_mode(model), folded_norms(model, x), torch.compiler.set_stance("force_eager"):
+    with attack_mode(model), folded_norms(model, x), uncompiled():
         exact = input_gradient(model, x, y, cross_entropy_objective)
         with precision.autocast():
             found = input_gradient(model, x, y, cross_entropy_objective)

@@ -41,7 +41,7 @@ class StudyReporter:
         changed = (status.num_done, tuple(status.counts.values()))
         if not stderr.is_terminal and str(changed) != self._last:
             self._last = str(changed)
-            stderr.print(line, highlight=False, soft_wrap=True)
+            stderr.say(line)
 
     def stop(self) -> None:
         """Gives the terminal back."""
@@ -62,15 +62,12 @@ def _describe(status: Any) -> str:
 
 def show_status(status: Any) -> None:
     """Prints how far a study is, and what its failed trials said."""
-    stdout.print(
+    stdout.say(
         f"study {status.name}: {status.num_done} of {status.num_trials} trials done; "
         f"{_describe(status)}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
     for slot, error in status.errors.items():
-        stdout.print(f"slot {slot} failed: {error}", highlight=False, soft_wrap=True)
+        stdout.say(f"slot {slot} failed: {error}")
 
 
 def show_cost(config: Any, cost: Any, workers: int) -> None:
@@ -89,10 +86,9 @@ def show_cost(config: Any, cost: Any, workers: int) -> None:
     stdout.print(table)
     bound = "at most " if cost.is_upper_bound else "about "
     hours = cost.seconds / 3600
-    stdout.print(
+    stdout.say(
         f"{config.num_trials} runs, {bound}{hours:.2f} hours one after the other, "
         f"{hours / workers:.2f} with {workers} worker(s)",
-        highlight=False,
     )
 
 
@@ -101,15 +97,13 @@ def show_results(result: Any, runs_dir: Path) -> int:
     from studies.config import study_folder
 
     show_frame(result.frame())
-    stdout.print(result.compute().describe(), highlight=False, soft_wrap=True)
+    stdout.say(result.compute().describe())
     failed = sum(trial.state.name == "FAIL" for trial in result.trials)
     if failed:
-        stderr.print(
+        stderr.say(
             f"nasbench-at: {failed} of {len(result.trials)} trials failed; "
             f"nasbench-at study repair {result.config.name} queues them again",
-            highlight=False,
-            soft_wrap=True,
         )
     folder = study_folder(runs_dir, result.config.name)
-    stdout.print(str(folder), highlight=False, soft_wrap=True)
+    stdout.say(str(folder))
     return EXIT_FAILED if failed else 0

@@ -121,12 +121,12 @@ def run_status(words: Sequence[str]) -> int:
             result = StudyResult.of(study, one.runs_dir)
             if len(found) == 1:
                 show_frame(result.frame())
-                stdout.print(result.compute().describe(), highlight=False, soft_wrap=True)
+                stdout.say(result.compute().describe())
             if len(study.config.objectives) > 1:
                 stdout.print("Pareto front:")
                 show_frame(result.pareto())
             elif best := _describe_best(result):
-                stdout.print(f"best: {best}", highlight=False, markup=False, soft_wrap=True)
+                stdout.say(f"best: {best}")
     return 0
 
 
@@ -155,11 +155,9 @@ def run_repair(words: Sequence[str]) -> int:
         released = release_dead_workers(opened, study_folder(study.runs_dir, name))
         missing = fill_queue(opened)
         failed = requeue_failed(opened)
-    stdout.print(
+    stdout.say(
         f"study {name}: queued again {released} trials of dead workers and {failed} that failed; "
         f"{missing} were missing",
-        highlight=False,
-        soft_wrap=True,
     )
     return 0
 
@@ -180,7 +178,7 @@ def run_export(words: Sequence[str]) -> int:
     out = arguments.out or Path(f"{opened.config.name}.csv")
     with bad_input():
         write_frame(frame, out)
-    stdout.print(f"{len(result.trials)} trials written to {out}", highlight=False, soft_wrap=True)
+    stdout.say(f"{len(result.trials)} trials written to {out}")
     return 0
 
 

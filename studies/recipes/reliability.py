@@ -15,13 +15,15 @@ from studies.variants import common_blocks
 
 __all__ = ["reliability"]
 
+EPOCHS = (5, 10, 20)
+
 
 def reliability(
     base: RunConfig,
     *,
     seeds: Sequence[int] = (0, 1, 2, 3, 4, 5, 6, 7),
     sizes: tuple[int, ...] = (),
-    num_epochs: tuple[int, ...] = (5, 10, 20),
+    num_epochs: tuple[int, ...] = (),
     radii: tuple[float, ...] = (),
     ema_decays: tuple[float, ...] = (),
     selections: tuple[SelectOn, ...] = (),
@@ -36,7 +38,7 @@ def reliability(
         base: The run with the full set; its values hold where no others are given.
         seeds: Train each with each of these.
         sizes: Sizes of the subsets that are trained; by default each block alone, and all.
-        num_epochs: Numbers of epochs.
+        num_epochs: Numbers of epochs; by default 5, 10 and 20, or the one that the run sets.
         radii: Radii of the perturbation that is trained against.
         ema_decays: Decays of the weights' exponential average; 0 is without.
         selections: What the kept epoch is selected on: validation, test, last.
@@ -50,7 +52,7 @@ def reliability(
     if not sizes:
         sizes = tuple(sorted({1, len(common_blocks(base, "reliability"))}))
     ways = product(
-        num_epochs or (filled.epochs,),
+        num_epochs or (EPOCHS if base.epochs is None else (base.epochs,)),
         radii or (filled.eps,),
         ema_decays or (filled.ema_decay,),
         selections or (filled.select_on,),

@@ -31,6 +31,7 @@ def _own_folder(tmp_path, monkeypatch) -> None:
         (["table", "2", "empty"], "Table 2 needs evaluated runs of"),
         (["table", "2", "--out", "a.doc"], "out must be a file ending in .md, .tex or .csv, in"),
         (["report", "empty"], "there is no run in 'empty'"),
+        (["report", "empty", "--points", "4"], "points must be odd, got 4"),
         (["report", "--out", "a.pdf"], "out must be a file ending in .html, in"),
         (["table", "2", "--out", "a.MD"], "in an existing folder, got 'a.MD'"),
         (["report", "--out", "no/a.html"], "in an existing folder, got 'no/a.html'"),

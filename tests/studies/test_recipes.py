@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,10 +298,12 @@ def test_reliability_trains_the_same_networks_in_each_way(four):
 
 
 def test_reliability_of_some_sizes_and_the_bases_own_way(four):
-    study = recipes.reliability(four, seeds=(5,), sizes=(2,), num_epochs=(), ema_decays=(0.0, 0.9))
+    study = recipes.reliability(four, seeds=(5,), sizes=(2,), ema_decays=(0.0, 0.9))
     assert len(study.runs) == 12
     assert {planned.config.epochs for planned in study.runs} == {four.epochs}
     assert {planned.config.ema_decay for planned in study.runs} == {0.0, 0.9}
+    unset = recipes.reliability(replace(four, epochs=None), seeds=(5,), sizes=(4,))
+    assert [planned.config.epochs for planned in unset.runs] == [5, 10, 20]
     with pytest.raises(ValueError, match=r"sizes must lie in 1\.\.4, got 5"):
         recipes.reliability(four, sizes=(5,))
 
