@@ -14,13 +14,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
+from typing import NoReturn
 
 from nasbench_at.commands.input_errors import BadInputError, describe_fault
 from nasbench_at.config.suggestions import suggest
 from nasbench_at.records.run_folders import FolderInUseError
 from nasbench_at.training.interruption import InterruptedTraining
 
-__all__ = ["COMMAND_GROUP", "find_commands", "main"]
+__all__ = ["COMMAND_GROUP", "find_commands", "main", "run"]
 
 COMMAND_GROUP = "nasbench_at.commands"
 
@@ -35,6 +36,18 @@ def find_commands() -> Mapping[str, EntryPoint]:
     """Returns the commands of all installed packages by name, in alphabetical order."""
     found = entry_points(group=COMMAND_GROUP)
     return {name: found[name] for name in sorted(found.names)}
+
+
+def run() -> NoReturn:
+    """Runs the command line as this whole process, which ends with its exit code."""
+    code = main()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Threads of torch's process group outlive it. One that still needs the interpreter while
+        # that is taken down aborts the process, whose work was all done and written.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -116,6 +116,18 @@ def test_version_is_printed(capsys):
     assert capsys.readouterr().out.startswith("nasbench-at ")
 
 
+@pytest.mark.parametrize("world_size", ["1", "2"])
+def test_rank_ends_before_its_interpreter_is_taken_down(world_size):
+    code = (
+        "import atexit, sys; from nasbench_at.cli import run; print('output'); "
+        "atexit.register(print, 'taken down'); sys.argv = ['nasbench-at', 'trian']; run()"
+    )
+    done = python(code, WORLD_SIZE=world_size)
+    assert done.returncode == 2
+    assert done.stdout == ("output\n" if world_size == "2" else "output\ntaken down\n")
+    assert "unknown command 'trian'" in done.stderr
+
+
 def test_help_takes_less_than_a_second():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
