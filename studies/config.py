@@ -50,10 +50,12 @@ class PlannedRun:
     Attributes:
         labels: What tells the run apart in the study: the parameters of its Optuna trial.
         config: The run.
+        attacks: Attacks on the test images beside the study's own.
     """
 
     labels: Mapping[str, Label]
     config: ResolvedConfig
+    attacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class StudyConfig:
             raise ValueError(
                 f"pruner {self.pruner!r} goes with one objective, got {len(self.objectives)}"
             )
-        for attack in self.attacks:
+        more = (attack for planned in self.runs for attack in planned.attacks)
+        for attack in (*self.attacks, *more):
             if attack not in ATTACK_NAMES:
                 known = ", ".join(ATTACK_NAMES)
                 raise ValueError(f"attacks must be some of {known}, got {attack!r}")
@@ -146,7 +149,11 @@ class StudyConfig:
         plain["base"] = base
         plain["space"] = None if self.space is None else asdict(self.space)
         plain["runs"] = [
-            {"labels": dict(planned.labels), "changes": _difference(planned.config.to_dict(), base)}
+            {
+                "labels": dict(planned.labels),
+                "changes": _difference(planned.config.to_dict(), base),
+                **({"attacks": planned.attacks} if planned.attacks else {}),
+            }
             for planned in self.runs
         ]
         restored: dict[str, Any] = json.loads(json.dumps(plain))
@@ -164,7 +171,11 @@ class StudyConfig:
             base = _read_run(values.pop("base"))
             plain_base = base.to_dict()
             runs = tuple(
-                PlannedRun(planned["labels"], _read_run(_apply(planned["changes"], plain_base)))
+                PlannedRun(
+                    planned["labels"],
+                    _read_run(_apply(planned["changes"], plain_base)),
+                    tuple(planned.get("attacks", ())),
+                )
                 for planned in values.pop("runs")
             )
             space = values.pop("space")

@@ -59,7 +59,7 @@ class SearchSpace:
     per: Granularity = "network"
     num_modules: tuple[int, int] | None = None
     init_channels: tuple[int, int] | None = None
-    widen_factors: tuple[int, ...] | None = None
+    widen_factors: tuple[float, ...] | None = None
     attention_inits: tuple[AttentionInit, ...] | None = None
     weight_decay: tuple[float, float] | None = None
     match_parameters: int | None = None

@@ -114,7 +114,9 @@ def create_or_open_study(
 
 def _check_fit(config: StudyConfig, data: DataSet) -> None:
     """Raises a ValueError if the data are too few for a batch, or of too few classes."""
-    attacks = standard_attacks(config.attacks, eps=1.0)  # the radius does not matter here
+    more = (attack for planned in config.runs for attack in planned.attacks)
+    names = dict.fromkeys((*config.attacks, *more))
+    attacks = standard_attacks(tuple(names), eps=1.0)  # the radius does not matter here
     check_attacks(attacks.values(), data.num_classes, data.image_shape)
     num_images = len(data.train)
     for run in [planned.config for planned in config.runs] or [config.base]:

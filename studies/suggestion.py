@@ -26,12 +26,14 @@ class Suggestion:
     Attributes:
         config: The run.
         num_params: Its parameters, where a search counted them.
+        attacks: Attacks on the test images beside the study's own.
         excess: By how much they exceed the budget, relative to it; at most 0 is within it. None
             without a budget.
     """
 
     config: ResolvedConfig
     num_params: int | None = None
+    attacks: tuple[str, ...] = ()
     excess: float | None = None
 
 
@@ -47,7 +49,7 @@ def suggest_run(study: StudyConfig, trial: optuna.Trial, images: ImageSpec) -> S
             # The queue fixes the value; suggesting it makes it a parameter of the trial.
             trial.suggest_categorical(label, label_values(study.runs, label))
             assert trial.params[label] == value
-        return Suggestion(planned.config)
+        return Suggestion(planned.config, attacks=planned.attacks)
     return _search(study.space, study.base, trial, images)
 
 
@@ -78,7 +80,8 @@ def _search(
         config = replace(config, init_channels=architecture.init_channels)
     num_params = count_planned_parameters(architecture)
     budget = space.max_parameters
-    return Suggestion(config, num_params, None if budget is None else num_params / budget - 1)
+    excess = None if budget is None else num_params / budget - 1
+    return Suggestion(config, num_params, excess=excess)
 
 
 def _choose_blocks(space: SearchSpace, trial: optuna.Trial, num_modules: int) -> Blocks:

@@ -105,7 +105,7 @@ class TrialRun:
             if self._is_over_budget(suggestion):
                 self._tell(state=TrialState.PRUNED)
             elif self._passes_screening(suggestion.config):
-                self._run_config(suggestion.config)
+                self._run_suggested(suggestion)
 
     def _is_over_budget(self, suggestion: Suggestion) -> bool:
         if suggestion.excess is None:
@@ -136,8 +136,9 @@ class TrialRun:
         self._tell(state=TrialState.PRUNED)
         return False
 
-    def _run_config(self, config: ResolvedConfig) -> None:
-        record = self._finish_run(config, self.opened.config.attacks, is_screening=False)
+    def _run_suggested(self, suggestion: Suggestion) -> None:
+        attacks = (*self.opened.config.attacks, *suggestion.attacks)
+        record = self._finish_run(suggestion.config, attacks, is_screening=False)
         if record is None:
             return
         space = self.opened.config.space

@@ -156,14 +156,24 @@ def num_params(config: RunConfig, images: ImageSpec) -> int:
     return count_planned_parameters(config.architecture(images.input_shape, images.num_classes))
 
 
-def match_width(config: RunConfig, images: ImageSpec, target: int) -> RunConfig:
+def match_width(
+    config: RunConfig, images: ImageSpec, target: int, tolerance: float | None = None
+) -> RunConfig:
     """Returns a run of the width that comes closest to a number of parameters (Sec. 4.5).
+
+    Args:
+        config: The run, whose ``init_channels`` is replaced.
+        images: What the network must fit.
+        target: Number of parameters.
+        tolerance: As in :func:`match_parameters <nasbench_at.match_parameters>`: where it is
+            given, ``widen_factor`` is replaced, too.
 
     Raises:
         ValueError: If no width comes near it.
     """
     architecture = config.architecture(images.input_shape, images.num_classes)
-    return replace(config, init_channels=match_parameters(architecture, target).init_channels)
+    found = match_parameters(architecture, target, tolerance)
+    return replace(config, init_channels=found.init_channels, widen_factor=found.widen_factor)
 
 
 def fit_width(config: RunConfig, images: ImageSpec, budget: int) -> RunConfig:

@@ -108,7 +108,7 @@ def _section_of(record: Record) -> str:
     network = ds_net_of(record)
     data, method = data_label(str(record.config.get("data"))), str(record.config.get("method"))
     label = method_label(method, record.config.get("beta"))
-    return f"{data}, {label}, {network.num_modules} modules, k = {network.widen_factor}"
+    return f"{data}, {label}, {network.num_modules} modules, k = {network.widen_factor:g}"
 
 
 def _matching_ours(records: Sequence[Record], pruned: Sequence[Record]) -> list[Record]:

@@ -57,7 +57,7 @@ Weights: TypeAlias = tuple[tuple[float, ...], ...] | None
 Keep: TypeAlias = tuple[tuple[Annotated[int, Range("[0, inf)")], ...], ...] | None
 NumModules = Annotated[int, Range("[3, 1000]")]
 InitChannels = Annotated[int, Range("[1, 100000]")]
-WidenFactor = Annotated[int, Range("[1, 100]")]
+WidenFactor = Annotated[float, Range("[1, 100]")]
 NumParameters = Annotated[int, Range("[1, 1000000000000]")]
 NumClasses = Annotated[int, Range("[2, 1000000]")]
 _Size = Annotated[int, Range("[1, 100000]")]
@@ -206,7 +206,7 @@ class Architecture:
     """A diverse-structured network (Sec. 3.2 of the paper); the defaults are DS-Net-4.
 
     A stem, ``num_modules`` robust modules with a reduction after one and after two thirds of them,
-    a pool and a linear head. The three stages are C, kC and 2kC wide.
+    a pool and a linear head. The three stages are C, kC and 2kC wide, rounded to whole channels.
 
     A module is a weighted sum, Eq. (5) of the paper, so the order of its blocks is no part of what
     it is: they are put in that of :func:`block_rank`, equal ones by their given weights, and the
@@ -238,7 +238,7 @@ class Architecture:
             blocks: Blocks = ...,
             num_modules: int = ...,
             init_channels: int = ...,
-            widen_factor: int = ...,
+            widen_factor: float = ...,
             num_classes: int = ...,
             input_shape: tuple[int, int, int] = ...,
             block_options: BlockOptions = ...,
@@ -260,8 +260,10 @@ class Architecture:
         sets = block_sets(self.blocks, self.num_modules)
         self._set(blocks=())  # which need not be checked again
         check_fields(self)
+        factor = self.widen_factor
         self._set(
             blocks=sets,
+            widen_factor=int(factor) if factor.is_integer() else factor,  # 4 is written as 4
             block_options={
                 name: dict(given) for name, given in self.block_options.items() if given
             },
@@ -382,9 +384,9 @@ class Architecture:
 
     @property
     def stage_channels(self) -> tuple[int, int, int]:
-        """The widths C, kC and 2kC."""
+        """The widths C, kC and 2kC, the latter two rounded, halves up."""
         wide = self.widen_factor * self.init_channels
-        return self.init_channels, wide, 2 * wide
+        return self.init_channels, int(wide + 0.5), int(2 * wide + 0.5)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-ready data; one block set for all modules is written once."""

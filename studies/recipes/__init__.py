@@ -15,6 +15,7 @@ from studies.recipes.block_space import block_space
 from studies.recipes.initialization import initialization
 from studies.recipes.methods import methods
 from studies.recipes.misalignment import misalignment
+from studies.recipes.nasbench_at_digits import nasbench_at_digits
 from studies.recipes.pruning import pruning
 from studies.recipes.reliability import reliability
 from studies.recipes.search import search
@@ -28,6 +29,7 @@ __all__ = [
     "initialization",
     "methods",
     "misalignment",
+    "nasbench_at_digits",
     "pruning",
     "reliability",
     "search",
@@ -43,6 +45,7 @@ RECIPES: Mapping[str, Callable[..., StudyConfig]] = {
     "methods": methods,
     "misalignment": misalignment,
     "reliability": reliability,
+    "nasbench-at-digits": nasbench_at_digits,
     "search": search,
 }
 

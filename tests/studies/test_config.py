@@ -74,6 +74,12 @@ def test_study_of_an_edited_plugin_is_another_study(stripes, tmp_path):
         assert one.config.run_id != other.config.run_id
 
 
+def test_attacks_of_one_run_are_checked_like_the_studys(tiny_study):
+    first, *others = tiny_study.runs
+    with pytest.raises(ValueError, match=r"attacks must be some of fgsm, .*, got 'pdg'"):
+        replace(tiny_study, runs=(replace(first, attacks=("pdg",)), *others))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from nasbench_at import RunConfig, train
 from nasbench_at.config import resolve
+from nasbench_at.config.presets import DATA_NETWORKS
 from nasbench_at.evaluation.runs import Run
-from nasbench_at.networks.graph import build_network
-from studies import recipes
+from nasbench_at.networks.graph import build_network, count_planned_parameters
+from studies import StudyConfig, recipes
 from studies.parents import keep_top, learned_weights
 from studies.recipes import RECIPES, find_recipe
 from studies.recipes.methods import parse_method
@@ -306,6 +308,53 @@ def test_reliability_of_some_sizes_and_the_bases_own_way(four):
     assert [planned.config.epochs for planned in unset.runs] == [5, 10, 20]
     with pytest.raises(ValueError, match=r"sizes must lie in 1\.\.4, got 5"):
         recipes.reliability(four, sizes=(5,))
+
+
+DIGITS = RunConfig(data="digits", **DATA_NETWORKS["digits"])
+
+
+def test_table_of_digits_has_all_subsets_at_equal_parameters():
+    study = recipes.nasbench_at_digits(DIGITS, seeds=(3, 4))
+    assert len(study.runs) == 2 * (63 + 8 + 5 + 30)
+    sets = [planned for planned in study.runs if planned.labels["variant"] == "learned"]
+    first = [planned.config.architecture((1, 8, 8), 10) for planned in sets[:63]]
+    assert len({network.block_set for network in first}) == 63
+    target = count_planned_parameters(first[-1])
+    for planned in study.runs:
+        number = count_planned_parameters(planned.config.architecture((1, 8, 8), 10))
+        assert abs(number / target - 1) <= 0.02
+    assert [planned.labels["seed"] for planned in study.runs[:126]] == [3] * 63 + [4] * 63
+    assert {(p.labels["seed"], p.attacks) for p in study.runs[:126]} == {(3, ("aa",)), (4, ())}
+    assert StudyConfig.from_dict(yaml.safe_load(study.to_yaml())) == study
+
+
+def test_parts_of_the_table_of_digits():
+    def part(name):
+        return [
+            planned.config for planned in recipes.nasbench_at_digits(DIGITS, parts=(name,)).runs
+        ]
+
+    shared = part("shared_norms")
+    assert len(shared) == 8 * 10
+    assert all("ada_rk" in config.blocks and not config.block_options for config in shared)
+    fixed = part("fixed")
+    assert len(fixed) == 5 * 10
+    assert {config.attention for config in fixed} == {"fixed"}
+    assert {len(config.blocks) for config in fixed} == {4}
+    methods = part("methods")
+    assert {(c.method, c.beta) for c in methods} == {("trades", 6.0), ("fast_at", None)}
+
+
+@pytest.mark.parametrize(
+    ("base", "options", "message"),
+    [
+        (replace(DIGITS, lr=0.5), {}, "takes no flags of a run; for another table"),
+        (DIGITS, {"parts": ("block",)}, "parts must be some of blocks, shared_norms, .*, got 'blo"),
+    ],
+)
+def test_bad_tables_of_digits_are_named(base, options, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.nasbench_at_digits(base, **options)
 
 
 def test_search_takes_the_whole_registry_by_default(base):

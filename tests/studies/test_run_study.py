@@ -370,6 +370,15 @@ def test_pruning_retrains_what_a_parent_has_learned(stripes):
         assert record.training["epochs"] == 1
 
 
+def test_run_with_attacks_of_its_own_meets_them_beside_the_studys(stripes):
+    study = recipes.block_space(tiny_run(stripes, epochs=1), sizes=(1,))
+    first, second = study.runs
+    study = replace(study, runs=(first, replace(second, attacks=("pgd",))), attacks=("fgsm",))
+    met = [set(record.results) for record in run(study).records]
+    common = {"natural", "fgsm", "worst_case"}
+    assert met == [common, common | {"pgd"}]
+
+
 def test_arguments_are_checked_before_anything_is_written(tiny_study):
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         run(tiny_study, workers=0)

@@ -31,7 +31,7 @@ def _register_learned(name: str, network: Architecture) -> None:
     @register_model(
         name,
         summary=f"{network.num_modules} modules of {', '.join(network.blocks[0])}, "
-        f"k = {network.widen_factor}",
+        f"k = {network.widen_factor:g}",
         reference=_REFERENCES[name],
     )
     def build(

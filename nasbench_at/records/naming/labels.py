@@ -121,5 +121,5 @@ def _describe(network: Architecture) -> str:
     if not network.is_searched:
         parts.append(f"{network.attention.mode} {network.attention.init} weights")
     parts.append(f"{network.num_modules} modules of {network.init_channels} channels")
-    parts.append(f"k = {network.widen_factor}")
+    parts.append(f"k = {network.widen_factor:g}")
     return ", ".join(parts)

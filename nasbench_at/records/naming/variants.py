@@ -109,7 +109,7 @@ def _facets(config: Config, *, is_mixed: bool) -> Facets:
         whole = network.is_whole
         facets["kept"] = _WHOLE if whole else f"{kept} of {network.max_blocks} blocks kept"
         facets["modules"] = f"{network.num_modules} modules"
-        facets["k"] = f"k = {network.widen_factor}"
+        facets["k"] = f"k = {network.widen_factor:g}"
     if config.get("method") is not None:
         facets["method"] = method_label(str(config["method"]), config.get("beta"))
     facets["data"] = data_label(str(config.get("data")))

@@ -248,7 +248,7 @@ def test_architecture_is_frozen_and_hashable(per_module):
     [
         ({"num_modules": 2}, "num_modules must be a whole number from 3 to 1000, got 2"),
         ({"init_channels": 0}, "init_channels must be a whole number from 1 to 100000, got 0"),
-        ({"widen_factor": -1}, "widen_factor must be a whole number from 1 to 100, got -1"),
+        ({"widen_factor": -1}, r"widen_factor must be a number in \[1, 100\], got -1"),
         ({"num_classes": 1}, "num_classes must be a whole number from 2 to 1000000, got 1"),
         ({"input_shape": (3, 32)}, r"input_shape must be 3 whole numbers from 1 .* got \(3, 32\)"),
         ({"input_shape": (3, 0, 32)}, r"input_shape must be 3 whole .* got \(3, 0, 32\)"),

@@ -86,7 +86,7 @@ NOT_ALLOWED = {
     "optimizer_impl": ("one of torch, fused, apex", ["fusd"]),
     "num_modules": ("a whole number from 3 to 1000", [2, 10**9]),
     "init_channels": ("a whole number from 1 to 100000", [0, 2.5]),
-    "widen_factor": ("a whole number from 1 to 100", [0]),
+    "widen_factor": ("a number in [1, 100]", [0]),
     "blocks": ("a list of names or a list of lists of names", [[""], "residual", 5, [["a"], "b"]]),
     "block_options": ("a mapping of names to mappings of names to plain data", [5, {"a": 1}]),
     "block_copies": ("a mapping of names to whole numbers from 1 to 100", [{"dense": 0}]),

@@ -100,6 +100,32 @@ def test_match_of_an_own_count_gives_the_architecture_back(tiny_architecture):
         assert match_parameters(tiny_architecture, count_planned_parameters(arch)) == arch
 
 
+def test_stages_of_a_fractional_factor_are_whole_channels_wide():
+    arch = Architecture(("residual",), num_modules=3, init_channels=10, widen_factor=2.15)
+    assert arch.stage_channels == (10, 22, 43)  # 21.5 and 43
+    assert Architecture(widen_factor=4) == Architecture(widen_factor=4.0)
+
+
+@pytest.mark.parametrize("blocks", [("dense",), ("residual", "mbconv"), ("dense",) * 4])
+def test_tolerance_is_met_by_changing_the_factor_little(blocks):
+    target = 239_310
+    start = Architecture(blocks, num_modules=3, widen_factor=2, input_shape=(1, 8, 8))
+    coarse, fine = match_parameters(start, target), match_parameters(start, target, 0.02)
+    misses = [abs(count_planned_parameters(arch) / target - 1) for arch in (coarse, fine)]
+    assert misses[0] > 0.02 > misses[1]
+    assert abs(fine.widen_factor - 2) < 0.7
+    assert match_parameters(start, target, 0.5) == coarse
+
+
+def test_tolerance_that_no_width_meets_is_named():
+    start = Architecture(("dense",), num_modules=3, widen_factor=2, input_shape=(1, 8, 8))
+    message = "no width comes within 0.00% of 239310 parameters: the closest has 239953"
+    with pytest.raises(ValueError, match=message):
+        match_parameters(start, 239_310, 0.0)
+    with pytest.raises(ValueError, match=r"tolerance must be .*\[0, 1\], got -1"):
+        match_parameters(start, 239_310, -1)
+
+
 def test_match_takes_the_narrower_of_two_equally_close_widths():
     arch = Architecture(("residual",), num_modules=3, widen_factor=2)
     narrow, wide = (
