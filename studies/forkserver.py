@@ -11,7 +11,11 @@ from multiprocessing.context import ForkServerContext
 
 __all__ = ["start_forkserver", "trial_context"]
 
-PRELOADED = ["studies.trial_process", "sklearn.datasets"]
+PRELOADED = [
+    "studies.trial_process",
+    "sklearn.datasets",
+    "torch._dynamo",  # seconds, which each trial would take to build its first network
+]
 
 
 def trial_context() -> ForkServerContext:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from multiprocessing import get_context
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from nasbench_at import RunConfig
-from nasbench_at.config import resolve
+from nasbench_at.config import dump_config, resolve
 from studies import trial_process
 from studies.trial_process import Outcome, TrialJob, TrialProcess
 from tests.studies.conftest import tiny_run
@@ -33,6 +35,29 @@ def start(config: RunConfig, tmp_path: Path, ranks: int = 1) -> TrialProcess:
             log=tmp_path / "log",
         )
     )
+
+
+@pytest.mark.slow
+def test_trials_find_all_of_torch_imported(base, tmp_path):
+    code = (
+        "import sys, importlib; from studies.forkserver import PRELOADED\n"
+        "for name in PRELOADED: importlib.import_module(name)\n"
+        "before = set(sys.modules)\n"
+        "from nasbench_at.config import load_config; from nasbench_at import train\n"
+        "train(load_config('run.yaml'), runs_dir='runs', device='cpu')\n"
+        "print(*{name for name in set(sys.modules) - before if name.startswith('torch._')})"
+    )
+    (tmp_path / "run.yaml").write_text(dump_config(base))
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == ""
 
 
 def pids(process: TrialProcess) -> list[int]:

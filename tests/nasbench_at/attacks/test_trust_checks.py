@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from nasbench_at.attacks import CheckResult, LinfPGD, run_checks
+from nasbench_at.attacks.trust_checks import check_unbounded
 
 from .conftest import Batch, predict
 
@@ -38,6 +39,16 @@ def failures(model: nn.Module, batch: Batch, attack: LinfPGD) -> set[str]:
 def test_sound_model_passes_all(net: nn.Module, batch: Batch) -> None:
     results = outcomes(net, batch, LinfPGD(0.1, steps=10))
     assert all(result.passed for result in results.values()), results
+
+
+def test_samples_leave_the_checks_once_they_are_fooled(net: nn.Module, batch: Batch) -> None:
+    seen = []
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    result = check_unbounded(net, *batch, attack=LinfPGD(0.1), generator=torch.Generator())
+    assert result.detail == "robust accuracy 0.0% at eps 1, 20 steps, on 16 samples"
+    assert sum(seen) < 10 * len(batch.x)  # 21 times with all samples in all steps
+    training = LinfPGD(0.1, mode="train")
+    assert check_unbounded(net, *batch, attack=training, generator=torch.Generator()).passed
 
 
 def test_masked_gradients_fail(net: nn.Module, batch: Batch) -> None:
