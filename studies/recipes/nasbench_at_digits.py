@@ -48,7 +48,7 @@ def nasbench_at_digits(
 
     Args:
         base: Nothing of it counts: the protocol is the table's own.
-        seeds: Train each network with each of these; the first one's get AutoAttack, too.
+        seeds: Train each network with each of these; the last one's get AutoAttack, too.
         parts: ``blocks``: all 63 subsets of the paper's four blocks, resnext and plain_conv, Ada-RK
             with norms of its own for each copy. ``shared_norms``: those of the paper's blocks
             that have Ada-RK, as published. ``fixed``: the paper's four blocks with fixed weights,
@@ -79,7 +79,7 @@ def nasbench_at_digits(
         ]
         # All networks with one seed, then with the next: what is there at any time is balanced.
         for seed in seeds:
-            attacks = ("aa",) if part == "blocks" and seed == seeds[0] else ()
+            attacks = ("aa",) if part == "blocks" and seed == seeds[-1] else ()
             runs += [
                 PlannedRun({**labels, "seed": seed}, resolve(replace(config, seed=seed)), attacks)
                 for labels, config in networks
