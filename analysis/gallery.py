@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from analysis.attention import (
     draw_attention_history,
 )
 from analysis.confusion import compute_run_confusion, draw_class_accuracy, draw_confusion
-from analysis.errors import UnsuitableRunsError
+from analysis.errors import MissingRunsError, UnsuitableRunsError
 from analysis.figure_request import FigureRequest, check_points
 from analysis.gradient_variance import compute_run_gradient_variance, draw_gradient_variance
 from analysis.landscape import (
@@ -32,12 +33,12 @@ from analysis.landscape import (
 from analysis.lipschitz import compute_run_lipschitz, draw_lipschitz
 from analysis.perturbations import compute_run_perturbations, draw_perturbations
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
+from analysis.run_entries import collect_entries
 from analysis.study_figures import (
     compute_block_ensemble,
     compute_block_space,
     compute_co_occurrence,
     compute_initialization,
-    compute_learning_curves,
     compute_pareto,
     compute_rank_correlation,
     compute_reliability,
@@ -52,8 +53,9 @@ from analysis.study_figures import (
 )
 from nasbench_at.config.suggestions import suggest
 from nasbench_at.evaluation.runs import Run
-from nasbench_at.records import Benchmark, read_metrics
+from nasbench_at.records import Benchmark
 from nasbench_at.records.naming.variants import name_run, name_variants
+from nasbench_at.records.places import find_table
 from nasbench_at.records.run_folders import RunFolder, find_runs
 
 __all__ = ["FIGURES", "FigureKind", "check_request", "find_figure"]
@@ -89,10 +91,20 @@ def check_request(request: FigureRequest) -> None:
     """Raises a ValueError if the grid has no middle, or a path is none in which runs lie."""
     check_points(request.points)
     for path in request.paths:
-        find_runs(path)
+        if find_table(path) is None:
+            find_runs(path)
+            continue
+        with warnings.catch_warnings(action="ignore"):  # which are shown when it is drawn
+            Benchmark.load(path)
 
 
 def _runs_of(request: FigureRequest) -> list[Run]:
+    for path in request.paths:
+        if find_table(path) is not None:
+            raise UnsuitableRunsError(
+                f"this figure is drawn from weights, and the table {path!r} holds none; name the "
+                "folders of runs"
+            )
     folders = dict.fromkeys(run for path in request.paths for run in find_runs(path))
     if not folders:
         raise UnsuitableRunsError(f"there is no run in {', '.join(map(str, request.paths))}")
@@ -181,10 +193,15 @@ def _draw_gradient_variance(request: FigureRequest) -> Figure:
 
 
 def _draw_learning_curves(request: FigureRequest) -> Figure:
-    metrics = {
-        name: read_metrics(run.folder.metrics) for run, name in _named_runs_of(request).items()
-    }
-    return draw_learning_curves(compute_learning_curves(metrics))
+    entries = collect_entries(request.paths)
+    configs = [entry.config for entry in entries]
+    names = name_variants(configs, seeds=True) if len(entries) > 1 else map(name_run, configs)
+    curves = []
+    for entry, name in zip(entries, names, strict=True):
+        if entry.curve is None:
+            raise MissingRunsError(f"run {entry.run_id!r} has no finished epoch")
+        curves.append(replace(entry.curve, name=name))
+    return draw_learning_curves(curves)
 
 
 def _draw_class_accuracy(request: FigureRequest) -> Figure:

@@ -128,7 +128,7 @@ def find_obstacle(rows: Iterable[tuple[Record, AttackResult]]) -> str:
         conditions = conditions_of(row)
         if first is None:
             first = record, conditions
-        elif different := differences(first[1], conditions):
+        elif conditions != first[1] and (different := differences(first[1], conditions)):
             return (
                 f"{first[0].run_id!r} and {record.run_id!r} cannot be compared by {row.attack!r}; "
                 f"they differ in {', '.join(different)}"
