@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from analysis.attack_steps import compute_run_attack_steps, draw_attack_steps
 from analysis.attention import (
     AttentionWeights,
+    TableRun,
     compute_attention,
     compute_attention_history,
     draw_attention,
@@ -116,9 +117,30 @@ def _runs_of(request: FigureRequest) -> list[Run]:
 def _named_runs_of(request: FigureRequest) -> dict[Run, str]:
     """The runs, and what each is called beside the others."""
     runs = _runs_of(request)
-    configs = [run.config.to_dict() for run in runs]
-    names = name_variants(configs, seeds=True) if len(runs) > 1 else map(name_run, configs)
-    return dict(zip(runs, names, strict=True))
+    return dict(zip(runs, _name([run.config.to_dict() for run in runs]), strict=True))
+
+
+def _name(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return name_variants(configs, seeds=True) if len(configs) > 1 else [*map(name_run, configs)]
+
+
+def _attention_runs_of(request: FigureRequest) -> list[RunFolder | TableRun]:
+    """The runs, of tables too: these hold the attention weights after each epoch."""
+    tables = [path for path in request.paths if find_table(path) is not None]
+    folders = tuple(path for path in request.paths if path not in tables)
+    found: list[RunFolder | TableRun] = []
+    if folders:
+        found += [run.folder for run in _runs_of(replace(request, paths=folders))]
+    stored = Benchmark.load(*tables)
+    known = {run.config.run_id for run in found}
+    found += [
+        TableRun(record, stored.metrics_of(record))
+        for record in stored
+        if record.run_id not in known and stored.has_metrics(record)
+    ]
+    if not found:
+        raise UnsuitableRunsError(f"there is no attention weight in {', '.join(request.paths)}")
+    return found
 
 
 def _only(found: Sequence[FoundT]) -> FoundT:
@@ -135,12 +157,12 @@ def _measuring(request: FigureRequest) -> dict[str, Any]:
 
 def _attention_groups(request: FigureRequest) -> list[AttentionWeights]:
     """Runs that differ in their seeds only are one group."""
-    groups: dict[str, list[RunFolder]] = {}
+    groups: dict[str, list[RunFolder | TableRun]] = {}
     configs: dict[str, dict[str, Any]] = {}
-    for run in _runs_of(request):
+    for run in _attention_runs_of(request):
         config = run.config.to_dict()
         key = json.dumps({**config, "seed": None}, sort_keys=True)
-        groups.setdefault(key, []).append(run.folder)
+        groups.setdefault(key, []).append(run)
         configs.setdefault(key, config)
     names = name_variants(list(configs.values()))
     return [
@@ -150,9 +172,9 @@ def _attention_groups(request: FigureRequest) -> list[AttentionWeights]:
 
 
 def _draw_attention_distances(request: FigureRequest) -> Figure:
-    named = _named_runs_of(request)
-    attention = compute_attention([run.folder for run in named])
-    return draw_attention_distances(attention, list(named.values()))
+    runs = _attention_runs_of(request)
+    names = _name([run.config.to_dict() for run in runs])
+    return draw_attention_distances(compute_attention(runs), names)
 
 
 def _draw_landscape(request: FigureRequest) -> Figure:
@@ -194,8 +216,7 @@ def _draw_gradient_variance(request: FigureRequest) -> Figure:
 
 def _draw_learning_curves(request: FigureRequest) -> Figure:
     entries = collect_entries(request.paths)
-    configs = [entry.config for entry in entries]
-    names = name_variants(configs, seeds=True) if len(entries) > 1 else map(name_run, configs)
+    names = _name([entry.config for entry in entries])
     curves = []
     for entry, name in zip(entries, names, strict=True):
         if entry.curve is None:
@@ -260,7 +281,7 @@ FIGURES: Mapping[str, FigureKind] = {
     "attention-history": FigureKind(
         "attention weights by epoch",
         lambda request: draw_attention_history(
-            compute_attention_history(_only(_runs_of(request)).folder)
+            compute_attention_history(_only(_attention_runs_of(request)))
         ),
     ),
     "lipschitz": FigureKind(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.attention import TableRun, compute_attention
 from analysis.report.attention import find_graph
 from analysis.run_entries import collect_entries
 from nasbench_at.cli import main
@@ -45,6 +46,28 @@ def test_figure_of_part_of_a_table(place):
     assert main(["query", place, "--where", "method=at", "--out", "at.parquet"]) == 0
     assert main(["figure", "block-space", "at.parquet", "--out", "figure.svg"]) == 0
     assert Path("figure.svg").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", ["attention", "attention-entropy"])
+def test_figure_of_attention_weights(name, place):
+    assert main(["query", place, "--where", "method=at", "--out", "at.parquet"]) == 0
+    assert main(["figure", name, "at.parquet", "--out", "figure.svg"]) == 0
+    assert Path("figure.svg").stat().st_size > 5000
+
+
+def test_figure_of_the_attention_weights_of_one_run(place):
+    run = Benchmark.load(place)[0].run_id
+    assert main(["figure", "attention-history", f"{place}:{run}", "--out", "figure.svg"]) == 0
+    assert Path("figure.svg").stat().st_size > 5000
+
+
+def test_attention_weights_are_those_of_the_selected_epoch(table):
+    runs = Benchmark.load("tiny").query(blocks=("residual", "dense"))
+    lines = [dict(line) for line in runs.metrics_of(runs[0])]
+    lines[0]["attention"] = [[0.25, 0.75]] * 3  # which was selected
+    found = compute_attention([TableRun(runs[0], lines)])
+    assert found.blocks == ("residual", "dense")
+    assert found.weights.tolist() == [[[0.25, 0.75]] * 3]
 
 
 @pytest.mark.parametrize("name", ["landscape", "gradient-variance", "lipschitz", "confusion"])
