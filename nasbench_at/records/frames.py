@@ -100,12 +100,14 @@ def group_seeds(records: Sequence[Record]) -> list[list[Record]]:
     return list(groups.values())
 
 
-def summary_rows(records: Sequence[Record]) -> list[Row]:
+def summary_rows(groups: Sequence[Sequence[Record]]) -> list[Row]:
     """Returns a row a configuration, as :meth:`nasbench_at.Benchmark.summary` describes it.
 
     A mean over different conditions is NaN, without columns of conditions; a warning says why.
+
+    Args:
+        groups: The records of each configuration, as :func:`group_seeds` returns them.
     """
-    groups = group_seeds(records)
     varying = varying_keys([group[0].config for group in groups])
     rows = []
     for group in groups:
@@ -114,7 +116,7 @@ def summary_rows(records: Sequence[Record]) -> list[Row]:
         for attack in dict.fromkeys(name for record in group for name in record.results):
             measured = [(r, r.results[attack]) for r in group if r.was_evaluated_by(attack)]
             if obstacle := find_obstacle(measured):
-                warnings.warn(f"no mean of {attack!r} over seeds: {obstacle}", stacklevel=3)
+                warnings.warn(f"no mean of {attack!r} over seeds: {obstacle}", stacklevel=4)
                 row[attack] = math.nan
                 continue
             row |= _describe(attack, [result.accuracy for _, result in measured])

@@ -251,7 +251,7 @@ def _write_card(
         "",
         *_bullets(
             [
-                "That one of two networks is more robust whose intervals over seeds overlap.",
+                "That one of two networks is more robust, from their means: compare their seeds.",
                 "That networks rank alike under another attack, radius, data set or size.",
                 *prose.not_to_conclude,
             ]

@@ -92,11 +92,12 @@ class Summary:
     @classmethod
     def of(cls, records: Sequence[Record]) -> Summary:
         """Returns the summary of records."""
+        groups = group_seeds(records)
         return cls(
             num_runs=len(records),
             num_networks=len({record.architecture for record in records}),
-            groups=group_seeds(records),
-            rows=summary_rows(records),
+            groups=groups,
+            rows=summary_rows(groups),
         )
 
     @property
