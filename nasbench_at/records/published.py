@@ -226,6 +226,7 @@ def _write_card(
         *(
             f"- `{attack}`: {text} ({count} runs)"
             for attack, texts in summary.conditions.items()
+            if "/" not in attack  # parts of another
             for text, count in texts.items()
         ),
         "",

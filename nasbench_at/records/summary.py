@@ -166,6 +166,8 @@ class Summary:
             return "no runs"
         lines = [self._describe_counts()]
         for attack, texts in self.conditions.items():
+            if "/" in attack:  # a part of another
+                continue
             kinds = [f"{text} ({count} runs)" for text, count in texts.items()]
             lines.append(f"{attack}: {'; '.join(kinds)}")
         lines += map(str, self.rankings[:_MAX_RANKINGS])

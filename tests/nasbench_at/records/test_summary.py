@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -78,3 +79,13 @@ def test_many_rows_are_cut(tmp_path):
     for channels in range(1, 24):
         write_run(tmp_path, 5, init_channels=channels)
     assert str(Benchmark.load(tmp_path).summary()).endswith("and 3 more rows, see .frame")
+
+
+def test_parts_of_an_attack_are_no_attacks_of_their_own(runs):
+    record = runs[0]
+    row = replace(record.result("pgd"), attack="aa/apgd-ce")
+    whole = replace(row, attack="aa")
+    parts = record.with_evaluation(replace(record.evaluations[0], results=(row, whole)))
+    text = str(Benchmark([parts]).summary())
+    assert "\naa: digits/test" in text
+    assert "apgd-ce" not in text
