@@ -26,8 +26,7 @@ from nasbench_at.records.frames import (
 )
 from nasbench_at.records.measurements import FolderMeasurements, Measurements
 from nasbench_at.records.parquet import read_parquet, write_parquet
-from nasbench_at.records.places import TableFile, find_table
-from nasbench_at.records.published import check_digest
+from nasbench_at.records.places import TableFile, check_digest, find_table
 from nasbench_at.records.record import Record, read_record
 from nasbench_at.records.run_folders import find_runs
 from nasbench_at.records.seeds import (

@@ -10,10 +10,20 @@ Wherever runs are asked for, a place is one of these::
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RECORD_SUFFIXES", "TableFile", "find_table", "metadata_path", "shipped_tables"]
+from nasbench_at.records.validation import parse
+
+__all__ = [
+    "RECORD_SUFFIXES",
+    "TableFile",
+    "check_digest",
+    "find_table",
+    "metadata_path",
+    "shipped_tables",
+]
 
 RECORD_SUFFIXES = (".jsonl", ".parquet")
 SHIPPED: Path = Path(__file__).parents[1] / "tables"
@@ -61,3 +71,25 @@ def find_table(place: str | Path) -> TableFile | None:
     start, _, run_id = text.rpartition(":")
     table = find_table(start) if start and run_id else None
     return table and TableFile(table.path, run_id, table.is_shipped)
+
+
+def check_digest(table: Path) -> None:
+    """Holds a table against the SHA-256 in its metadata.
+
+    Raises:
+        ValueError: If one of the two cannot be read or they differ; the message names the file.
+    """
+    metadata = metadata_path(table)
+    try:
+        content = parse(metadata.read_bytes())
+        expected = content["distribution"][0]["sha256"]
+        found = hashlib.sha256(table.read_bytes()).hexdigest()
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"cannot check {str(table)!r} against {metadata.name!r}: {error}"
+        ) from None
+    if found != expected:
+        raise ValueError(
+            f"{str(table)!r} is not the table that {metadata.name!r} describes: its SHA-256 begins "
+            f"with {found[:12]}, not {str(expected)[:12]}; it was edited or is damaged"
+        )

@@ -24,13 +24,12 @@ from nasbench_at.records.columns import describe_column
 from nasbench_at.records.places import metadata_path
 from nasbench_at.records.record import Record
 from nasbench_at.records.summary import Summary
-from nasbench_at.records.validation import parse
 from nasbench_at.runtime.atomic_files import write_atomically
 
 if TYPE_CHECKING:
     from nasbench_at.records.benchmark import Benchmark
 
-__all__ = ["TableProse", "check_digest", "publish", "read_prose"]
+__all__ = ["TableProse", "publish", "read_prose"]
 
 _CROISSANT = "http://mlcommons.org/croissant/1.0"
 _KEYS_OF_CROISSANT = (
@@ -95,28 +94,6 @@ def read_prose(path: str | Path) -> TableProse:
         return TableProse(**content)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read prose {str(path)!r}: {error}") from None
-
-
-def check_digest(table: Path) -> None:
-    """Holds a table against the SHA-256 in its metadata.
-
-    Raises:
-        ValueError: If one of the two cannot be read or they differ; the message names the file.
-    """
-    metadata = metadata_path(table)
-    try:
-        content = parse(metadata.read_bytes())
-        expected = content["distribution"][0]["sha256"]
-        found = hashlib.sha256(table.read_bytes()).hexdigest()
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"cannot check {str(table)!r} against {metadata.name!r}: {error}"
-        ) from None
-    if found != expected:
-        raise ValueError(
-            f"{str(table)!r} is not the table that {metadata.name!r} describes: its SHA-256 begins "
-            f"with {found[:12]}, not {str(expected)[:12]}; it was edited or is damaged"
-        )
 
 
 def publish(records: Benchmark, table: Path, prose: TableProse) -> None:
