@@ -97,7 +97,11 @@ def collect_entries(paths: Iterable[str | Path]) -> list[RunEntry]:
 def _read_table(path: str | Path) -> Iterator[RunEntry]:
     runs = Benchmark.load(path)
     for record in runs:
-        rows = runs.metrics_of(record) if runs.has_metrics(record) else []
+        try:
+            rows = runs.metrics_of(record) if runs.has_metrics(record) else []
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
         yield RunEntry(record.run_id, record.config, record, None, *_keep_epochs(record, rows))
 
 

@@ -73,7 +73,7 @@ class Ranking:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Summary:
     """Many records in short; printed, it says what they are above a row a configuration.
 
@@ -179,6 +179,9 @@ class Summary:
                 "alike, of 2 seeds each"
             )
         return "\n".join(lines) + "\n\n" + self._format_rows()
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _describe_counts(self) -> str:
         sizes = sorted(len(group) for group in self.groups)

@@ -104,6 +104,16 @@ def test_report_has_curves_attention_and_graphs(place):
     assert all(graph is not None and "module01.dense" in graph for graph in graphs)
 
 
+def test_run_whose_curve_cannot_be_read_is_left_out_of_the_report(table):
+    good, bad = Benchmark.load("tiny")[:2]
+    Benchmark.load("tiny")[:2].save("two.jsonl")
+    first, second = Path("two.jsonl").read_text().splitlines()
+    Path("two.jsonl").write_text(f"{first}\n{second.replace('validation_natural', 'nope')}\n")
+    with pytest.warns(UserWarning, match=f"cannot read metrics of run '{bad.run_id}': line 1"):
+        entries = collect_entries(["two.jsonl"])
+    assert [entry.run_id for entry in entries] == [good.run_id]
+
+
 def test_query_and_summary(place, capsys):
     assert main(["query", place, "--summary", "--columns", "seeds", "pgd"]) == 0
     out = capsys.readouterr().out.splitlines()

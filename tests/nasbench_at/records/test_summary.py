@@ -21,6 +21,7 @@ def test_summary_says_what_there_is(runs):
     assert lines[0] == "8 runs of 2 networks: 3 configurations of 2 to 3 seeds"
     assert "natural: digits/test, 20 images (8 runs)" in lines
     assert "pgd: digits/test, L∞ eps 0.1, 20 steps, uniform start, 20 images (8 runs)" in lines
+    assert repr(summary) == str(summary)
     assert summary.frame["seeds"].tolist() == [3, 3, 2]
     assert [line for line in lines if line.startswith("network")]
     assert len([line for line in lines if "%" in line]) == 3
