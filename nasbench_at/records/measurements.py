@@ -61,16 +61,22 @@ class Measurements(ABC):
             ValueError: If they cannot be read, or outcomes contradict the record's counts.
         """
         found = self.outcomes()
-        sizes = {row.key: row for row in record.all_results}
         packed = {}
-        for key in sizes.keys() & found.keys():
-            if int(found[key].sum()) != sizes[key].num_correct or len(found[key]) != (
-                sizes[key].num_samples
-            ):
+        for row in record.all_results:
+            if row.key not in found:
+                continue
+            right = found[row.key]
+            if right.dtype != bool or right.shape != (row.num_samples,):
                 raise ValueError(
-                    f"outcomes {key!r} of run {record.run_id!r} contradict its record's counts"
+                    f"outcomes {row.key!r} of run {record.run_id!r} must be a truth value for each "
+                    f"of {row.num_samples} images, got {right.dtype} {right.shape}"
                 )
-            packed[key] = _pack(found[key])
+            if int(right.sum()) != row.num_correct:
+                raise ValueError(
+                    f"outcomes {row.key!r} of run {record.run_id!r} have {int(right.sum())} images "
+                    f"right, its record {row.num_correct}"
+                )
+            packed[row.key] = _pack(right)
         subsets = {
             name.removeprefix(SUBSET_PREFIX): indices.tolist()
             for name, indices in found.items()

@@ -71,14 +71,23 @@ def test_record_that_measured_nothing_else_is_as_it_was(suffix, tmp_path):
         loaded.outcomes_of(loaded[0])
 
 
-def test_outcomes_that_contradict_the_record_are_not_written(tmp_path):
+@pytest.mark.parametrize(
+    ("right", "message"),
+    [
+        (np.ones(NUM_IMAGES, dtype=np.bool_), "have 20 images right, its record 13"),
+        (np.ones(NUM_IMAGES - 1, dtype=np.bool_), r"each of 20 images, got bool \(19,\)"),
+        (np.ones(NUM_IMAGES), r"each of 20 images, got float64 \(20,\)"),
+    ],
+)
+def test_outcomes_that_contradict_the_record_are_not_written(right, message, tmp_path):
     record = write_run(tmp_path / "runs", 13)
     file = tmp_path / "runs" / record.run_id / "outcomes.safetensors"
     key = record.result("pgd").key
-    safetensors.numpy.save_file({key: np.ones(NUM_IMAGES, dtype=np.bool_)}, file)
-    with pytest.raises(ValueError, match=f"outcomes '{key}' of run .* contradict") as error:
+    safetensors.numpy.save_file({key: right}, file)
+    with pytest.raises(ValueError, match=f"outcomes '{key}' of run .* {message}") as error:
         Benchmark.load(tmp_path / "runs").save(tmp_path / "all.parquet")
     one_line(error)
+    assert not (tmp_path / "all.parquet").exists()
 
 
 @pytest.mark.parametrize(
