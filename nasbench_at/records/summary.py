@@ -168,7 +168,7 @@ class Summary:
         for attack, texts in self.conditions.items():
             if "/" in attack:  # a part of another
                 continue
-            kinds = [f"{text} ({count} runs)" for text, count in texts.items()]
+            kinds = [f"{text} ({_count(count, 'run')})" for text, count in texts.items()]
             lines.append(f"{attack}: {'; '.join(kinds)}")
         lines += map(str, self.rankings[:_MAX_RANKINGS])
         if len(self.rankings) > _MAX_RANKINGS:
@@ -187,8 +187,9 @@ class Summary:
         sizes = sorted(len(group) for group in self.groups)
         seeds = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
         return (
-            f"{self.num_runs} runs of {self.num_networks} networks: {len(self.groups)} "
-            f"configurations of {seeds} seed{'' if seeds == '1' else 's'}"
+            f"{_count(self.num_runs, 'run')} of {_count(self.num_networks, 'network')}: "
+            f"{_count(len(self.groups), 'configuration')} of {seeds} "
+            f"seed{'' if seeds == '1' else 's'}"
         )
 
     def _format_rows(self) -> str:
@@ -214,6 +215,10 @@ def _name_trainings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     keys = varying_keys(trainings)
     return [", ".join(f"{key} {_write(config.get(key))}" for key in keys) for config in trainings]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _write(value: Any) -> str:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -25,6 +27,25 @@ def test_summary_says_what_there_is(runs):
     assert summary.frame["seeds"].tolist() == [3, 3, 2]
     assert [line for line in lines if line.startswith("network")]
     assert len([line for line in lines if "%" in line]) == 3
+
+
+def test_one_of_each_is_said_so(runs):
+    lines = str(runs[:1].summary()).splitlines()
+    assert lines[0] == "1 run of 1 network: 1 configuration of 1 seed"
+    assert lines[1] == "natural: digits/test, 20 images (1 run)"
+
+
+def test_printing_loads_nothing_slow(runs, tmp_path):
+    runs.save(tmp_path / "all.parquet")
+    code = (
+        "import sys; from nasbench_at import Benchmark; "
+        "print(Benchmark.load(sys.argv[1]).summary()); "
+        "print(sorted({'pandas', 'torch', 'scipy.stats', 'matplotlib'} & sys.modules.keys()))"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "all.parquet")]
+    found = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert found[0].startswith("8 runs of 2 networks")
+    assert found[-1] == "[]"
 
 
 def test_networks_are_ranked_among_those_trained_alike(runs):
