@@ -13,6 +13,7 @@ from nasbench_at.config.allowed_values import (
     Device,
     Name,
     NewFile,
+    Place,
     Positional,
     Range,
     Seed,
@@ -29,7 +30,7 @@ class FigureRequest:
     """What a figure is drawn from and how: the arguments of ``nasbench-at figure``.
 
     Attributes:
-        paths: Folders of runs, of studies, or in which runs lie.
+        paths: Folders of runs or of studies, files of records, or tables by name.
         out: The figure's file: .pdf, .png or .svg; by default NAME.pdf.
         attack: Whose accuracy is the robust one.
         num_images: Test images of what is measured anew.
@@ -44,7 +45,7 @@ class FigureRequest:
         on_progress: Is told how many of how many points of a landscape are done.
     """
 
-    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Positional[tuple[Place, ...]] = ("runs",)
     out: Annotated[Path, NewFile(FIGURE_SUFFIXES)] | None = None
     attack: Name = "pgd"
     num_images: Count | None = None

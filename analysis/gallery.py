@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from analysis.attack_steps import compute_run_attack_steps, draw_attack_steps
 from analysis.attention import (
     AttentionWeights,
+    TableRun,
     compute_attention,
     compute_attention_history,
     draw_attention,
@@ -20,7 +22,7 @@ from analysis.attention import (
     draw_attention_history,
 )
 from analysis.confusion import compute_run_confusion, draw_class_accuracy, draw_confusion
-from analysis.errors import UnsuitableRunsError
+from analysis.errors import MissingRunsError, UnsuitableRunsError
 from analysis.figure_request import FigureRequest, check_points
 from analysis.gradient_variance import compute_run_gradient_variance, draw_gradient_variance
 from analysis.landscape import (
@@ -32,12 +34,12 @@ from analysis.landscape import (
 from analysis.lipschitz import compute_run_lipschitz, draw_lipschitz
 from analysis.perturbations import compute_run_perturbations, draw_perturbations
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
+from analysis.run_entries import collect_entries
 from analysis.study_figures import (
     compute_block_ensemble,
     compute_block_space,
     compute_co_occurrence,
     compute_initialization,
-    compute_learning_curves,
     compute_pareto,
     compute_rank_correlation,
     compute_reliability,
@@ -52,8 +54,9 @@ from analysis.study_figures import (
 )
 from nasbench_at.config.suggestions import suggest
 from nasbench_at.evaluation.runs import Run
-from nasbench_at.records import Benchmark, read_metrics
+from nasbench_at.records import Benchmark
 from nasbench_at.records.naming.variants import name_run, name_variants
+from nasbench_at.records.places import find_table
 from nasbench_at.records.run_folders import RunFolder, find_runs
 
 __all__ = ["FIGURES", "FigureKind", "check_request", "find_figure"]
@@ -89,10 +92,20 @@ def check_request(request: FigureRequest) -> None:
     """Raises a ValueError if the grid has no middle, or a path is none in which runs lie."""
     check_points(request.points)
     for path in request.paths:
-        find_runs(path)
+        if find_table(path) is None:
+            find_runs(path)
+            continue
+        with warnings.catch_warnings(action="ignore"):  # which are shown when it is drawn
+            Benchmark.load(path)
 
 
 def _runs_of(request: FigureRequest) -> list[Run]:
+    for path in request.paths:
+        if find_table(path) is not None:
+            raise UnsuitableRunsError(
+                f"this figure is drawn from weights, and the table {path!r} holds none; name the "
+                "folders of runs"
+            )
     folders = dict.fromkeys(run for path in request.paths for run in find_runs(path))
     if not folders:
         raise UnsuitableRunsError(f"there is no run in {', '.join(map(str, request.paths))}")
@@ -104,9 +117,30 @@ def _runs_of(request: FigureRequest) -> list[Run]:
 def _named_runs_of(request: FigureRequest) -> dict[Run, str]:
     """The runs, and what each is called beside the others."""
     runs = _runs_of(request)
-    configs = [run.config.to_dict() for run in runs]
-    names = name_variants(configs, seeds=True) if len(runs) > 1 else map(name_run, configs)
-    return dict(zip(runs, names, strict=True))
+    return dict(zip(runs, _name([run.config.to_dict() for run in runs]), strict=True))
+
+
+def _name(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return name_variants(configs, seeds=True) if len(configs) > 1 else [*map(name_run, configs)]
+
+
+def _attention_runs_of(request: FigureRequest) -> list[RunFolder | TableRun]:
+    """The runs, of tables too: these hold the attention weights after each epoch."""
+    tables = [path for path in request.paths if find_table(path) is not None]
+    folders = tuple(path for path in request.paths if path not in tables)
+    found: list[RunFolder | TableRun] = []
+    if folders:
+        found += [run.folder for run in _runs_of(replace(request, paths=folders))]
+    stored = Benchmark.load(*tables)
+    known = {run.config.run_id for run in found}
+    found += [
+        TableRun(record, stored.metrics_of(record))
+        for record in stored
+        if record.run_id not in known and stored.has_metrics(record)
+    ]
+    if not found:
+        raise UnsuitableRunsError(f"there is no attention weight in {', '.join(request.paths)}")
+    return found
 
 
 def _only(found: Sequence[FoundT]) -> FoundT:
@@ -123,12 +157,12 @@ def _measuring(request: FigureRequest) -> dict[str, Any]:
 
 def _attention_groups(request: FigureRequest) -> list[AttentionWeights]:
     """Runs that differ in their seeds only are one group."""
-    groups: dict[str, list[RunFolder]] = {}
+    groups: dict[str, list[RunFolder | TableRun]] = {}
     configs: dict[str, dict[str, Any]] = {}
-    for run in _runs_of(request):
+    for run in _attention_runs_of(request):
         config = run.config.to_dict()
         key = json.dumps({**config, "seed": None}, sort_keys=True)
-        groups.setdefault(key, []).append(run.folder)
+        groups.setdefault(key, []).append(run)
         configs.setdefault(key, config)
     names = name_variants(list(configs.values()))
     return [
@@ -138,9 +172,9 @@ def _attention_groups(request: FigureRequest) -> list[AttentionWeights]:
 
 
 def _draw_attention_distances(request: FigureRequest) -> Figure:
-    named = _named_runs_of(request)
-    attention = compute_attention([run.folder for run in named])
-    return draw_attention_distances(attention, list(named.values()))
+    runs = _attention_runs_of(request)
+    names = _name([run.config.to_dict() for run in runs])
+    return draw_attention_distances(compute_attention(runs), names)
 
 
 def _draw_landscape(request: FigureRequest) -> Figure:
@@ -181,10 +215,14 @@ def _draw_gradient_variance(request: FigureRequest) -> Figure:
 
 
 def _draw_learning_curves(request: FigureRequest) -> Figure:
-    metrics = {
-        name: read_metrics(run.folder.metrics) for run, name in _named_runs_of(request).items()
-    }
-    return draw_learning_curves(compute_learning_curves(metrics))
+    entries = collect_entries(request.paths)
+    names = _name([entry.config for entry in entries])
+    curves = []
+    for entry, name in zip(entries, names, strict=True):
+        if entry.curve is None:
+            raise MissingRunsError(f"run {entry.run_id!r} has no finished epoch")
+        curves.append(replace(entry.curve, name=name))
+    return draw_learning_curves(curves)
 
 
 def _draw_class_accuracy(request: FigureRequest) -> Figure:
@@ -243,7 +281,7 @@ FIGURES: Mapping[str, FigureKind] = {
     "attention-history": FigureKind(
         "attention weights by epoch",
         lambda request: draw_attention_history(
-            compute_attention_history(_only(_runs_of(request)).folder)
+            compute_attention_history(_only(_attention_runs_of(request)))
         ),
     ),
     "lipschitz": FigureKind(

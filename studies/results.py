@@ -14,6 +14,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from nasbench_at.records import Benchmark, Record, read_record
+from nasbench_at.records.measurements import FolderMeasurements
 from nasbench_at.records.run_folders import StudyRuns
 from studies.config import StudyConfig
 from studies.queue import latest_trials
@@ -177,7 +178,9 @@ class StudyResult:
                     found[str(run_id)] = read_record(path)
                 except ValueError as error:
                     warnings.warn(str(error), stacklevel=2)
-        return cls(opened.config, opened.study, trials, Benchmark(list(found.values())))
+        measurements = {run_id: FolderMeasurements(runs_dir / run_id) for run_id in found}
+        records = Benchmark(list(found.values()), measurements)
+        return cls(opened.config, opened.study, trials, records)
 
     def frame(self) -> pd.DataFrame:
         """Returns a row a slot: state, parameters of the trial, objectives, accuracies, run."""

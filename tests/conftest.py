@@ -37,6 +37,7 @@ OPTIONAL_ON_A_GPU = (
     "foolbox",
     "importlinter",
     "optuna",
+    "pyarrow",
     "pyautoattack",
 )
 """Packages that a machine lent for its GPU may lack."""

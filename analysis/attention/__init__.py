@@ -1,6 +1,7 @@
 """The learned attention weights by module and block, Fig. 8 of the paper, and their course.
 
-``reading`` gets them from runs' folders, ``weights`` computes with them, ``drawing`` draws them.
+``reading`` gets them from runs' folders and tables, ``weights`` computes with them, ``drawing``
+draws them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from analysis.attention.drawing import (
     draw_attention_entropy,
     draw_attention_history,
 )
+from analysis.attention.reading import TableRun
 from analysis.attention.weights import (
     AttentionHistory,
     AttentionWeights,
@@ -23,6 +25,7 @@ from analysis.attention.weights import (
 __all__ = [
     "AttentionHistory",
     "AttentionWeights",
+    "TableRun",
     "attention_distances",
     "attention_entropy",
     "compute_attention",

@@ -1,9 +1,12 @@
-"""Reads attention weights from runs' folders, sorted by block."""
+"""Reads attention weights from runs' folders and from tables, sorted by block."""
 
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -11,15 +14,44 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.errors import UnsuitableRunsError
-from nasbench_at.config import RunConfig
+from nasbench_at.config import ResolvedConfig, RunConfig
 from nasbench_at.config.architecture import architecture_of
+from nasbench_at.config.run_config import config_from_mapping
 from nasbench_at.networks.attention import Attention
 from nasbench_at.networks.graph import ModuleStage, build_graph, walk_stages
+from nasbench_at.records import Record
 from nasbench_at.records.run_folders import RunFolder
 
-__all__ = ["AttentionLayout", "read_history", "read_layout", "read_weights"]
+__all__ = ["AttentionLayout", "TableRun", "read_history", "read_layout", "read_weights"]
 
 _KEY = "attention.logits"
+
+
+@dataclass(frozen=True, eq=False)
+class TableRun:
+    """A run of a table, which has its weights' attention in its learning curve alone.
+
+    Attributes:
+        record: The run.
+        metrics: Its learning curve, a mapping an epoch.
+    """
+
+    record: Record
+    metrics: Sequence[Mapping[str, Any]]
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """Its configuration.
+
+        Raises:
+            UnsuitableRunsError: If that is no run's, but a user's model's.
+        """
+        try:
+            return ResolvedConfig.of(config_from_mapping(self.record.config))
+        except ValueError as error:
+            raise UnsuitableRunsError(
+                f"record {self.record.run_id!r} is of no run that was trained here: {error}"
+            ) from None
 
 
 class AttentionLayout(NamedTuple):
@@ -85,8 +117,10 @@ def read_layout(config: RunConfig) -> AttentionLayout:
     )
 
 
-def read_weights(folder: RunFolder, layout: AttentionLayout) -> NDArray[np.float64]:
+def read_weights(run: RunFolder | TableRun, layout: AttentionLayout) -> NDArray[np.float64]:
     """Reads the weights of a run's selected epoch: the softmax of its active blocks' logits.
+
+    Of a run of a table they are those that its learning curve has of that epoch.
 
     Returns:
         Shape ``(modules, blocks)``.
@@ -94,9 +128,16 @@ def read_weights(folder: RunFolder, layout: AttentionLayout) -> NDArray[np.float
     Raises:
         ValueError: If the run's weights are missing, damaged or of another network.
     """
-    path = str(folder.best)
+    if isinstance(run, TableRun):
+        epochs, weights = read_history(run, layout)
+        selected = run.record.training.get("selected", {}).get("epoch")
+        if selected not in epochs:
+            raise UnsuitableRunsError(f"run {run.record.run_id!r} has no selected epoch")
+        chosen: NDArray[np.float64] = weights[epochs.tolist().index(selected)]
+        return chosen
+    path = str(run.best)
     try:
-        with safetensors.safe_open(folder.best, framework="numpy") as file:
+        with safetensors.safe_open(run.best, framework="numpy") as file:
             logits: NDArray[np.float64] = file.get_tensor(_KEY).astype(np.float64)
     except (OSError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())
@@ -108,7 +149,7 @@ def read_weights(folder: RunFolder, layout: AttentionLayout) -> NDArray[np.float
 
 
 def read_history(
-    folder: RunFolder, layout: AttentionLayout
+    run: RunFolder | TableRun, layout: AttentionLayout
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Reads the epochs of a run's metrics and the weights after each.
 
@@ -118,9 +159,9 @@ def read_history(
     Raises:
         ValueError: If the metrics are missing or damaged, or hold no epoch or no attention weights.
     """
-    path = str(folder.metrics)
+    path = f"the table's row {run.record.run_id}" if isinstance(run, TableRun) else str(run.metrics)
     try:
-        rows = [json.loads(line) for line in folder.metrics.read_text("utf-8").splitlines()]
+        rows = _read_lines(run)
         epochs = np.array([row["epoch"] for row in rows], dtype=np.int64)
         matrices = [np.array(row["attention"], dtype=np.float64) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -129,3 +170,9 @@ def read_history(
     if not rows:
         raise ValueError(f"metrics {path!r} hold no epoch")
     return epochs, np.stack([layout.by_block(row, path) for row in matrices])
+
+
+def _read_lines(run: RunFolder | TableRun) -> Sequence[Mapping[str, Any]]:
+    if isinstance(run, TableRun):
+        return run.metrics
+    return [json.loads(line) for line in run.metrics.read_text("utf-8").splitlines()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.attention.reading import read_history, read_layout, read_weights
+from analysis.attention.reading import TableRun, read_history, read_layout, read_weights
 from analysis.errors import IncomparableRunsError
 from nasbench_at.records.naming.variants import name_run
 from nasbench_at.records.run_folders import RunFolder
@@ -73,11 +73,11 @@ class AttentionHistory:
     weights: NDArray[np.float64]
 
 
-def compute_attention(folders: Sequence[RunFolder], *, name: str = "") -> AttentionWeights:
+def compute_attention(runs: Sequence[RunFolder | TableRun], *, name: str = "") -> AttentionWeights:
     """Collects the weights of runs' selected epochs.
 
     Args:
-        folders: Of runs that differ in their seed, say; all must weigh the same blocks.
+        runs: They differ in their seed, say; all must weigh the same blocks.
         name: The group's; by default the first run's network and seed.
 
     Raises:
@@ -87,22 +87,22 @@ def compute_attention(folders: Sequence[RunFolder], *, name: str = "") -> Attent
     Reference:
         Sec. 4.6 of the paper.
     """
-    if not folders:
+    if not runs:
         raise ValueError("there must be at least one run, got none")
-    names = tuple(folder.config.run_id for folder in folders)
+    names = tuple(run.config.run_id for run in runs)
     for run_id in names:
         if names.count(run_id) > 1:
             raise ValueError(f"each run counts once, got {run_id!r} {names.count(run_id)} times")
-    layouts = [read_layout(folder.config) for folder in folders]
+    layouts = [read_layout(run.config) for run in runs]
     for run_id, layout in zip(names, layouts, strict=True):
         if layout.modules != layouts[0].modules:
             raise IncomparableRunsError(
                 f"runs of one group must weigh the same blocks, got {layouts[0]} of "
                 f"{names[0]!r} and {layout} of {run_id!r}"
             )
-    rows = [read_weights(*pair) for pair in zip(folders, layouts, strict=True)]
+    rows = [read_weights(*pair) for pair in zip(runs, layouts, strict=True)]
     return AttentionWeights(
-        name=name or name_run(folders[0].config.to_dict()),
+        name=name or name_run(runs[0].config.to_dict()),
         runs=names,
         blocks=layouts[0].blocks,
         modules=layouts[0].modules,
@@ -110,16 +110,16 @@ def compute_attention(folders: Sequence[RunFolder], *, name: str = "") -> Attent
     )
 
 
-def compute_attention_history(folder: RunFolder) -> AttentionHistory:
+def compute_attention_history(run: RunFolder | TableRun) -> AttentionHistory:
     """Collects a run's weights after each epoch from its metrics.
 
     Raises:
         ValueError: If the run is no DS-Net, or has no metrics with attention weights.
     """
-    layout = read_layout(folder.config)
-    epochs, weights = read_history(folder, layout)
+    layout = read_layout(run.config)
+    epochs, weights = read_history(run, layout)
     return AttentionHistory(
-        name_run(folder.config.to_dict()), epochs, layout.blocks, layout.modules, weights
+        name_run(run.config.to_dict()), epochs, layout.blocks, layout.modules, weights
     )
 
 

@@ -9,7 +9,15 @@ from typing import Annotated
 
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.config.allowed_values import Count, DataRoot, Device, NewFile, Positional, Range
+from nasbench_at.config.allowed_values import (
+    Count,
+    DataRoot,
+    Device,
+    NewFile,
+    Place,
+    Positional,
+    Range,
+)
 
 __all__ = ["ReportArguments", "run_report"]
 
@@ -19,7 +27,7 @@ class ReportArguments:
     """Arguments of ``nasbench-at report``.
 
     Attributes:
-        paths: Folders of runs, of studies, or in which runs lie.
+        paths: Folders of runs or of studies, files of records, or tables by name.
         out: The page's file.
         title: What stands on top.
         landscapes: Measure the loss around the weights of so many of the most robust runs.
@@ -30,7 +38,7 @@ class ReportArguments:
         data_root: Where the data set's files lie.
     """
 
-    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Positional[tuple[Place, ...]] = ("runs",)
     out: Annotated[Path, NewFile((".html",))] = Path("report.html")
     title: str = "Robustness of networks"
     landscapes: Annotated[int, Range("[0, 1000000]")] = 2

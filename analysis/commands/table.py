@@ -13,7 +13,7 @@ from nasbench_at.commands.input_errors import (
     bad_input,
     one_line_warnings,
 )
-from nasbench_at.config.allowed_values import NewFile, Positional, Range
+from nasbench_at.config.allowed_values import NewFile, Place, Positional, Range
 
 __all__ = ["TableArguments", "run_table"]
 
@@ -26,12 +26,12 @@ class TableArguments:
 
     Attributes:
         number: 1 to 6, as in the paper.
-        paths: Folders of runs, of studies, or in which runs lie.
+        paths: Folders of runs or of studies, files of records, or tables by name.
         out: File to write: .md, .tex or .csv; without it the table is printed.
     """
 
     number: Positional[Annotated[int, Range("[1, 6]")]]
-    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Positional[tuple[Place, ...]] = ("runs",)
     out: Annotated[Path, NewFile(TABLE_SUFFIXES)] | None = None
 
 

@@ -6,9 +6,9 @@ Example:
 
 from __future__ import annotations
 
-from analysis.report.entries import RunEntry, collect_entries
 from analysis.report.measuring import best_landscapes, best_theories, can_be_measured
 from analysis.report.page import write_report
+from analysis.run_entries import RunEntry, collect_entries
 
 __all__ = [
     "RunEntry",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
 from safetensors import SafetensorError, safe_open
 
-from analysis.report.entries import RunEntry
+from analysis.run_entries import RunEntry
 from nasbench_at.config.architecture import Architecture, architecture_of
 from nasbench_at.networks.graph import build_graph
 from nasbench_at.records.naming.variants import name_run
@@ -17,6 +17,8 @@ from nasbench_at.records.naming.variants import name_run
 __all__ = ["AttentionView", "attention_views", "find_graph"]
 
 _RESOLUTIONS = range(4, 513)
+_USUAL_SHAPES = (((1, 8, 8), 10), ((3, 32, 32), 10), ((3, 32, 32), 100), ((1, 28, 28), 10))
+"""Images and classes of the data sets by name."""
 _NAMED = re.compile(r"\w+\((?P<classes>\d+),(?P<shape>\d+x\d+x\d+)")
 
 
@@ -67,8 +69,9 @@ def find_graph(entry: RunEntry) -> nx.DiGraph[str] | None:
     """Returns the graph of a run's DS-Net, without its costs, for which torch is not needed.
 
     Data sets need not be at hand: of a network by name the record tells the images' size and the
-    classes; of others channels and classes are read from the run's weights, and the images' size
-    is the one that gives the architecture's hash.
+    classes; of others channels and classes are read from the run's weights, or without these are
+    those of the usual data sets, and the images' size is the one that gives the architecture's
+    hash.
 
     Returns:
         The graph; None if that does not succeed.
@@ -90,15 +93,18 @@ def _architecture_of_name(entry: RunEntry, named: re.Match[str]) -> Architecture
 
 
 def _architecture_of_hash(entry: RunEntry, wanted: str) -> Architecture | None:
+    shapes = _possible_shapes(entry)
+    networks = (architecture_of(entry.config, shape, classes) for shape, classes in shapes)
+    return next((each for each in networks if each is not None and each.hash == wanted), None)
+
+
+def _possible_shapes(entry: RunEntry) -> Iterator[tuple[tuple[int, int, int], int]]:
     sizes = _read_sizes(entry)
-    if sizes is None:
-        return None
-    channels, num_classes = sizes
-    for side in _RESOLUTIONS:
-        network = architecture_of(entry.config, (channels, side, side), num_classes)
-        if network is not None and network.hash == wanted:
-            return network
-    return None
+    if entry.folder is None:
+        yield from _USUAL_SHAPES
+    elif sizes is not None:
+        channels, num_classes = sizes
+        yield from (((channels, side, side), num_classes) for side in _RESOLUTIONS)
 
 
 def _read_sizes(entry: RunEntry) -> tuple[int, int] | None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from analysis.report.entries import RunEntry
 from analysis.report.groups import ConditionNotes, SeedGroup, attack_names
+from analysis.run_entries import RunEntry
 from analysis.study_figures import LearningCurve
 from nasbench_at.records import AttackResult
 from nasbench_at.records.naming.labels import metric_label

@@ -13,8 +13,8 @@ from analysis.comparability import NAMED_KEYS, TECHNICAL_KEYS, group_by
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.network_drawing import draw_graph
 from analysis.report.attention import AttentionView, find_graph
-from analysis.report.entries import RunEntry
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
+from analysis.run_entries import RunEntry
 from analysis.study_figures import (
     LearningCurve,
     compute_block_ensemble,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from analysis.comparability import identity_without
-from analysis.report.entries import RunEntry
+from analysis.run_entries import RunEntry
 from nasbench_at.records import (
     AttackResult,
     Conditions,

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.report.entries import RunEntry
 from analysis.report.groups import rank_by_robustness
+from analysis.run_entries import RunEntry
 from nasbench_at.records.naming.variants import name_run, name_variants
 
 if TYPE_CHECKING:

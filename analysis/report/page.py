@@ -14,7 +14,6 @@ from markupsafe import Markup
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.report.attention import attention_views
 from analysis.report.data_tables import curves_table, means_table, runs_table
-from analysis.report.entries import RunEntry, collect_entries, name_anchors
 from analysis.report.figures import graph_figures, learning_curve_figure, study_figures
 from analysis.report.groups import (
     ConditionNotes,
@@ -25,10 +24,12 @@ from analysis.report.groups import (
 )
 from analysis.report.landscapes import describe_landscape, landscape_to_json
 from analysis.report.views import describe_runs, provenance_groups, summarise
+from analysis.run_entries import RunEntry, collect_entries, name_anchors
 from analysis.tables import TABLE_NUMBERS, Grid, Table, compute_table, lay_out
 from nasbench_at.records import Record, describe_attack
 from nasbench_at.records.naming.labels import metric_label
 from nasbench_at.records.naming.variants import describe_shared, name_variants
+from nasbench_at.records.places import find_table
 from nasbench_at.records.run_folders import StudyRuns
 from nasbench_at.runtime.atomic_files import write_atomically
 
@@ -55,8 +56,7 @@ def write_report(
     The page needs no network and no other file. Equal runs give equal pages.
 
     Args:
-        paths: Folders in which runs lie, at any depth, folders of studies, or ``.jsonl`` or
-            ``.parquet`` files of records; also one.
+        paths: Places, as in :meth:`nasbench_at.Benchmark.load`; also one.
         out: The page's file, ``.html``.
         title: What stands on top.
         landscapes: Loss landscapes of two directions, to turn around.
@@ -94,7 +94,11 @@ def write_report(
 
 def _studies(places: Iterable[str | Path]) -> dict[str, StudyRuns]:
     """The studies among the places."""
-    found = {Path(place).name: StudyRuns.read(Path(place)) for place in places}
+    found = {
+        Path(place).name: StudyRuns.read(Path(place))
+        for place in places
+        if find_table(place) is None
+    }
     return {name: study for name, study in found.items() if study is not None}
 
 

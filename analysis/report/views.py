@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from analysis.report.entries import RunEntry
+from analysis.run_entries import RunEntry
 from nasbench_at.records import AttackResult, Record, describe_conditions
 from nasbench_at.records.naming.labels import data_label, method_label, metric_label
 

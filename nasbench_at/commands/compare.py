@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input
-from nasbench_at.config.allowed_values import Name, Positional
+from nasbench_at.config.allowed_values import Name, Place, Positional
 
 __all__ = ["CompareArguments", "run_compare"]
 
@@ -18,13 +17,14 @@ class CompareArguments:
     """Arguments of ``nasbench-at compare``.
 
     Attributes:
-        first: An evaluated run's folder, or the record of a model of your own.
+        first: An evaluated run's folder, the record of a model of your own, or a run of a table,
+            such as digits:RUN-ID.
         second: The other one.
         attack: The row to compare: natural, fgsm, pgd, cw, aa, worst_case, ...
     """
 
-    first: Positional[Path]
-    second: Positional[Path]
+    first: Positional[Place]
+    second: Positional[Place]
     attack: Name = "pgd"
 
 
@@ -36,5 +36,5 @@ def run_compare(words: Sequence[str]) -> int:
 
     with bad_input():
         comparison = compare_runs(arguments.first, arguments.second, attack=arguments.attack)
-    show_comparison(comparison, str(arguments.first), str(arguments.second), arguments.attack)
+    show_comparison(comparison, arguments.first, arguments.second, arguments.attack)
     return 0

@@ -20,8 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nasbench_at.commands.text_tables import format_columns, format_tabs
 from nasbench_at.records import AttackResult, Record, describe_conditions
+from nasbench_at.records.text_tables import format_columns, format_tabs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,6 +23,7 @@ from nasbench_at.config.allowed_values import (
     FromFile,
     InsteadOf,
     OneOf,
+    RunPlace,
     WithoutFlag,
     check_fields,
     check_value,
@@ -370,6 +371,8 @@ def _metavar(annotation: Any) -> str:
     for extra in extras:
         if isinstance(extra, OneOf):
             return "{" + ",".join(extra.names) + "}"
+        if isinstance(extra, RunPlace):
+            return "PLACE"
     return " | ".join(dict.fromkeys(_metavar_of(kind) for kind in kinds if kind is not NoneType))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config import ModelOptions
-from nasbench_at.config.allowed_values import Count, Name, NewFile, Positional
+from nasbench_at.config.allowed_values import Count, ExistingFile, Name, NewFile, Place, Positional
 
 if TYPE_CHECKING:
     from nasbench_at.records import Benchmark
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["QueryArguments", "run_query"]
 
 OUT_SUFFIXES = (".csv", ".tex", ".jsonl", ".parquet")
-_MAX_VALUES = 8
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,8 @@ class QueryArguments:
     """Arguments of ``nasbench-at query``.
 
     Attributes:
-        paths: Folders of runs, or .jsonl or .parquet files of records.
+        paths: Folders of runs, .parquet or .jsonl files of records, or tables that come with the
+            package by name, such as digits; digits:RUN-ID is one run.
         where: What the configuration must have, such as method=at.
         columns: Columns to show, such as run_id network lr pgd pgd_eps; by default run, network,
             seed, and natural, PGD and AutoAttack accuracies.
@@ -34,16 +34,21 @@ class QueryArguments:
         summary: A row a configuration, with means over seeds and their 95 % intervals.
         top: Show so many rows.
         out: Write the rows, all columns unless --columns says which, to a .csv or .tex file, or the
-            records behind them to a .jsonl or .parquet file.
+            records behind them, with learning curves and per-sample outcomes, to a .jsonl or
+            .parquet file.
+        card: A YAML file of title, description, license, url, creators, published (the day), limits
+            and not_to_conclude. Write Croissant metadata with the SHA-256 and a data card beside
+            the .parquet file, with these words in them.
     """
 
-    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Positional[tuple[Place, ...]] = ("runs",)
     where: ModelOptions = field(default_factory=dict)
     columns: tuple[Name, ...] = ()
     sort: Name | None = None
     summary: bool = False
     top: Count | None = None
     out: Annotated[Path, NewFile(OUT_SUFFIXES)] | None = None
+    card: Annotated[Path, ExistingFile()] | None = None
 
 
 def run_query(words: Sequence[str]) -> int:
@@ -57,7 +62,9 @@ def run_query(words: Sequence[str]) -> int:
         records = _select(Benchmark.load(*arguments.paths), arguments)
         table = QueryTable.of(records, is_summary=arguments.summary, is_brief=is_terminal())
         table = table.arrange(arguments.columns, arguments.sort, arguments.top)
-        if arguments.out is not None:
+        if arguments.card is not None:
+            _publish(arguments, records)
+        elif arguments.out is not None:
             _write(arguments.out, records, table.rows, arguments.columns)
     show_table(*table.texts(), numeric=table.numeric(), notes=table.notes())
     if arguments.out is not None:
@@ -72,26 +79,24 @@ def _select(records: Benchmark, arguments: QueryArguments) -> Benchmark:
         ValueError: If there are none; the message says which values there are.
     """
     if not len(records):
-        places = ", ".join(repr(str(path)) for path in arguments.paths)
+        places = ", ".join(repr(path) for path in arguments.paths)
         raise ValueError(f"there is no record in {places}")
     found = records.query(**arguments.where)
     if len(found):
         return found
-    from nasbench_at.config.scalars import write_scalar
-
-    for key, value in arguments.where.items():
-        if not len(records.query(**{key: value})):
-            there = dict.fromkeys(write_scalar(_plain(each.config.get(key))) for each in records)
-            texts = [*sorted(there)[:_MAX_VALUES], *(["..."] if len(there) > _MAX_VALUES else [])]
-            raise ValueError(
-                f"no record has {key}={write_scalar(value)}; there is {', '.join(texts)}"
-            )
-    wanted = " and ".join(f"{key}={write_scalar(v)}" for key, v in arguments.where.items())
-    raise ValueError(f"no record has {wanted} together")
+    raise ValueError(records.explain_no_match(**arguments.where))
 
 
-def _plain(value: Any) -> Any:
-    return list(map(_plain, value)) if isinstance(value, tuple) else value
+def _publish(arguments: QueryArguments, records: Benchmark) -> None:
+    from nasbench_at.records.published import publish, read_prose
+
+    if arguments.card is None or arguments.out is None or arguments.out.suffix != ".parquet":
+        raise ValueError("card goes with --out FILE.parquet, beside which it is written")
+    prose = read_prose(arguments.card)
+    try:
+        publish(records, arguments.out, prose)
+    except OSError as error:
+        raise ValueError(f"cannot write {str(arguments.out)!r}: {error.strerror}") from None
 
 
 def _write(

@@ -58,7 +58,7 @@ class QueryTable:
     def of(cls, records: Benchmark, *, is_summary: bool, is_brief: bool) -> QueryTable:
         """Returns the table of records, or of the means over their seeds."""
         groups = group_seeds(records) if is_summary else [[record] for record in records]
-        rows = summary_rows(records) if is_summary else record_rows(records)
+        rows = summary_rows(groups) if is_summary else record_rows(records)
         names = name_variants([group[0].config for group in groups])
         texts: dict[Conditions, str] = {}
         named = [

@@ -36,14 +36,17 @@ __all__ = [
     "Name",
     "NewFile",
     "OneOf",
+    "Place",
     "Positional",
     "Range",
     "Requirement",
+    "RunPlace",
     "Seed",
     "StorageUrl",
     "WithoutFlag",
     "check_fields",
     "check_value",
+    "describe_allowed",
     "field_annotations",
     "hide_passwords",
     "split_annotation",
@@ -211,6 +214,16 @@ class NewFile(Requirement):
         return f"a file{ending}, in an existing folder"
 
 
+class RunPlace(Requirement):
+    """Folders, files and names of tables in which there may be runs; they are looked for later."""
+
+    one, many = "a folder, file or table", "folders, files or tables"
+
+    def holds(self, value: str) -> bool:
+        """Whether there is a word."""
+        return bool(value)
+
+
 @dataclass(frozen=True)
 class InsteadOf:
     """Marks what a command line gives instead of another field, and not beside it.
@@ -242,6 +255,8 @@ class WithoutFlag:
 _T = TypeVar("_T")
 Positional = Annotated[_T, WithoutFlag()]
 Name = Annotated[str, Matches(".+", "a name", "names")]
+Place = Annotated[str, RunPlace()]
+"""Where records lie; kept as it was written, since ``./digits`` is a folder and no name."""
 Count = Annotated[int, Range("[1, 1000000]")]
 CheckpointMinutes = Annotated[float, Range("[0, inf)")]
 Seed = Annotated[int, Range("[0, 4294967295]")]
@@ -285,7 +300,7 @@ def check_value(name: str, annotation: Any, value: Any) -> Any:
     try:
         return _fit(annotation, value)
     except _MisfitError:
-        message = f"{name} must be {_describe(annotation)}, got {_show(value)}"
+        message = f"{name} must be {describe_allowed(annotation)}, got {_show(value)}"
         raise ValueError(message + _hint(annotation, value)) from None
 
 
@@ -431,7 +446,8 @@ _NOUNS: Mapping[Any, tuple[str, str]] = {
 }
 
 
-def _describe(annotation: Any, *, many: bool = False) -> str:
+def describe_allowed(annotation: Any, *, many: bool = False) -> str:
+    """Returns in words what an annotation allows, such as ``a number in [0, 1]``."""
     kinds, extras = split_annotation(annotation)
     nouns = (_describe_one(kind, many=many) for kind in kinds if kind is not NoneType)
     text = " or ".join(dict.fromkeys(nouns))
@@ -444,17 +460,17 @@ def _describe(annotation: Any, *, many: bool = False) -> str:
 def _describe_one(kind: Any, *, many: bool) -> str:
     origin = get_origin(kind)
     if origin is Annotated or origin in (Union, UnionType):
-        return _describe(kind, many=many)
+        return describe_allowed(kind, many=many)
     if origin is Literal:
         return OneOf(get_args(kind)).describe("", many=many)
     if origin is tuple:
         first, *others = get_args(kind)
-        entries = _describe(first, many=True)
+        entries = describe_allowed(first, many=True)
         if others == [Ellipsis]:
             return f"{'lists' if many else 'a list'} of {entries}"
         return f"{len(others) + 1} {entries}"
     if origin is not None:
-        entries = _describe(get_args(kind)[1], many=True)
+        entries = describe_allowed(get_args(kind)[1], many=True)
         return f"{'mappings' if many else 'a mapping'} of names to {entries}"
     return _NOUNS[kind][many] if kind in _NOUNS else f"of type {kind.__name__}"
 

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from nasbench_at.evaluation.outcome_files import outcomes_path, read_outcomes
-from nasbench_at.records import AttackResult, conditions_of, differences, read_record
+from nasbench_at.records import AttackResult, Benchmark, conditions_of, differences, read_record
+from nasbench_at.records.outcomes import outcomes_path, read_outcomes
+from nasbench_at.records.places import find_table
 
 __all__ = ["PairedComparison", "compare_outcomes", "compare_runs"]
 
@@ -78,22 +80,22 @@ class PairedComparison:
         return float(binomtest(self.num_first_only, num_discordant).pvalue)
 
 
-def compare_outcomes(first: Tensor, second: Tensor) -> PairedComparison:
+def compare_outcomes(first: ArrayLike, second: ArrayLike) -> PairedComparison:
     """Compares two rows of outcomes, bool ``(N,)``, of the same images in the same order.
 
     Raises:
         ValueError: If they are not equally long, or empty.
     """
-    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
+    one, other = np.asarray(first, dtype=np.bool_), np.asarray(second, dtype=np.bool_)
+    if one.shape != other.shape or one.ndim != 1 or len(one) == 0:
         raise ValueError(
-            f"outcomes must be equally many and at least one, got {tuple(first.shape)} and "
-            f"{tuple(second.shape)}"
+            f"outcomes must be equally many and at least one, got {one.shape} and {other.shape}"
         )
     return PairedComparison(
-        num_samples=len(first),
-        num_both=int((first & second).sum()),
-        num_first_only=int((first & ~second).sum()),
-        num_second_only=int((~first & second).sum()),
+        num_samples=len(one),
+        num_both=int((one & other).sum()),
+        num_first_only=int((one & ~other).sum()),
+        num_second_only=int((~one & other).sum()),
     )
 
 
@@ -101,7 +103,7 @@ def compare_runs(first: str | Path, second: str | Path, *, attack: str = "pgd") 
     """Compares two evaluated runs, or records of users' models, under one attack.
 
     Args:
-        first: A run's folder, or a record's file.
+        first: A run's folder, a record's file, or a run of a table, such as ``digits:RUN-ID``.
         second: Likewise.
         attack: Name of a row, such as ``natural``, ``pgd``, ``aa`` or ``worst_case``.
 
@@ -109,7 +111,7 @@ def compare_runs(first: str | Path, second: str | Path, *, attack: str = "pgd") 
         ValueError: If one was not evaluated by the attack, or images, settings or seeds differ; the
             message names what does.
     """
-    pairs = [_load(Path(path), attack) for path in (first, second)]
+    pairs = [_load(place, attack) for place in (first, second)]
     (one, first_row), (other, second_row) = pairs
     different = differences(conditions_of(one), conditions_of(other))
     if one.seed != other.seed:
@@ -122,8 +124,16 @@ def compare_runs(first: str | Path, second: str | Path, *, attack: str = "pgd") 
     return compare_outcomes(first_row, second_row)
 
 
-def _load(path: Path, attack: str) -> tuple[AttackResult, Tensor]:
+def _load(place: str | Path, attack: str) -> tuple[AttackResult, NDArray[np.bool_]]:
     """Returns a record's main row of an attack, and its outcomes."""
+    if find_table(place) is not None:
+        runs = Benchmark.load(place)
+        if len(runs) != 1:
+            raise ValueError(
+                f"{str(place)!r} has {len(runs)} runs; name one of them, as {place!s}:RUN-ID"
+            )
+        return runs[0].result(attack), runs.outcomes_of(runs[0], attack)
+    path = Path(place)
     file = path / "record.json" if path.is_dir() else path
     result = read_record(file).result(attack)
     outcomes = read_outcomes(file)

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import safetensors.numpy
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from nasbench_at.attacks import AutoAttackResult
 from nasbench_at.records import Record
+from nasbench_at.records.outcomes import SUBSET_PREFIX, outcomes_path, read_outcomes
 from nasbench_at.runtime.atomic_files import write_atomically
 
 __all__ = [
@@ -27,37 +29,11 @@ __all__ = [
     "hash_images",
     "hash_subset",
     "hash_weights",
-    "outcomes_path",
-    "read_outcomes",
     "remove_progress",
     "write_outcomes",
 ]
 
 _DIGEST_LENGTH = hashlib.sha256().digest_size
-
-
-def outcomes_path(record: Path) -> Path:
-    """Returns where a record's per-sample outcomes lie: beside it."""
-    if record.name == "record.json":
-        return record.with_name("outcomes.safetensors")
-    return record.with_suffix(".outcomes.safetensors")
-
-
-def read_outcomes(record: Path) -> dict[str, Tensor]:
-    """Returns a record's per-sample outcomes: whether each image is classified correctly.
-
-    Returns:
-        By :attr:`AttackResult.key <nasbench_at.records.AttackResult.key>`, bool ``(num_samples,)``;
-        and under ``subset-<hash>`` the indices of the images of rows with that ``subset``.
-
-    Raises:
-        ValueError: If there are none or they cannot be read; the message names the file.
-    """
-    path = outcomes_path(record)
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"cannot read outcomes {str(path)!r}: {error}") from None
 
 
 def write_outcomes(path: Path, record: Record, new: Mapping[str, Tensor]) -> None:
@@ -66,19 +42,21 @@ def write_outcomes(path: Path, record: Record, new: Mapping[str, Tensor]) -> Non
     Args:
         path: The record's file.
         record: The record with the new rows.
-        new: What to add, as :func:`read_outcomes` returns it.
+        new: What to add, by the names that :func:`read_outcomes` returns.
     """
-    tensors = dict(new)
+    arrays = {name: tensor.numpy() for name, tensor in new.items()}
     names = {row.key for row in record.all_results}
-    names |= {f"subset-{row.subset}" for row in record.all_results if row.subset is not None}
+    names |= {
+        f"{SUBSET_PREFIX}{row.subset}" for row in record.all_results if row.subset is not None
+    }
     if outcomes_path(path).exists():
         try:
             old = read_outcomes(path)
         except ValueError as error:
             warnings.warn(f"{error}; outcomes of earlier evaluations are lost", stacklevel=2)
         else:
-            tensors = {name: old[name] for name in names & old.keys()} | tensors
-    write_atomically(outcomes_path(path), safetensors.torch.save(tensors))
+            arrays = {name: old[name] for name in names & old.keys()} | arrays
+    write_atomically(outcomes_path(path), safetensors.numpy.save(arrays))
 
 
 def hash_subset(indices: Tensor) -> str:

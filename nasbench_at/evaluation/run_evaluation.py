@@ -36,6 +36,7 @@ from nasbench_at.evaluation.standard_attacks import standard_attacks
 from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.networks.user_models import load_user_model
 from nasbench_at.records import AttackResult, Evaluation, Record, read_record
+from nasbench_at.records.outcomes import SUBSET_PREFIX
 from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.runtime.provenance import collect_provenance
@@ -346,5 +347,5 @@ def _collect_outcomes(reports: Sequence[RobustnessReport]) -> dict[str, Tensor]:
     }
     for report in reports:
         if report.aa_subset is not None:
-            tensors[f"subset-{hash_subset(report.aa_subset)}"] = report.aa_subset
+            tensors[f"{SUBSET_PREFIX}{hash_subset(report.aa_subset)}"] = report.aa_subset
     return tensors

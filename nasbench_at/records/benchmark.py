@@ -6,36 +6,49 @@ import gc
 import itertools
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nasbench_at.config.architecture import Architecture, architecture_of
+from nasbench_at.config.scalars import write_scalar
 from nasbench_at.config.suggestions import suggest
 from nasbench_at.records.conditions import condition_names, require_equal_conditions
-from nasbench_at.records.files import OnBroken, read_lines, write_lines
+from nasbench_at.records.files import OnBroken, StoredRecord, read_lines, write_lines
 from nasbench_at.records.frames import (
     curve_rows,
     frame_of,
+    group_seeds,
     record_rows,
     result_rows,
-    summary_rows,
+    varying_keys,
 )
+from nasbench_at.records.measurements import FolderMeasurements, Measurements
 from nasbench_at.records.parquet import read_parquet, write_parquet
+from nasbench_at.records.places import TableFile, check_digest, find_table
 from nasbench_at.records.record import Record, read_record
 from nasbench_at.records.run_folders import find_runs
-from nasbench_at.records.seeds import SeedComparison, compare_seeds
+from nasbench_at.records.seeds import (
+    SeedAccuracies,
+    SeedComparison,
+    collect_seeds,
+    compare_seeds,
+)
+from nasbench_at.records.summary import Summary
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 __all__ = ["Benchmark", "no_garbage_collection"]
 
 _COLUMNS = ("blocks", "attention_weights", "attention_keep")
 """What changes when the columns of a module, one a block, are numbered in another way."""
+_MAX_VALUES = 8
 _READERS = {".jsonl": read_lines, ".parquet": read_parquet}
-_WRITERS: Mapping[str, Callable[[Path, Sequence[Record]], None]] = {
+_WRITERS: Mapping[str, Callable[[Path, Sequence[StoredRecord]], None]] = {
     ".jsonl": write_lines,
     ".parquet": write_parquet,
 }
@@ -46,69 +59,74 @@ class Benchmark(Sequence[Record]):
 
     Args:
         records: The records.
-        folders: Where runs lie, by run id.
+        measurements: By run id, what the runs measured beside their records.
 
     Example:
         ``Benchmark.load("runs/").query(blocks=("residual", "dense"), method="at").to_frame()``
     """
 
     def __init__(
-        self, records: Sequence[Record], folders: Mapping[str, Path] | None = None
+        self, records: Sequence[Record], measurements: Mapping[str, Measurements] | None = None
     ) -> None:
         self._records = tuple(records)
-        self._folders = dict(folders or {})
+        self._measurements = dict(measurements or {})
 
     @classmethod
-    def load(cls, *paths: str | Path) -> Benchmark:
+    def load(cls, *places: str | Path) -> Benchmark:
         """Loads records, those of several places together.
 
         Args:
-            *paths: Folders in which runs lie, at any depth, folders of studies, or ``.jsonl`` or
-                ``.parquet`` files that :meth:`save` wrote. A run that is found twice counts once,
-                evaluated if it is so anywhere.
+            *places: Folders in which runs lie, at any depth, folders of studies, ``.jsonl`` or
+                ``.parquet`` files that :meth:`save` wrote, or names of tables that come with the
+                package, such as ``digits``; ``digits:RUN-ID`` is one run of a table or file. A
+                name of a table stands before a folder called so, which is ``./digits`` or a Path.
+                A run that is found twice counts once, evaluated if it is so anywhere.
 
         A record that cannot be read is left out: a warning names its file and what is wrong with
         it, and the last warning says how many they are.
 
         Raises:
-            ValueError: If a path does not exist or cannot be read as a whole.
+            ValueError: If a place does not exist or cannot be read as a whole: a file that was cut
+                short or edited, or one of a newer version.
         """
         found: dict[str, Record] = {}
-        folders: dict[str, Path] = {}
+        measurements: dict[str, Measurements] = {}
         broken: list[ValueError] = []
         with no_garbage_collection():
-            for record, folder in itertools.chain.from_iterable(
-                _read(Path(path), broken.append) for path in paths
+            for record, measured in itertools.chain.from_iterable(
+                _read(place, broken.append) for place in places
             ):
                 name = record.run_id
                 is_better = name not in found or not found[name].is_evaluated
                 if is_better:
                     found[name] = record
-                if folder is not None and (is_better or name not in folders):
-                    folders[name] = folder
+                if measured is not None and (is_better or name not in measurements):
+                    measurements[name] = measured
         for error in broken:
             warnings.warn(str(error), stacklevel=2)
         if broken:
             warnings.warn(
                 f"left out {len(broken)} of {len(broken) + len(found)} records", stacklevel=2
             )
-        return cls(list(found.values()), folders)
+        return cls(list(found.values()), measurements)
 
     def save(self, path: str | Path) -> None:
         """Writes the records to one file: ``.jsonl``, a line each, or ``.parquet``, a row each.
 
-        A row of a Parquet file has the columns of :meth:`to_frame`, and as JSON text ``config``,
-        ``provenance``, ``training`` and ``evaluations``; it needs the extra
-        ``nasbench-at[parquet]``.
+        Learning curves and per-sample outcomes go along, so that the file says all that the runs'
+        folders do, but for their weights. A row of a Parquet file has the columns of
+        :meth:`to_frame`, and as JSON text the parts of a record and what it measured;
+        :func:`nasbench_at.records.describe_column` says what each means.
 
         Raises:
-            ValueError: If the suffix is another, or pyarrow is not installed.
+            ValueError: If the suffix is another, or what a run measured cannot be read.
         """
         path = Path(path)
         if path.suffix not in _WRITERS:
             allowed = " or ".join(_WRITERS)
             raise ValueError(f"records are saved to a {allowed} file, got {str(path)!r}")
-        _WRITERS[path.suffix](path, self._records)
+        rows = [(record, self._measurements.get(record.run_id)) for record in self]
+        _WRITERS[path.suffix](path, rows)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -119,7 +137,7 @@ class Benchmark(Sequence[Record]):
     def __getitem__(self, index: slice) -> Benchmark: ...
     def __getitem__(self, index: int | slice) -> Record | Benchmark:
         if isinstance(index, slice):
-            return Benchmark(self._records[index], self._folders)
+            return Benchmark(self._records[index], self._measurements)
         return self._records[index]
 
     def __iter__(self) -> Iterator[Record]:
@@ -144,7 +162,7 @@ class Benchmark(Sequence[Record]):
 
     def filter(self, keep: Callable[[Record], bool]) -> Benchmark:
         """Returns the records for which a function says so."""
-        return Benchmark([record for record in self if keep(record)], self._folders)
+        return Benchmark([record for record in self if keep(record)], self._measurements)
 
     def best(self, attack: str = "pgd", **conditions: Any) -> Record:
         """Returns the record of the highest accuracy under an attack, the first of equal ones.
@@ -192,38 +210,160 @@ class Benchmark(Sequence[Record]):
             attack: Name of a row, such as ``natural``, ``pgd`` or ``aa``.
 
         Raises:
-            ValueError: If a group has several runs of a seed, no seed is common, or the images or
-                the attack's settings differ between any two of these runs.
+            ValueError: If there is no such configuration, a group has several runs of a seed, no
+                seed is common, or the images or the attack's settings differ between any two of
+                these runs.
         """
         groups = [
-            self.query(**group) if isinstance(group, Mapping) else group
+            self._find(**group) if isinstance(group, Mapping) else group
             for group in (first, second)
         ]
         return compare_seeds(groups[0], groups[1], attack)
 
-    def summary(self) -> pd.DataFrame:
-        """Returns a row a configuration: how many seeds, mean and deviation of each accuracy.
+    def accuracies_of(
+        self, network: Architecture | None = None, attack: str = "pgd", **config: Any
+    ) -> SeedAccuracies:
+        """Returns the accuracies of one configuration, seed by seed.
 
-        Of the configuration the row holds what differs between the records. Columns are ``seeds``,
-        and for each attack ``<attack>`` (mean, in [0, 1]), ``<attack>_std`` (the sample standard
-        deviation over seeds), ``<attack>_low`` and ``<attack>_high`` (the 95 % interval of the
-        mean over seeds, by Student's t distribution). These three are NaN for one seed. Beside them
-        stand ``<attack>_norm``, ``<attack>_eps`` and ``<attack>_num_samples``.
+        Args:
+            network: The network, for images of the data's shape; isomorphic ones are the same.
+            attack: Name of a row, such as ``natural``, ``pgd`` or ``aa``.
+            **config: What to :meth:`query` for besides, or instead.
+
+        Raises:
+            ValueError: If nothing has these values (the message says what there is), more than one
+                configuration has, or its runs were not evaluated under equal conditions.
+        """
+        found = self._find(**config)
+        if network is not None:
+            found = found.filter(lambda record: record.architecture == network.hash)
+            if not len(found):
+                known = len({record.architecture for record in self})
+                sets = dict.fromkeys(_write(record.config.get("blocks")) for record in self)
+                raise ValueError(
+                    f"no record of the network {network.hash} of {_write(network.block_set)} for "
+                    f"images {network.input_shape}; there are {known} networks, of {_some(sets)}"
+                )
+        groups = group_seeds(found)
+        if len(groups) > 1:
+            keys = varying_keys([group[0].config for group in groups]) or ["nothing but their ids"]
+            raise ValueError(
+                f"one configuration must be asked for, got {len(groups)}, which differ in "
+                f"{', '.join(keys)}"
+            )
+        return collect_seeds(found, attack)
+
+    def accuracy_of(
+        self,
+        network: Architecture | None = None,
+        attack: str = "pgd",
+        *,
+        seeds: Literal["mean"] | np.random.Generator = "mean",
+        **config: Any,
+    ) -> float:
+        """Returns the accuracy of one configuration: its mean over seeds, or one seed's at random.
+
+        ``benchmark.accuracy_of(blocks=("residual", "dense"), method="at")`` is what a search that
+        could afford all seeds would see; with ``seeds=np.random.default_rng(0)`` each call draws
+        anew what one training would have given.
+
+        Args:
+            network: As in :meth:`accuracies_of`.
+            attack: Likewise.
+            seeds: ``mean``, or the generator that chooses a seed, all equally likely.
+            **config: As in :meth:`accuracies_of`.
+
+        Returns:
+            In [0, 1].
+
+        Raises:
+            ValueError: As :meth:`accuracies_of`.
+        """
+        found = self.accuracies_of(network, attack, **config)
+        if isinstance(seeds, str):
+            if seeds != "mean":
+                raise ValueError(f"seeds must be 'mean' or a generator of numpy, got {seeds!r}")
+            return found.mean
+        return found.draw(seeds)
+
+    def _find(self, **config: Any) -> Benchmark:
+        """Returns what :meth:`query` does, and raises a ValueError if that is nothing."""
+        found = self.query(**config)
+        if not len(found):
+            raise ValueError(self.explain_no_match(**config))
+        return found
+
+    def explain_no_match(self, **config: Any) -> str:
+        """Says why no record has these values of its configuration, and which values there are."""
+        if not self._records:
+            return "there is no record"
+        for key, value in config.items():
+            if not len(self.query(**{key: value})):
+                there = sorted(dict.fromkeys(_write(each.config.get(key)) for each in self))
+                return f"no record has {key}={_write(value)}; there is {_some(there)}"
+        wanted = " and ".join(f"{key}={_write(value)}" for key, value in config.items())
+        return f"no record has {wanted} together"
+
+    def summary(self) -> Summary:
+        """Returns what the records are, and a row a configuration, over its seeds.
+
+        Printed, it says how many networks and runs there are, under which conditions they were
+        evaluated and how reliably networks that were trained alike are ranked. Its ``frame`` is the
+        table: of the configuration a row holds what differs between the records. Columns are
+        ``seeds``, and for each attack ``<attack>`` (mean, in [0, 1]), ``<attack>_std`` (the sample
+        standard deviation over seeds), ``<attack>_low`` and ``<attack>_high`` (the 95 % interval of
+        the mean over seeds, by Student's t distribution). These three are NaN for one seed. Beside
+        them stand ``<attack>_norm``, ``<attack>_eps`` and ``<attack>_num_samples``.
 
         Where seeds of a configuration were evaluated under different conditions, all of an
         attack's columns are NaN; a warning names the attack and what differs.
         """
-        return frame_of(summary_rows(self))
+        return Summary.of(self)
+
+    def has_metrics(self, record: Record) -> bool:
+        """Whether a run's learning curve is known and has an epoch."""
+        found = self._measurements.get(record.run_id)
+        return found is not None and bool(found.metrics())
+
+    def metrics_of(self, record: Record) -> list[dict[str, Any]]:
+        """Returns a run's learning curve: the lines of its ``metrics.jsonl``, one an epoch.
+
+        It is read now, from the run's folder or the row of the table that the record is from.
+
+        Raises:
+            ValueError: If neither is known, or holds no metrics.
+        """
+        found = self._measurements.get(record.run_id)
+        metrics = [] if found is None else found.metrics()
+        if not metrics:
+            where = f" in {found.folder}" if isinstance(found, FolderMeasurements) else ""
+            raise ValueError(f"run {record.run_id!r} has no metrics{where}")
+        return metrics
+
+    def outcomes_of(self, record: Record, attack: str = "pgd") -> NDArray[np.bool_]:
+        """Returns which images a run gets right under an attack's main row.
+
+        Returns:
+            Shape ``(num_samples,)``.
+
+        Raises:
+            ValueError: If the run was not evaluated so, or neither its folder nor a table with its
+                outcomes is known.
+        """
+        key = record.result(attack).key
+        found = self._measurements.get(record.run_id)
+        outcomes = {} if found is None else found.outcomes()
+        if key not in outcomes:
+            raise ValueError(f"run {record.run_id!r} has no per-sample outcomes {key!r}")
+        return outcomes[key]
 
     def learning_curves(self) -> pd.DataFrame:
         """Returns a row an epoch: ``run_id``, ``epoch``, and each metric that is one number.
 
-        They are read now, from the folders that the records were loaded from.
-
         Raises:
-            ValueError: If a record was not loaded from its folder, or that holds no metrics.
+            ValueError: If the learning curve of a record is not known.
         """
-        return frame_of(curve_rows(self, self._folders))
+        return frame_of(curve_rows((record, self.metrics_of(record)) for record in self))
 
     def results_frame(self) -> pd.DataFrame:
         """Returns a row a result, with everything that it may be compared by.
@@ -291,16 +431,37 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read(path: Path, on_broken: OnBroken) -> Iterator[tuple[Record, Path | None]]:
-    if path.suffix in _READERS:
-        for record in _READERS[path.suffix](path, on_broken):
-            yield record, None
+def _write(value: Any) -> str:
+    return write_scalar(_as_plain(value))
+
+
+def _some(texts: Collection[str]) -> str:
+    shown = [*texts][:_MAX_VALUES]
+    return ", ".join([*shown, *(["..."] if len(texts) > _MAX_VALUES else [])])
+
+
+def _read(place: str | Path, on_broken: OnBroken) -> Iterator[StoredRecord]:
+    table = find_table(place)
+    if table is not None:
+        yield from _read_table(table, on_broken)
         return
-    for folder in find_runs(path, models=True):
+    for folder in find_runs(place, models=True):
         file = folder / "record.json"
         if not file.exists():  # such as of a run that still trains
             continue
         try:
-            yield read_record(file), folder
+            yield read_record(file), FolderMeasurements(folder)
         except ValueError as error:
             on_broken(error)
+
+
+def _read_table(table: TableFile, on_broken: OnBroken) -> Iterator[StoredRecord]:
+    if table.is_shipped:
+        check_digest(table.path)
+    is_found = table.run_id is None
+    for record, measured in _READERS[table.path.suffix](table.path, on_broken):
+        if table.run_id in (None, record.run_id):
+            is_found = True
+            yield record, measured
+    if not is_found:
+        raise ValueError(f"{str(table.path)!r} has no run {table.run_id!r}")

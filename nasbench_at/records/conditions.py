@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from nasbench_at.records.evaluation import AttackResult
@@ -76,8 +78,13 @@ def conditions_of(result: AttackResult) -> Conditions:
         subset=result.subset,
         norm=result.norm,
         eps=result.eps,
-        settings=tuple(sorted(_flatten(result.settings))),
+        settings=_sorted_settings(json.dumps(result.settings)),
     )
+
+
+@lru_cache(maxsize=1024)  # thousands of rows have a few settings
+def _sorted_settings(settings: str) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(_flatten(json.loads(settings))))
 
 
 def curve_conditions(result: AttackResult) -> Conditions:
@@ -128,7 +135,7 @@ def find_obstacle(rows: Iterable[tuple[Record, AttackResult]]) -> str:
         conditions = conditions_of(row)
         if first is None:
             first = record, conditions
-        elif different := differences(first[1], conditions):
+        elif conditions != first[1] and (different := differences(first[1], conditions)):
             return (
                 f"{first[0].run_id!r} and {record.run_id!r} cannot be compared by {row.attack!r}; "
                 f"they differ in {', '.join(different)}"

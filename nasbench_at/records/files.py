@@ -1,4 +1,4 @@
-"""Files with a line a record."""
+"""Files with a line a record: its keys, and beside them what it measured."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from nasbench_at.records.measurements import MEASURED, Measurements, StoredMeasurements
 from nasbench_at.records.record import Record
 from nasbench_at.records.validation import parse
 from nasbench_at.runtime.atomic_files import write_atomically
 
-__all__ = ["OnBroken", "read_lines", "write_lines"]
+__all__ = ["OnBroken", "StoredRecord", "read_lines", "write_lines"]
 
 
 OnBroken = Callable[[ValueError], None]
 """What is to happen with a record that cannot be read, while the others are."""
+StoredRecord = tuple[Record, Measurements | None]
+"""A record, and what it measured, where that is known."""
 
 
-def read_lines(path: Path, on_broken: OnBroken) -> Iterator[Record]:
-    """Yields the records of a file with a JSON object a line.
+def read_lines(path: Path, on_broken: OnBroken) -> Iterator[StoredRecord]:
+    """Yields the records of a file with a JSON object a line, and what they measured.
 
     A last line that was cut short, because whoever wrote it was killed, is skipped with a warning.
 
@@ -44,16 +47,31 @@ def read_lines(path: Path, on_broken: OnBroken) -> Iterator[Record]:
                 )
             return
         try:
-            record = Record.from_json(line)
+            content = parse(line)
+            is_object = isinstance(content, dict)
+            measured = {k: content.pop(k) for k in MEASURED if k in content} if is_object else {}
+            record = Record.from_dict(content)
         except ValueError as error:
             on_broken(ValueError(f"cannot read line {number} of {str(path)!r}: {error}"))
         else:
-            yield record
+            yield record, StoredMeasurements(record, measured) if measured else None
 
 
-def write_lines(path: Path, records: Iterable[Record]) -> None:
-    """Writes records to a file, a line each, in place of what is there."""
-    lines = (json.dumps(record.to_dict()) + "\n" for record in records)
+def write_lines(path: Path, rows: Iterable[StoredRecord]) -> None:
+    """Writes records to a file, a line each, in place of what is there.
+
+    Args:
+        path: The file.
+        rows: Records, and what they measured.
+
+    Raises:
+        ValueError: If what a record measured cannot be read.
+    """
+    lines = []
+    for record, found in rows:
+        measured = {} if found is None else found.to_dict(record)
+        known = {name: part for name, part in measured.items() if part}
+        lines.append(json.dumps({**record.to_dict(), **known}) + "\n")
     write_atomically(path, "".join(lines).encode())
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from nasbench_at.config.contents import replace_paths
 from nasbench_at.records.conditions import describe_conditions, find_obstacle
 from nasbench_at.records.evaluation import AttackResult
-from nasbench_at.records.metrics import read_metrics
 from nasbench_at.records.record import Record
 from nasbench_at.records.seeds import mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["curve_rows", "frame_of", "group_seeds", "record_rows", "result_rows", "summary_rows"]
+__all__ = [
+    "curve_rows",
+    "frame_of",
+    "group_seeds",
+    "record_rows",
+    "result_rows",
+    "summary_rows",
+    "varying_keys",
+]
 
 Row = dict[str, Any]
 
@@ -94,13 +100,15 @@ def group_seeds(records: Sequence[Record]) -> list[list[Record]]:
     return list(groups.values())
 
 
-def summary_rows(records: Sequence[Record]) -> list[Row]:
+def summary_rows(groups: Sequence[Sequence[Record]]) -> list[Row]:
     """Returns a row a configuration, as :meth:`nasbench_at.Benchmark.summary` describes it.
 
     A mean over different conditions is NaN, without columns of conditions; a warning says why.
+
+    Args:
+        groups: The records of each configuration, as :func:`group_seeds` returns them.
     """
-    groups = group_seeds(records)
-    varying = _varying_keys([group[0].config for group in groups])
+    varying = varying_keys([group[0].config for group in groups])
     rows = []
     for group in groups:
         row: dict[str, Any] = {key: group[0].config.get(key) for key in varying}
@@ -108,7 +116,7 @@ def summary_rows(records: Sequence[Record]) -> list[Row]:
         for attack in dict.fromkeys(name for record in group for name in record.results):
             measured = [(r, r.results[attack]) for r in group if r.was_evaluated_by(attack)]
             if obstacle := find_obstacle(measured):
-                warnings.warn(f"no mean of {attack!r} over seeds: {obstacle}", stacklevel=3)
+                warnings.warn(f"no mean of {attack!r} over seeds: {obstacle}", stacklevel=4)
                 row[attack] = math.nan
                 continue
             row |= _describe(attack, [result.accuracy for _, result in measured])
@@ -117,27 +125,17 @@ def summary_rows(records: Sequence[Record]) -> list[Row]:
     return rows
 
 
-def curve_rows(records: Sequence[Record], folders: Mapping[str, Path]) -> list[Row]:
+def curve_rows(curves: Iterable[tuple[Record, Sequence[Row]]]) -> list[Row]:
     """Returns a row an epoch, as :meth:`nasbench_at.Benchmark.learning_curves` describes it."""
-    rows = []
-    for record in records:
-        if record.run_id not in folders:
-            raise ValueError(
-                f"run {record.run_id!r} was not loaded from its folder, which holds its learning "
-                "curve"
-            )
-        metrics = read_metrics(folders[record.run_id] / "metrics.jsonl")
-        if not metrics:
-            raise ValueError(f"run {record.run_id!r} has no metrics in {folders[record.run_id]}")
-        rows += [
-            {
-                "run_id": record.run_id,
-                "epoch": line["epoch"],
-                **{key: value for key, value in line.items() if not isinstance(value, list | dict)},
-            }
-            for line in metrics
-        ]
-    return rows
+    return [
+        {
+            "run_id": record.run_id,
+            "epoch": line["epoch"],
+            **{key: value for key, value in line.items() if not isinstance(value, list | dict)},
+        }
+        for record, lines in curves
+        for line in lines
+    ]
 
 
 def _accuracies(record: Record) -> dict[str, Any]:
@@ -171,7 +169,8 @@ def _evaluation_seconds(record: Record) -> float:
     return math.fsum(seconds) if seconds else math.nan
 
 
-def _varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the keys, but for the seed, in which configurations differ."""
     keys = dict.fromkeys(key for config in configs for key in config if key != "seed")
     first = configs[0] if configs else {}
     return [key for key in keys if any(config.get(key) != first.get(key) for config in configs)]

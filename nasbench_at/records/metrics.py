@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from nasbench_at.records.validation import OPEN, Finite, NonNegative, Positive, Share, check, parse
 
-__all__ = ["read_metrics"]
+__all__ = ["check_metrics", "read_metrics"]
 
 
 class _Row(TypedDict, total=False):
@@ -44,10 +44,20 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(check(_schema(), parse(line)))
+            rows.append(check_metrics(parse(line)))
         except ValueError as error:
             raise ValueError(f"cannot read metrics {str(path)!r}: line {number}: {error}") from None
     return rows
+
+
+def check_metrics(row: Any) -> dict[str, Any]:
+    """Returns what one epoch measured.
+
+    Raises:
+        ValueError: If plain data are none; the message names the field.
+    """
+    checked: dict[str, Any] = check(_schema(), row)
+    return checked
 
 
 @cache

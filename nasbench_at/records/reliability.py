@@ -80,7 +80,7 @@ def measure_reliability(accuracies: Sequence[Sequence[float]]) -> Reliability:
     """
     # Imported here: every command loads this module, and few need it.
     import numpy as np
-    from scipy.stats import f as f_distribution
+    from scipy.special import fdtri
 
     if len(accuracies) < 2:
         raise ValueError(f"reliability needs at least 2 networks, got {len(accuracies)}")
@@ -100,8 +100,8 @@ def measure_reliability(accuracies: Sequence[Sequence[float]]) -> Reliability:
         interval = 0.0, 0.0
     else:
         noise = within_square / between_square
-        low = 1 - noise * float(f_distribution.ppf(0.975, *free))
-        high = 1 - noise / float(f_distribution.ppf(0.975, *reversed(free)))
+        low = 1 - noise * float(fdtri(*free, 0.975))
+        high = 1 - noise / float(fdtri(*reversed(free), 0.975))
         interval = max(0.0, low), max(0.0, high)
     return Reliability(
         num_networks=num_networks,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nasbench_at.config import ResolvedConfig, dump_config, load_config
+from nasbench_at.records.places import find_table, shipped_tables
 from nasbench_at.runtime.atomic_files import write_atomically
 
 __all__ = [
@@ -127,6 +128,8 @@ def open_run_folder(path: str | Path) -> RunFolder:
         ValueError: If it is none.
     """
     file = Path(path) / "config.yaml"
+    if not file.is_file() and find_table(str(path)) is not None:
+        raise ValueError(f"a run's folder is needed, with its weights; {str(path)!r} is a table")
     if not file.is_file():
         raise ValueError(f"{str(path)!r} is no run folder: it holds no config.yaml")
     config = load_config(file)
@@ -196,7 +199,10 @@ def find_runs(path: str | Path, *, models: bool = False) -> list[Path]:
     """
     path = Path(path)
     if not path.is_dir():
-        raise ValueError(f"{str(path)!r} is no folder of runs")
+        tables = ", ".join(shipped_tables()) or "none"
+        raise ValueError(
+            f"{str(path)!r} is no folder of runs; tables that come with the package: {tables}"
+        )
     study = StudyRuns.read(path)
     if study is None:
         return [Path(folder) for folder in _walk(str(path), models)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from nasbench_at.records.conditions import require_equal_conditions
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SeedComparison", "compare_seeds", "mean_interval"]
+__all__ = ["SeedAccuracies", "SeedComparison", "collect_seeds", "compare_seeds", "mean_interval"]
 
 
 def mean_interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -38,6 +39,44 @@ def mean_interval(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.fl
     mean = samples.mean(axis=0)
     spread = stdtrit(count - 1, 0.975) * samples.std(axis=0, ddof=1) / math.sqrt(count)
     return mean - spread, mean + spread
+
+
+@dataclass(frozen=True)
+class SeedAccuracies:
+    """One configuration under one attack, seed by seed.
+
+    Attributes:
+        attack: Name of the attack.
+        seeds: Seeds of the runs.
+        accuracies: Their accuracies in [0, 1], one a seed.
+    """
+
+    attack: str
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds, in [0, 1]."""
+        return fmean(self.accuracies)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean, by Student's t distribution.
+
+        Raises:
+            ValueError: If there are fewer than two seeds.
+        """
+        if len(self.seeds) < 2:
+            raise ValueError(
+                f"an interval of {self.attack!r} over seeds needs at least 2, got {len(self.seeds)}"
+            )
+        low, high = mean_interval(self.accuracies)
+        return float(low), float(high)
+
+    def draw(self, generator: np.random.Generator) -> float:
+        """Returns the accuracy of one seed at random, all equally likely, in [0, 1]."""
+        return self.accuracies[int(generator.integers(len(self.accuracies)))]
 
 
 @dataclass(frozen=True)
@@ -73,6 +112,32 @@ class SeedComparison:
         """95 % interval of the mean difference: that of the paired t test; NaN for one seed."""
         low, high = mean_interval(self.differences)
         return float(low), float(high)
+
+
+def collect_seeds(records: Sequence[Record], attack: str = "pgd") -> SeedAccuracies:
+    """Returns the accuracies of one configuration over its seeds.
+
+    Args:
+        records: Its runs, one a seed.
+        attack: Name of a row, such as ``natural``, ``pgd`` or ``aa``.
+
+    Raises:
+        ValueError: If none was evaluated by the attack, there are several runs of a seed, or the
+            images or the attack's settings differ between any two.
+    """
+    runs = _by_seed("queried", records, attack)
+    if not runs:
+        known = dict.fromkeys(name for record in records for name in record.results)
+        raise ValueError(
+            f"none of {len(records)} runs was evaluated by {attack!r}; there is "
+            f"{', '.join(known) or 'nothing'}"
+        )
+    require_equal_conditions((each, each.result(attack)) for each in runs.values())
+    return SeedAccuracies(
+        attack=attack,
+        seeds=tuple(sorted(runs)),
+        accuracies=tuple(runs[seed].accuracy(attack) for seed in sorted(runs)),
+    )
 
 
 def compare_seeds(

@@ -24,8 +24,7 @@ def write_frame(frame: pd.DataFrame, path: str | Path) -> None:
             CSV, text that spreadsheets would run is quoted, see :func:`plain_cell`.
 
     Raises:
-        ValueError: If the suffix is another one, the file cannot be written or Parquet's library is
-            missing.
+        ValueError: If the suffix is another one, or the file cannot be written.
     """
     path = Path(path)
     match path.suffix:
@@ -88,12 +87,7 @@ def _to_parquet(frame: pd.DataFrame) -> bytes:
         if plain[name].dtype == object:
             plain[name] = plain[name].map(lambda value: None if value is None else str(value))
     buffer = BytesIO()
-    try:
-        plain.to_parquet(buffer, index=False)
-    except ImportError:
-        raise ValueError(
-            "Parquet needs pyarrow: pip install 'nasbench-at[parquet]', or write a .csv file"
-        ) from None
+    plain.to_parquet(buffer, index=False)
     return buffer.getvalue()
 
 

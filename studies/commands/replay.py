@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.config.allowed_values import Count, Name, Positional
+from nasbench_at.config.allowed_values import Count, Name, Place, Positional
 
 __all__ = ["ReplayArguments", "run_replay"]
 
@@ -19,7 +18,8 @@ class ReplayArguments:
     """Arguments of ``nasbench-at study replay``.
 
     Attributes:
-        paths: Folders of runs, of studies, or files of records; they stand for the search space.
+        paths: Folders of runs or of studies, files of records, or tables by name. They stand for
+            the search space.
         space: Keys of the configuration to search over.
         attack: Whose accuracy is searched for.
         samplers: Samplers of Optuna.
@@ -27,7 +27,7 @@ class ReplayArguments:
         seeds: Searches of each sampler.
     """
 
-    paths: Positional[tuple[Path, ...]] = (Path("runs"),)
+    paths: Positional[tuple[Place, ...]] = ("runs",)
     space: tuple[Name, ...] = ("blocks",)
     attack: Name = "pgd"
     samplers: tuple[Literal["random", "tpe", "nsga2"], ...] = ("random", "tpe")

@@ -15,9 +15,9 @@ import pytest
 from analysis.landscape import Landscape
 from analysis.report import best_theories, write_report
 from analysis.report.attention import find_graph
-from analysis.report.entries import RunEntry, collect_entries, name_anchors
 from analysis.report.groups import rank_by_robustness
 from analysis.report.landscapes import describe_landscape, landscape_to_json
+from analysis.run_entries import RunEntry, collect_entries, name_anchors
 from nasbench_at import evaluate_run, train
 from nasbench_at.config import RunConfig, dump_config, resolve
 from nasbench_at.records import Benchmark, Record, TrustCheck, read_record

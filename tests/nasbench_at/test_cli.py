@@ -224,7 +224,7 @@ def test_help_loads_no_torch(words):
         ),
         (["theory", "runs", "--num-images", "0"], "num_images must be a whole number from 1"),
         (["theory", "runs", "--num-batches", "0"], "num_batches must be a whole number from 2"),
-        (["query", ""], "paths must be a list of paths, got ('',)"),
+        (["query", ""], "paths must be a list of folders, files or tables, got ('',)"),
         (
             ["study", "run", "block_space", "--dry-run", "--storage", "mysql://me:secret@x"],
             "storage must be a URL of sqlite or postgresql, blanks and quotes in it as %20, %22 "
@@ -256,7 +256,7 @@ def test_bad_input_is_one_line_that_names_it(words, message, capsys):
             train_words("--block-options", "norm"),
             "block_options must be written NAME.OPTION=VALUE, got 'norm'",
         ),
-        (["compare"], "Missing from nasbench-at compare: PATH .*(required)"),
+        (["compare"], "Missing from nasbench-at compare: PLACE .*(required)"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )

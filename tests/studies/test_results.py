@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from studies.recipes import search
 from studies.results import Compute, StudyResult, StudyStatus, list_runs
 from studies.study import OpenStudy, create_or_open_study
 from studies.suggestion import suggest_run
+from tests.nasbench_at.records.test_records import make_record, write
 
 
 def open_filled(config, tmp_path) -> OpenStudy:
@@ -171,3 +173,14 @@ def test_optuna_is_quiet_only_while_a_study_runs():
     with quiet_optuna():
         assert optuna.logging.get_verbosity() == optuna.logging.WARNING
     assert optuna.logging.get_verbosity() == before
+
+
+def test_records_know_their_learning_curves(tiny_study, tmp_path):
+    opened = open_filled(tiny_study, tmp_path)
+    tell(opened, 0.5)
+    run_id = opened.study.get_trials()[0].user_attrs["run_id"]
+    write(tmp_path, make_record(run_id))
+    line = {"train_accuracy": 0.5, "validation_natural": 0.5, "validation_robust": 0.25}
+    (tmp_path / run_id / "metrics.jsonl").write_text(json.dumps({"epoch": 1, **line}) + "\n")
+    frame = StudyResult.of(opened, tmp_path).records.learning_curves()
+    assert frame.to_dict("records") == [{"run_id": run_id, "epoch": 1, **line}]

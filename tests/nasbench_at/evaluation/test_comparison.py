@@ -11,8 +11,9 @@ import safetensors.torch
 import torch
 
 from nasbench_at.evaluation.comparison import PairedComparison, compare_outcomes, compare_runs
-from nasbench_at.evaluation.outcome_files import hash_subset, outcomes_path
+from nasbench_at.evaluation.outcome_files import hash_subset
 from nasbench_at.records import AttackResult, Evaluation, Record
+from nasbench_at.records.outcomes import outcomes_path
 from tests.nasbench_at.conftest import one_line
 
 PGD = {"name": "pgd", "step_size": 0.02}

@@ -18,9 +18,9 @@ from nasbench_at.attacks import AutoAttack
 from nasbench_at.cli import main
 from nasbench_at.data import load_data
 from nasbench_at.evaluation.options import EvaluationOptions
-from nasbench_at.evaluation.outcome_files import read_outcomes
 from nasbench_at.evaluation.run_evaluation import prepare_evaluation
 from nasbench_at.records import read_record
+from nasbench_at.records.outcomes import read_outcomes
 from nasbench_at.records.run_folders import FolderInUseError, open_run_folder
 from tests.nasbench_at.conftest import one_line
 

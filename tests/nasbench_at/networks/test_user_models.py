@@ -10,9 +10,9 @@ import torch
 
 from nasbench_at.cli import main
 from nasbench_at.config.contents import hash_contents
-from nasbench_at.evaluation.outcome_files import read_outcomes
 from nasbench_at.networks.user_models import load_user_model
 from nasbench_at.records import Benchmark, read_record
+from nasbench_at.records.outcomes import read_outcomes
 from tests.nasbench_at.conftest import one_line
 
 MODULE = """
@@ -176,7 +176,7 @@ def test_other_weights_land_in_another_folder(module, state, tmp_path):
     assert len(list(Path("evaluations").iterdir())) == 2
     records = Benchmark.load("evaluations")
     assert len({record.config["weights_hash"] for record in records}) == 2
-    assert records.summary()["seeds"].tolist() == [1, 1]
+    assert records.summary().frame["seeds"].tolist() == [1, 1]
 
 
 def test_record_is_written_where_it_was_asked_for(module, state, tmp_path, capsys):

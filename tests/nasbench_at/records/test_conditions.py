@@ -228,7 +228,7 @@ def test_summary_leaves_out_a_mean_over_conditions_and_keeps_the_rest():
         )
     ]
     with pytest.warns(UserWarning, match="no mean of 'pgd' over seeds") as caught:
-        frame = Benchmark(runs).summary()
+        frame = Benchmark(runs).summary().frame
     assert [str(warning.message) for warning in caught] == [
         "no mean of 'pgd' over seeds: 'a' and 'b' cannot be compared by 'pgd'; they differ in "
         "eps (0.1 and 0.3)"

@@ -17,7 +17,7 @@ def test_summary_has_the_interval_of_the_mean_over_seeds():
     runs = [make_record(f"a{seed}", pgd=pgd) for seed, pgd in enumerate(values)]
     runs = [replace(r, config={**r.config, "seed": i}) for i, r in enumerate(runs)]
     runs.append(make_record("b", method="trades", pgd=0.9))
-    frame = Benchmark(runs).summary()
+    frame = Benchmark(runs).summary().frame
     columns = list(frame.columns)
     start = columns.index("pgd")
     assert columns[start : start + 4] == ["pgd", "pgd_std", "pgd_low", "pgd_high"]
@@ -37,13 +37,13 @@ def test_files_of_equal_contents_are_one_configuration_wherever_they_lie():
         return replace(record, config={**record.config, **config, "seed": seed})
 
     runs = [moved("here", 0), moved("there", 1), moved("here", 2, digest="d2")]
-    assert Benchmark(runs).summary()["seeds"].tolist() == [2, 1]
+    assert Benchmark(runs).summary().frame["seeds"].tolist() == [2, 1]
 
 
 def test_records_without_a_seed_are_no_seeds_of_each_other():
     config = {"model": "mine:net", "weights": "w.pt", "data": "stripes"}
     models = [replace(make_record(name, pgd=0.5), config=config) for name in ("a", "b")]
-    assert Benchmark(models).summary()["seeds"].tolist() == [1, 1]
+    assert Benchmark(models).summary().frame["seeds"].tolist() == [1, 1]
 
 
 def test_costs_are_seconds_of_training_and_of_whole_attacks():
@@ -110,7 +110,7 @@ def test_run_found_in_a_file_too_keeps_its_folder(runs):
         assert len(loaded.learning_curves()) == 4
 
 
-def test_record_without_a_folder_has_no_learning_curve():
-    with pytest.raises(ValueError, match="run 'a' was not loaded from its folder") as error:
+def test_record_of_neither_folder_nor_table_has_no_learning_curve():
+    with pytest.raises(ValueError, match="run 'a' has no metrics") as error:
         Benchmark([make_record("a")]).learning_curves()
     one_line(error)

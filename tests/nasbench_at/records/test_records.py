@@ -316,7 +316,7 @@ def test_summary_has_a_row_a_configuration_with_mean_and_deviation_over_seeds():
     records.append(
         replace(make_record("b1", method="trades"), config={**records[-1].config, "seed": 1})
     )
-    frame = Benchmark(records).summary()
+    frame = Benchmark(records).summary().frame
     assert list(frame.columns)[:3] == ["method", "num_params", "seeds"]  # all else is the same
     assert frame["method"].tolist() == ["at", "trades"]
     assert frame["seeds"].tolist() == [3, 2]
@@ -326,4 +326,4 @@ def test_summary_has_a_row_a_configuration_with_mean_and_deviation_over_seeds():
 
 
 def test_summary_of_nothing_is_empty():
-    assert len(Benchmark([]).summary()) == 0
+    assert len(Benchmark([]).summary().frame) == 0

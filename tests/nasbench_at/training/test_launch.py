@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from nasbench_at import Benchmark, evaluate_run, train
 from nasbench_at.config import load_config, resolve
-from nasbench_at.evaluation.outcome_files import read_outcomes
 from nasbench_at.evaluation.run_evaluation import prepare_evaluation
 from nasbench_at.evaluation.runs import Run
 from nasbench_at.records import read_record
+from nasbench_at.records.outcomes import read_outcomes
 from nasbench_at.records.run_folders import open_run_folder
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.runtime.provenance import collect_provenance

@@ -1,18 +1,19 @@
-"""The runs that a report is about: finished ones, and those that still run."""
+"""Runs as they are found, in folders and tables: finished ones, and those that still run."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from analysis.study_figures import LearningCurve, compute_learning_curves
-from nasbench_at.config import load_config
+from nasbench_at.config import RunConfig, load_config
 from nasbench_at.records import AttackResult, Benchmark, Record, read_metrics, read_record
+from nasbench_at.records.places import find_table
 from nasbench_at.records.run_folders import find_runs
 
 __all__ = ["RunEntry", "collect_entries", "name_anchors"]
@@ -29,7 +30,7 @@ class RunEntry:
         run_id: Its name.
         config: Its configuration.
         record: Its record; None before the end of its training.
-        folder: Where it lies; None of a record from a ``.jsonl`` file.
+        folder: Where it lies; None of a record from a table.
         curve: Its accuracies by epoch; None before the end of its first.
         attention: Epoch and attention weights of the selected, else of the last epoch that has
             some.
@@ -72,9 +73,8 @@ def collect_entries(paths: Iterable[str | Path]) -> list[RunEntry]:
     """Finds runs.
 
     Args:
-        paths: Folders in which runs lie, at any depth, folders of studies, or files of records,
-            ``.jsonl`` or ``.parquet``. A run that is found twice counts once: as it is where it got
-            furthest.
+        paths: Places, as in :meth:`nasbench_at.Benchmark.load`. A run that is found twice counts
+            once: as it is where it got furthest.
 
     A run whose files cannot be read is left out with a warning that names the file.
 
@@ -84,9 +84,8 @@ def collect_entries(paths: Iterable[str | Path]) -> list[RunEntry]:
     found: dict[str, RunEntry] = {}
     paths = list(paths)
     order: tuple[Status, ...] = ("still running", "not evaluated", "evaluated")
-    for path in map(Path, paths):
-        is_file = path.suffix in (".jsonl", ".parquet")
-        for entry in _read_file(path) if is_file else _read_folders(path):
+    for path in paths:
+        for entry in _read_folders(path) if find_table(path) is None else _read_table(path):
             known = found.get(entry.run_id)
             if known is None or order.index(known.status) < order.index(entry.status):
                 found[entry.run_id] = entry
@@ -95,12 +94,18 @@ def collect_entries(paths: Iterable[str | Path]) -> list[RunEntry]:
     return list(found.values())
 
 
-def _read_file(path: Path) -> Iterator[RunEntry]:
-    for record in Benchmark.load(path):
-        yield RunEntry(record.run_id, record.config, record)
+def _read_table(path: str | Path) -> Iterator[RunEntry]:
+    runs = Benchmark.load(path)
+    for record in runs:
+        try:
+            rows = runs.metrics_of(record) if runs.has_metrics(record) else []
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        yield RunEntry(record.run_id, record.config, record, None, *_keep_epochs(record, rows))
 
 
-def _read_folders(path: Path) -> Iterator[RunEntry]:
+def _read_folders(path: str | Path) -> Iterator[RunEntry]:
     folders = find_runs(path, models=True)
     num_broken = 0
     for folder in folders:
@@ -114,24 +119,25 @@ def _read_folders(path: Path) -> Iterator[RunEntry]:
 
 
 def _read_run(folder: Path) -> RunEntry:
+    rows = read_metrics(folder / "metrics.jsonl")
     if (folder / "record.json").exists():
         record = read_record(folder / "record.json")
-        selected = record.training.get("selected", {}).get("epoch")
-        seen = _read_epochs(record.run_id, folder, selected)
+        seen = _keep_epochs(record, rows)
         return RunEntry(record.run_id, record.config, record, folder, *seen)
     config = load_config(folder / "config.yaml")
-    seen = _read_epochs(config.run_id, folder, None)
+    seen = _keep_epochs(config, rows)
     return RunEntry(config.run_id, config.to_dict(), None, folder, *seen)
 
 
-def _read_epochs(
-    run_id: str, folder: Path, selected: int | None
+def _keep_epochs(
+    run: Record | RunConfig, rows: Sequence[Mapping[str, Any]]
 ) -> tuple[LearningCurve | None, tuple[int, Weights] | None]:
     """What is kept of a run's metrics, whose lines are large."""
-    rows = read_metrics(folder / "metrics.jsonl")
     if not rows:
         return None, None
-    (curve,) = compute_learning_curves({run_id: rows})
+    (curve,) = compute_learning_curves({run.run_id: rows})
+    training = run.training if isinstance(run, Record) else {}
+    selected = training.get("selected", {}).get("epoch")
     weighed = [row for row in rows if row.get("attention")]
     if not weighed:
         return curve, None

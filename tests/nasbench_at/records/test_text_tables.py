@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from nasbench_at.commands.text_tables import format_columns, format_tabs
+from nasbench_at.records.text_tables import format_columns, format_tabs
 
 HEADINGS = ["run_id", "network", "pgd"]
 ROWS = [["cifar10-at-0123456789-s0", "residual + mbconv + dense", "54.03%"], ["b", "plain", "1%"]]
