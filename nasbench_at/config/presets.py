@@ -102,8 +102,7 @@ Data that is not known here is not augmented: a mirrored or shifted image may me
 
 L2_VALUES: Mapping[str, Any] = {"eps": 128 / 255, "step_size": 15 / 255}
 """Radius and step of training under L2, for every method: PGD-10 on CIFAR-10 of Rice et al.,
-"Overfitting in adversarially robust deep learning", ICML 2020 (Sec. 2). RobustBench evaluates at
-0.5.
+"Overfitting in adversarially robust deep learning", ICML 2020. RobustBench evaluates at 0.5.
 """
 
 L2_RADII: Mapping[str, float] = {"digits": 0.5, "fashion_mnist": 1.0}
