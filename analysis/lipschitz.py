@@ -207,7 +207,8 @@ def compute_run_lipschitz(
     Args:
         run: The run.
         num_images: How many of them.
-        eps: As in :func:`compute_lipschitz`; the run's own by default.
+        eps: As in :func:`compute_lipschitz`; the run's own by default, and if it is one of L2, that
+            of the largest L-infinity ball inside.
         num_ascents: As there.
         seed: As there.
 
@@ -216,6 +217,8 @@ def compute_run_lipschitz(
     """
     images, _ = first_images(run, "test", num_images)
     radius = run.config.eps if eps is None else eps
+    if eps is None and run.config.norm == "L2":
+        radius = min(1.0, radius / math.sqrt(images[0].numel()))
     return compute_lipschitz(run.network, images, eps=radius, num_ascents=num_ascents, seed=seed)
 
 

@@ -172,8 +172,8 @@ def create_block(name: str, channels: int, **options: Any) -> nn.Module:
         ValueError: If the name or an option is unknown, or a value is not allowed.
     """
     info = block_info(name)
-    if channels < 1:
-        raise ValueError(f"channels must be at least 1, got {channels}")
+    if not isinstance(channels, int) or channels < 1:
+        raise ValueError(f"channels must be a whole number of at least 1, got {channels!r}")
     check_options(f"block {name!r}", options, info.options)
     return info.build(channels, **options)
 

@@ -144,14 +144,14 @@ class StudyConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns YAML-ready data; a run is written as what differs from the base."""
-        base = self.base.to_dict()
+        base = _write(self.base)
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain["base"] = base
         plain["space"] = None if self.space is None else asdict(self.space)
         plain["runs"] = [
             {
                 "labels": dict(planned.labels),
-                "changes": _difference(planned.config.to_dict(), base),
+                "changes": _difference(_write(planned.config), base),
                 **({"attacks": planned.attacks} if planned.attacks else {}),
             }
             for planned in self.runs
@@ -214,6 +214,11 @@ class StudyConfig:
 
 def _read_run(data: Mapping[str, Any]) -> ResolvedConfig:
     return ResolvedConfig.of(config_from_mapping(data))
+
+
+def _write(config: ResolvedConfig) -> dict[str, Any]:
+    """Plain data with the norm, of which a configuration leaves Linf out: a run may change it."""
+    return {**config.to_dict(), "norm": config.norm}
 
 
 def _difference(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,10 +116,12 @@ def _check_fit(config: StudyConfig, data: DataSet) -> None:
     """Raises a ValueError if the data are too few for a batch, or of too few classes."""
     more = (attack for planned in config.runs for attack in planned.attacks)
     names = dict.fromkeys((*config.attacks, *more))
-    attacks = standard_attacks(tuple(names), eps=1.0)  # the radius does not matter here
-    check_attacks(attacks.values(), data.num_classes, data.image_shape)
+    runs = [planned.config for planned in config.runs] or [config.base]
+    for norm in {run.norm for run in runs}:
+        attacks = standard_attacks(tuple(names), eps=1.0, norm=norm)  # whatever the radius
+        check_attacks(attacks.values(), data.num_classes, data.image_shape)
     num_images = len(data.train)
-    for run in [planned.config for planned in config.runs] or [config.base]:
+    for run in runs:
         if run.batch_size is not None and run.batch_size > num_images:
             raise ValueError(
                 f"batch_size must be at most the number of training images, {num_images}, got "

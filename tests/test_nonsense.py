@@ -61,6 +61,7 @@ TRAIN_FLAGS = {
     "--attention-lr": POSITIVE,
     "--checkpoint-minutes": AT_LEAST_0,
     "--eps": (*AT_LEAST_0, "1.1", "8"),
+    "--norm": CHOICE,
     "--attack-noise": AT_LEAST_0,
     "--awp-gamma": AT_LEAST_0,
     "--weight-decay": AT_LEAST_0,
@@ -160,6 +161,12 @@ COMMANDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Sequence[str]]]] = 
             "--recipe": CHOICE,
             "--counts": CHOICE,
             "--aa-samples": ("-1", "0", "x", "101%", "nan", HUGE),
+            "--severities": ("0", "6", "x", "1 1", "2 1", ""),
+            "--smooth-sigma": POSITIVE,
+            "--smooth-n0": COUNT,
+            "--smooth-n": COUNT,
+            "--smooth-alpha": ("0", "1", "nan", "x"),
+            "--smooth-samples": ("-1", "0", "x", "101%", "nan", HUGE),
             "--weights": ("nope.pt",),
             "--out": ("nope.json",),
             "--model": ("tiny_wrn",),
@@ -262,6 +269,7 @@ CALLS: Mapping[Callable[..., Any], Mapping[str, Sequence[Any]]] = {
         "epochs": ("a", 0, 1.5, True, 10**30, [1]),
         "lr": (0, -1, *NO_NUMBER[:4], [], 10**400),
         "eps": (1.1, -0.1, NAN, INF, "a", 10**400),
+        "norm": ("L1", "l2", None, 5),
         "weight_decay": (-1, NAN, INF, "a"),
         "init_channels": NO_COUNT,
         "num_modules": (*NO_COUNT, 2),
@@ -302,7 +310,13 @@ CALLS: Mapping[Callable[..., Any], Mapping[str, Sequence[Any]]] = {
     EvaluationOptions: {
         "attacks": (("nope",), ("pgdd",), (5,), "pgd"),
         "eps": ((-1,), (NAN,), (0.1, 0.1), ("a",)),
-        "norm": ("L1", None),
+        "norm": ("L1", 5),
+        "severities": ((0,), (6,), (2, 2), (2, 1), (), (1.5,), 3),
+        "smooth_sigma": (0, -1, NAN, INF, "a"),
+        "smooth_n0": NO_COUNT,
+        "smooth_n": NO_COUNT,
+        "smooth_alpha": (0, 1, NAN, "a", None),
+        "smooth_samples": (0, -1, "x", "101%", 1.5),
         "step_size": (0, -1, NAN, "a"),
         "restarts": NO_COUNT,
         "counts": ("nope", 5),
@@ -465,6 +479,7 @@ def names(message: str, value: object) -> bool:
     elif isinstance(value, Mapping):
         texts |= {str(entry) for pair in value.items() for entry in pair}
     elif isinstance(value, Sequence):
+        texts |= set() if value else {"empty"}
         texts |= {repr(entry) for entry in value} | {str(entry) for entry in value} - {""}
     said = message.partition(" got ")[2] or message  # before it stands what is allowed
     return any(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", said) for text in texts)

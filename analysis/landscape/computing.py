@@ -132,7 +132,9 @@ def compute_run_landscape(
     config = run.config
     if adversarial and "attack" not in options:
         eps = config.eps
-        attacks = standard_attacks(("pgd",), eps=eps, recipe=config.recipe, method=config.method)
+        attacks = standard_attacks(
+            ("pgd",), eps=eps, norm=config.norm, recipe=config.recipe, method=config.method
+        )
         options["attack"] = attacks["pgd"]
     if num_images is None:
         num_images = min(_NUM_IMAGES, len(run.data.test))

@@ -142,7 +142,7 @@ def summarise(entries: Sequence[RunEntry], num_networks: int) -> dict[str, str]:
         "Data sets": _values(data_label(str(config.get("data"))) for config in configs),
         "Methods": _values(methods),
         "Seeds": _values(config.get("seed") for config in configs),
-        "Trained at ε": _values(config.get("eps") for config in configs),
+        "Trained at ε": _values(_radius(config) for config in configs),
         "Epochs": _values(config.get("epochs") for config in configs),
         "Recipe": _values(config.get("recipe") for config in configs),
         "Precision": _values(config.get("precision") for config in configs),
@@ -150,6 +150,12 @@ def summarise(entries: Sequence[RunEntry], num_networks: int) -> dict[str, str]:
         "Training time": f"{seconds / 3600:.2f} h in all" if seconds else "",
     }
     return {term: text for term, text in terms.items() if text}
+
+
+def _radius(config: Mapping[str, Any]) -> str:
+    """The radius that a run was trained at, with its norm where that is not L-infinity."""
+    eps = config.get("eps")
+    return "" if eps is None else f"L2 {eps}" if config.get("norm") == "L2" else str(eps)
 
 
 def _values(values: Iterable[object], limit: int = 8) -> str:

@@ -69,7 +69,7 @@ def published_result(
         kept_blocks: Table 4: how many blocks a module keeps.
     """
     row = record.results.get(metric)
-    eps, norm = record.config.get("eps", PAPER_EPS), "Linf"
+    eps, norm = record.config.get("eps", PAPER_EPS), record.config.get("norm", "Linf")
     if row is not None and row.eps is not None:
         eps, norm = row.eps, str(row.norm)
     if norm != "Linf" or not math.isclose(eps, PAPER_EPS):

@@ -22,7 +22,7 @@ from .objectives import (
     margin_loss,
     margin_objective,
 )
-from .pgd import FGSM, L2PGD, LinfPGD, MarginPGD
+from .pgd import FGSM, L2PGD, PGD_BY_NORM, LinfPGD, MarginPGD
 from .protocol import Attack
 from .trust_checks import CheckResult, run_checks
 
@@ -31,6 +31,7 @@ __all__ = [
     "L2",
     "L2PGD",
     "LINF",
+    "PGD_BY_NORM",
     "Attack",
     "AutoAttack",
     "AutoAttackResult",

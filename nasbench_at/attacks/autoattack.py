@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
@@ -42,6 +42,11 @@ ATTACKS: dict[str, tuple[str, ...]] = {
 }
 # The DLR loss divides by differences of sorted logits, the third and the fourth largest among them.
 NUM_CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab-t": 2, "square": 2}
+FEW_CLASSES = ("apgd-ce", "square")
+"""What is run in the ensemble's place with two or three classes; it is not called AutoAttack.
+
+Of those of its attacks that are defined then, one with gradients and one without.
+"""
 PARTS = tuple(NUM_CLASSES_NEEDED)
 STANDARD_QUERIES = 5000
 MAX_TARGETS = 9
@@ -114,7 +119,6 @@ class AutoAttack:
     version: Version = "standard"
     square_queries: int = STANDARD_QUERIES
     attacks: tuple[str, ...] = ()
-    name: ClassVar[str] = "aa"
 
     def __post_init__(self) -> None:
         """Refuses bad values before hours of work."""
@@ -130,6 +134,11 @@ class AutoAttack:
         if len(set(self.attacks)) < len(self.attacks):
             raise ValueError(f"attacks must be different, got {', '.join(self.attacks)}")
         object.__setattr__(self, "attacks", tuple(self.attacks) or ATTACKS[self.version])
+
+    @property
+    def name(self) -> str:
+        """Returns ``aa``, or, of other attacks than the ensemble's, these."""
+        return "aa" if self.attacks == ATTACKS[self.version] else "+".join(self.attacks)
 
     def settings(self) -> dict[str, JsonValue]:
         """Returns all that decides the result besides model and data."""
@@ -239,7 +248,8 @@ class AutoAttack:
         for attack in self.attacks:
             if num_classes < (needed := NUM_CLASSES_NEEDED[attack]):
                 able = [part for part in PARTS if num_classes >= NUM_CLASSES_NEEDED[part]]
-                hint = f"; {', '.join(able)} can be run with {num_classes}" if able else ""
+                instead = ", ".join(["+".join(FEW_CLASSES), *able])
+                hint = f"; {instead} can be run with {num_classes}" if able else ""
                 raise ValueError(
                     f"AutoAttack's {attack} needs at least {needed} classes, got {num_classes}"
                     f"{hint}"

@@ -6,6 +6,7 @@ steps. It keeps the step size, also one that came from the radius.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,6 +32,10 @@ class L2PGD(GradientAttack):
 
     norm = L2
     name = "pgd_l2"
+
+
+PGD_BY_NORM: Mapping[str, type[LinfPGD] | type[L2PGD]] = {"Linf": LinfPGD, "L2": L2PGD}
+"""PGD under each threat model, by the names that configurations have for these."""
 
 
 @dataclass(frozen=True, kw_only=True)

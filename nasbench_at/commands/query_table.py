@@ -11,7 +11,7 @@ from string import ascii_lowercase
 from typing import Any
 
 from nasbench_at.config.suggestions import near_names
-from nasbench_at.evaluation.options import ATTACK_NAMES, AUTOATTACK_PARTS
+from nasbench_at.evaluation.options import ROW_NAMES
 from nasbench_at.records import (
     AttackResult,
     Benchmark,
@@ -29,7 +29,7 @@ __all__ = ["QueryTable"]
 Row = dict[str, Any]
 
 _SHOWN_ATTACKS = ("natural", "pgd", "aa")
-_ATTACKS = frozenset({"natural", "worst_case", *ATTACK_NAMES, *AUTOATTACK_PARTS})
+_ATTACKS = frozenset({"natural", "worst_case", *ROW_NAMES})
 _OF_SHARES = ("_std", "_low", "_high", "")
 """Endings of an attack's columns that hold shares."""
 _OF_ATTACK = (*_OF_SHARES, "_norm", "_eps", "_num_samples", "_conditions")

@@ -12,7 +12,15 @@ from typing import Any
 
 from nasbench_at.config.architecture import Recipe
 
-__all__ = ["DATA_NETWORKS", "DATA_VALUES", "SCALED", "adapt_preset", "find_preset"]
+__all__ = [
+    "DATA_NETWORKS",
+    "DATA_VALUES",
+    "L2_RADII",
+    "L2_VALUES",
+    "SCALED",
+    "adapt_preset",
+    "find_preset",
+]
 
 SCALED = ("step_size", "warmup_epochs", "milestones", "tau_milestones")
 """Values of a recipe that move along with its radius and its number of epochs."""
@@ -92,13 +100,23 @@ DATA_VALUES: Mapping[str, Mapping[str, Any]] = {
 Data that is not known here is not augmented: a mirrored or shifted image may mean something else.
 """
 
+L2_VALUES: Mapping[str, Any] = {"eps": 128 / 255, "step_size": 15 / 255}
+"""Radius and step of training under L2, for every method: PGD-10 on CIFAR-10 of Rice et al.,
+"Overfitting in adversarially robust deep learning", ICML 2020. RobustBench evaluates at 0.5.
+"""
+
+L2_RADII: Mapping[str, float] = {"digits": 0.5, "fashion_mnist": 1.0}
+"""Radii chosen here, at which a network keeps some of its accuracy; the step moves along."""
+
 DATA_NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "digits": {"num_modules": 3, "init_channels": 8, "widen_factor": 2},
 }
 """DS-Nets of a size that fits data much smaller than CIFAR-10, for the trials of studies."""
 
 
-def find_preset(paper: Mapping[str, Any], data: str, method: str, recipe: Recipe) -> dict[str, Any]:
+def find_preset(
+    paper: Mapping[str, Any], data: str, method: str, recipe: Recipe, *, norm: str = "Linf"
+) -> dict[str, Any]:
     """Returns the recipe for a data set and a method: field to value.
 
     Args:
@@ -106,6 +124,7 @@ def find_preset(paper: Mapping[str, Any], data: str, method: str, recipe: Recipe
         data: Name of the data set.
         method: Way of training; one of the user's own takes the values of ``at``.
         recipe: ``paper`` or ``authors``.
+        norm: ``Linf`` or ``L2``; neither source has values of L2, which are of :data:`L2_VALUES`.
     """
     if all(known != method for _, known, _ in _LAYERS):
         method = "at"
@@ -113,7 +132,11 @@ def find_preset(paper: Mapping[str, Any], data: str, method: str, recipe: Recipe
     for (of_data, of_method, of_recipe), values in _LAYERS.items():
         if of_data in ("*", data) and of_method in ("*", method) and of_recipe in ("*", recipe):
             preset |= values
-    return adapt_preset(preset, DATA_VALUES.get(data, {"augment": False}))
+    values = dict(DATA_VALUES.get(data, {"augment": False}))
+    if norm == "L2":
+        preset |= L2_VALUES
+        values["eps"] = L2_RADII.get(data, L2_VALUES["eps"])
+    return adapt_preset(preset, values)
 
 
 def adapt_preset(preset: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

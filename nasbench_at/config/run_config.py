@@ -16,7 +16,14 @@ from typing import Annotated, Any, Generic, Literal, Never, Self
 
 from typing_extensions import TypeVar
 
-from nasbench_at.config.allowed_values import InOrder, Name, Range, Seed, check_fields
+from nasbench_at.config.allowed_values import (
+    InOrder,
+    Name,
+    Range,
+    Seed,
+    check_fields,
+    check_value,
+)
 from nasbench_at.config.architecture import (
     DS_NET_FIELDS,
     NAMED_DS_NETS,
@@ -45,6 +52,7 @@ __all__ = [
     "DS_NET_FIELDS",
     "PAPER_VALUES",
     "ModelOptions",
+    "NormName",
     "ResolvedConfig",
     "RunConfig",
     "config_from_mapping",
@@ -54,6 +62,7 @@ __all__ = [
     "resolve",
 ]
 
+NormName = Literal["Linf", "L2"]
 AttackStart = Literal["uniform", "normal", "none"]
 Schedule = Literal["milestones", "cyclic"]
 SelectOn = Literal["validation", "test", "last"]
@@ -64,7 +73,8 @@ ModelOptions = Mapping[str, Any]
 _Positive = Annotated[float, Range("(0, inf)")]
 _NotNegative = Annotated[float, Range("[0, inf)")]
 _Share = Annotated[float, Range("[0, 1)")]
-_Radius = Annotated[float, Range("[0, 1]", "pixel scale; divide by 255")]
+_Radius = Annotated[float, Range("[0, inf)")]
+_LinfRadius = Annotated[float, Range("[0, 1]", "pixel scale; divide by 255")]
 _BatchSize = Annotated[int, Range("[2, 1000000]", "BatchNorm needs two images")]
 _Epochs = Annotated[int, Range("[1, 100000]")]
 _Milestones = Annotated[tuple[Annotated[int, Range("[1, inf)")], ...], InOrder()]
@@ -114,8 +124,10 @@ class RunConfig(Generic[UnsetT]):
         plugins: Python files that register blocks.
         method: Way of training.
         recipe: Where unset values come from: as printed in the paper, or as in the authors' code.
-        eps: L∞ radius of the perturbation in pixel scale [0, 1].
-        step_size: Step of the training attack, in pixel scale.
+        norm: Threat model of training, and by default of evaluation: ``Linf`` or ``L2``.
+        eps: Radius of the perturbation: L∞ in pixel scale [0, 1]; L2 the Euclidean length over all
+            pixels of an image in [0, 1], at least 0.
+        step_size: Step of the training attack, in the same unit.
         attack_steps: Steps of the training attack.
         attack_start: Its start: ``uniform``, ``normal`` or ``none``.
         attack_noise: Standard deviation of the noise added at each of its steps.
@@ -171,6 +183,7 @@ class RunConfig(Generic[UnsetT]):
 
     method: Name = "at"
     recipe: Recipe = "paper"
+    norm: NormName = "Linf"
     eps: _Radius | UnsetT = _from_recipe(0.031)
     step_size: _Positive | UnsetT = _from_recipe(0.007)
     attack_steps: Annotated[int, Range("[1, 10000]")] | UnsetT = _from_recipe(10)
@@ -205,7 +218,14 @@ class RunConfig(Generic[UnsetT]):
     contents: Mapping[str, str] = field(default_factory=dict, metadata={"is_flag": False})
 
     def __post_init__(self) -> None:
+        if self.norm != "L2":  # before its own check, whose range is that of L2
+            check_value("eps", _LinfRadius | None, self.eps)
         check_fields(self)
+        if self.norm == "L2" and self.method == "fast_at":
+            raise ValueError(
+                "method 'fast_at' is defined under norm Linf alone, got norm 'L2'; one step under "
+                "L2 is method 'at' with attack_steps 1"
+            )
         if (
             self.milestones is not None
             and self.milestone_factors is not None
@@ -293,9 +313,12 @@ class RunConfig(Generic[UnsetT]):
     def to_dict(self) -> dict[str, Any]:
         """Returns YAML-ready data from which :func:`config_from_mapping` restores the object.
 
-        What describes a DS-Net is left out of another network's.
+        What describes a DS-Net is left out of another network's. So is norm Linf, as in what was
+        written before there was another: equal runs have equal data, whenever they were made.
         """
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.norm == "Linf":
+            del plain["norm"]
         if self.model != "ds_net":
             return {name: value for name, value in plain.items() if name not in DS_NET_FIELDS}
         return plain
@@ -361,11 +384,16 @@ def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the recipe that a run follows, at its own radius and epochs: field to value.
 
     Args:
-        config: A configuration as plain data, of which ``data``, ``method``, ``recipe``, ``eps``
-            and ``epochs`` are read.
+        config: A configuration as plain data, of which ``data``, ``method``, ``recipe``, ``norm``,
+            ``eps`` and ``epochs`` are read.
     """
-    recipe = config.get("recipe", "paper")
-    preset = find_preset(PAPER_VALUES, str(config.get("data")), str(config.get("method")), recipe)
+    preset = find_preset(
+        PAPER_VALUES,
+        str(config.get("data")),
+        str(config.get("method")),
+        config.get("recipe", "paper"),
+        norm=config.get("norm", "Linf"),
+    )
     asked = {name: value for name in ("eps", "epochs") if (value := config.get(name))}
     return adapt_preset(preset, asked)
 

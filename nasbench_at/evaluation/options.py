@@ -8,25 +8,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from nasbench_at.config.allowed_values import Distinct, Matches, OneOf, Range, Seed, check_fields
+from nasbench_at.config.allowed_values import (
+    Count,
+    Distinct,
+    InOrder,
+    Matches,
+    OneOf,
+    Range,
+    Seed,
+    check_fields,
+)
 from nasbench_at.config.architecture import Recipe
+from nasbench_at.config.run_config import NormName
 
 __all__ = [
     "ATTACK_NAMES",
     "AUTOATTACK_PARTS",
-    "AASamples",
+    "CORRUPTIONS",
+    "FEW_CLASSES",
+    "ROW_NAMES",
+    "SEVERITIES",
     "AttackNames",
     "EvaluationOptions",
-    "NormName",
+    "Samples",
 ]
 
-NormName = Literal["Linf", "L2"]
 ATTACK_NAMES = ("fgsm", "pgd", "cw", "aa")
 L2_ATTACK_NAMES = ("pgd", "aa")
 AUTOATTACK_PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
 
-AttackNames = tuple[Annotated[str, OneOf(ATTACK_NAMES + AUTOATTACK_PARTS)], ...]
-AASamples = (
+FEW_CLASSES = "apgd-ce+square"
+"""What of AutoAttack can be run with two or three classes."""
+CORRUPTIONS = ("gaussian-noise", "shot-noise", "blur", "contrast", "brightness", "shift")
+SEVERITIES = (1, 2, 3, 4, 5)
+CORRUPTION_NAMES = ("corruptions", *(f"corrupt-{name}" for name in CORRUPTIONS))
+ROW_NAMES = (*ATTACK_NAMES, *AUTOATTACK_PARTS, FEW_CLASSES, *CORRUPTION_NAMES, "smooth")
+"""What can be asked for, each the name of a row."""
+
+AttackNames = tuple[Annotated[str, OneOf(ROW_NAMES)], ...]
+Samples = (
     Annotated[int, Range("[1, inf)")]
     | Annotated[str, Matches(r"(100|\d{1,2}(\.\d+)?)%", "a percentage such as 12.5%")]
 )
@@ -38,11 +58,15 @@ class EvaluationOptions:
 
     Attributes:
         attacks: Some of fgsm, pgd (20 steps), cw (margin loss, 30 steps), aa (AutoAttack), or
-            single parts of AutoAttack: apgd-ce, apgd-dlr, apgd-t, fab-t, square. Default fgsm pgd
-            cw aa, under L2 pgd aa; with none at all, natural accuracy alone.
+            single parts of AutoAttack: apgd-ce, apgd-dlr, apgd-t, fab-t, square; apgd-ce+square for
+            two or three classes, with which AutoAttack cannot be run; corruptions (common ones, and
+            their mean) or single ones: corrupt-gaussian-noise, corrupt-shot-noise, corrupt-blur,
+            corrupt-contrast, corrupt-brightness, corrupt-shift; smooth (certified under L2 by
+            randomised smoothing). Default fgsm pgd cw aa, under L2 pgd aa; with none at all,
+            natural accuracy alone.
         eps: Radius, L-infinity in pixel scale [0, 1]; the run's own by default. Several give a
             curve of accuracy against eps.
-        norm: Threat model, Linf or L2.
+        norm: Threat model, Linf or L2; the run's own by default, of other models Linf.
         step_size: Step of pgd and cw; the recipe's by default.
         restarts: Runs of pgd and cw with other random starts.
         recipe: Steps as in the paper (0.008 at 0.031, 0.003 for TRADES) or as in the authors' code
@@ -51,25 +75,43 @@ class EvaluationOptions:
             stronger and faster. Default last for runs, any for other models.
         aa_samples: Let AutoAttack see a seeded random part of the test images: a count, or a
             percentage such as 12.5%.
-        seed: Seed of random starts and of that part.
+        severities: Severities of corruptions, of 1 to 5; of several there is a row each, and their
+            mean.
+        smooth_sigma: Standard deviation of the noise of smooth, in pixel scale.
+        smooth_n0: Noisy images that choose the smoothed network's class of an image.
+        smooth_n: Noisy images that estimate how likely it is.
+        smooth_alpha: Probability that a certificate is wrong.
+        smooth_samples: Let smooth see a seeded random part of the test images: a count, or a
+            percentage.
+        seed: Seed of random starts, of corruptions' and smooth's noise, and of those parts.
     """
 
     attacks: AttackNames | None = None
     eps: Annotated[tuple[Annotated[float, Range("[0, inf)")], ...], Distinct()] = ()
-    norm: NormName = "Linf"
+    norm: NormName | None = None
     step_size: Annotated[float, Range("(0, inf)")] | None = None
     restarts: Annotated[int, Range("[1, 10000]")] = 1
     recipe: Recipe | None = None
     counts: Literal["last", "any"] | None = None
-    aa_samples: AASamples | None = None
+    aa_samples: Samples | None = None
+    severities: Annotated[tuple[Annotated[int, Range("[1, 5]")], ...], Distinct(), InOrder()] = (
+        SEVERITIES
+    )
+    smooth_sigma: Annotated[float, Range("(0, inf)")] = 0.25
+    smooth_n0: Count = 100
+    smooth_n: Count = 100_000
+    smooth_alpha: Annotated[float, Range("(0, 1)")] = 0.001
+    smooth_samples: Samples | None = None
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not self.severities:
+            raise ValueError("severities must be one of 1 to 5 at least, got an empty list")
 
     @property
     def attack_names(self) -> tuple[str, ...]:
         """The attacks, or the norm's default ones."""
         if self.attacks is not None:
             return self.attacks
-        return ATTACK_NAMES if self.norm == "Linf" else L2_ATTACK_NAMES
+        return L2_ATTACK_NAMES if self.norm == "L2" else ATTACK_NAMES

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +23,25 @@ from nasbench_at.attacks import (
 )
 from nasbench_at.attacks.folding import folding_agrees, never_fold
 from nasbench_at.data import LabelledImages
+from nasbench_at.evaluation.corruptions import CorruptionSuite, corrupt, is_random
 from nasbench_at.evaluation.outcome_files import ProgressFile, hash_images, hash_subset
+from nasbench_at.evaluation.smoothing import CertifiedAccuracy, Smoothing
 from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
 from nasbench_at.records import AttackResult, TrustCheck
 from nasbench_at.runtime.ranks import Ranks
 from nasbench_at.runtime.seeding import make_generator
 
 __all__ = [
+    "Measure",
     "RobustnessReport",
     "check_model",
-    "count_aa_samples",
+    "count_samples",
     "evaluate",
     "standard_attacks",
 ]
+
+Measure: TypeAlias = Attack | CorruptionSuite | CertifiedAccuracy
+"""What accuracy can be measured under."""
 
 NUM_CHECKED = 100
 """Images on which the trust checks run: they cost about eleven attacks."""
@@ -51,11 +57,15 @@ class RobustnessReport:
         results: By attack name: ``natural``, then the attacks as run. AutoAttack's parts, such as
             ``aa/apgd-ce``, count the images still correct after it and the parts before it; ``aa``
             is their worst case. ``worst_case`` counts the images that no attack fooled, among
-            those that all attacks saw.
-        outcomes: By the same names: whether each image is still classified correctly, shape
-            ``(num_samples,)``.
+            those that all attacks saw. Behind it, of corruptions a row each severity, such as
+            ``corrupt-blur/3``, ``corrupt-blur``, which is their mean, and ``corruptions``, the mean
+            of these; and ``smooth``. A mean is that of the numbers of correct images, rounded; its
+            interval is that of so many images, which is too wide rather than too narrow.
+        outcomes: By the same names, those of means over severities or corruptions left out:
+            whether each image is still classified correctly, shape ``(num_samples,)``.
         aa_subset: Indices of the images that AutoAttack saw, in order; None if it saw all. The
             rows of AutoAttack and ``worst_case`` are of these images.
+        smooth_subset: Likewise of the images that smoothing was certified at.
         data_fingerprint: Hash of the images and labels.
         checks: Signs that the numbers cannot be trusted, looked for with the first iterative
             attack; empty if there was none.
@@ -65,6 +75,7 @@ class RobustnessReport:
     results: Mapping[str, AttackResult]
     outcomes: Mapping[str, Tensor]
     aa_subset: Tensor | None
+    smooth_subset: Tensor | None
     data_fingerprint: str
     checks: Sequence[TrustCheck]
     seed: int
@@ -73,7 +84,7 @@ class RobustnessReport:
 def evaluate(
     model: nn.Module,
     data: LabelledImages,
-    attacks: Mapping[str, Attack],
+    attacks: Mapping[str, Measure],
     *,
     batch_size: int = 256,
     seed: int = 0,
@@ -82,8 +93,11 @@ def evaluate(
     progress_dir: str | Path | None = None,
     on_result: Callable[[str, AttackResult], None] | None = None,
     ranks: Ranks | None = None,
+    certified: dict[Smoothing, Tensor] | None = None,
 ) -> RobustnessReport:
-    """Measures natural accuracy and accuracy under attacks, in float32 and eval mode.
+    """Measures natural accuracy, and accuracy under attacks, corruptions and by certificates.
+
+    All in float32 and eval mode.
 
     Several ranks share the batches. As a batch's randomness depends on nothing but its number, the
     outcomes of every image are those of a single process.
@@ -95,16 +109,21 @@ def evaluate(
     Args:
         model: Images in [0, 1] to logits.
         data: Images and labels on the model's device.
-        attacks: What to run, by the name of its row, such as :func:`standard_attacks` returns.
+        attacks: What to run, by the name of its row, such as :func:`standard_attacks` returns; also
+            a :class:`CorruptionSuite <nasbench_at.evaluation.corruptions.CorruptionSuite>`, whose
+            rows have names of their own, and a :class:`CertifiedAccuracy
+            <nasbench_at.evaluation.smoothing.CertifiedAccuracy>`.
         batch_size: Images at a time; AutoAttack has its own.
         seed: Seed of random starts and of AutoAttack's subset.
-        aa_samples: Let AutoAttack see a random part of the images, see :func:`count_aa_samples`.
+        aa_samples: Let AutoAttack see a random part of the images, see :func:`count_samples`.
         data_name: What the rows call the images.
         progress_dir: Keep AutoAttack's verdicts in files there after each batch, and go on from
             them. The files stay; whoever has the report removes them.
         on_result: Called with each row as soon as it is known.
         ranks: This process's place among ranks, each of which calls this function with the
             same arguments. Only rank 0 looks for signs that the numbers cannot be trusted.
+        certified: Keeps the radii that smoothing certified, for calls that differ in the radius
+            alone.
 
     Returns:
         The report.
@@ -113,7 +132,7 @@ def evaluate(
         ValueError: If images or labels are not usable, an attack cannot work with so few classes
             or so small images, or ``aa_samples`` is out of range.
     """
-    count = count_aa_samples(aa_samples, len(data))
+    count = count_samples(aa_samples, len(data))
     check_model(model, data, attacks.values())
     ranks = ranks or Ranks()
     evaluation = _Evaluation(
@@ -122,31 +141,50 @@ def evaluate(
     if count is not None and count < len(data):
         evaluation.aa_subset = _draw_subset(len(data), count, seed)
     evaluation.add_natural()
-    if attacks:
+    adversarial = select_attacks(attacks)
+    if adversarial:
         evaluation.check_folding()
-    for name, attack in attacks.items():
+    for name, attack in adversarial.items():
         if isinstance(attack, AutoAttack):
             evaluation.add_autoattack(name, attack)
         else:
             evaluation.add_attack(name, attack)
-    evaluation.add_worst_case(attacks)
-    checks = _check_trust(model, data, attacks) if ranks.is_main else ()
+    evaluation.add_worst_case(adversarial)
+    for name, measure in attacks.items():
+        if isinstance(measure, CorruptionSuite):
+            evaluation.add_corruptions(measure)
+        elif isinstance(measure, CertifiedAccuracy):
+            evaluation.add_certified(name, measure, {} if certified is None else certified)
+    checks = _check_trust(model, data, adversarial) if ranks.is_main else ()
     return RobustnessReport(
         evaluation.results,
         evaluation.outcomes,
         evaluation.aa_subset,
+        evaluation.smooth_subset,
         evaluation.data_fingerprint,
         checks,
         seed,
     )
 
 
-def count_aa_samples(aa_samples: int | str | None, num_images: int) -> int | None:
-    """Returns how many images AutoAttack is to see.
+def select_attacks(measures: Mapping[str, Measure]) -> dict[str, Attack]:
+    """Returns those of them that are attacks: what worst cases and trust checks are about."""
+    return {
+        name: measure
+        for name, measure in measures.items()
+        if not isinstance(measure, CorruptionSuite | CertifiedAccuracy)
+    }
+
+
+def count_samples(
+    samples: int | str | None, num_images: int, *, name: str = "aa_samples"
+) -> int | None:
+    """Returns how many images AutoAttack or smoothing is to see.
 
     Args:
-        aa_samples: A count, a percentage such as ``"12.5%"``, or None for all.
+        samples: A count, a percentage such as ``"12.5%"``, or None for all.
         num_images: How many there are.
+        name: What asks for it, for messages.
 
     Returns:
         The count; None for None.
@@ -154,24 +192,24 @@ def count_aa_samples(aa_samples: int | str | None, num_images: int) -> int | Non
     Raises:
         ValueError: If it is neither, or not between one image and all.
     """
-    if aa_samples is None:
+    if samples is None:
         return None
-    text, is_share = str(aa_samples).removesuffix("%"), str(aa_samples).endswith("%")
+    text, is_share = str(samples).removesuffix("%"), str(samples).endswith("%")
     try:
         value = float(text) if is_share else int(text)
     except ValueError:
         raise ValueError(
-            f"aa_samples must be a count or a percentage such as 12.5%, got {aa_samples!r}"
+            f"{name} must be a count or a percentage such as 12.5%, got {samples!r}"
         ) from None
     if is_share and not 0 < value <= 100:
-        raise ValueError(f"aa_samples must lie in 0%..100% and not be 0%, got {aa_samples}")
+        raise ValueError(f"{name} must lie in 0%..100% and not be 0%, got {samples}")
     count = max(1, round(num_images * value / 100)) if is_share else int(value)
     if not 1 <= count <= num_images:
-        raise ValueError(f"aa_samples must lie in 1..{num_images}, got {aa_samples}")
+        raise ValueError(f"{name} must lie in 1..{num_images}, got {samples}")
     return count
 
 
-def check_model(model: nn.Module, data: LabelledImages, attacks: Iterable[Attack] = ()) -> None:
+def check_model(model: nn.Module, data: LabelledImages, attacks: Iterable[Measure] = ()) -> None:
     """Raises a ValueError if the model, the data and the attacks do not go together.
 
     One image goes through the model. Images of uint8 cannot leave [0, 1].
@@ -212,21 +250,38 @@ class _Evaluation:
         self.results: dict[str, AttackResult] = {}
         self.outcomes: dict[str, Tensor] = {}
         self.aa_subset: Tensor | None = None
+        self.smooth_subset: Tensor | None = None
         self.data_fingerprint = hash_images(data.images, data.labels)
         self._model, self._data, self._data_name = model, data, data_name
         self._batch_size, self._seed = batch_size, seed
         self._progress_dir, self._on_result = progress_dir, on_result
         self._ranks = ranks
 
-    def _add(self, name: str, correct: Tensor, settings: Mapping[str, Any], seconds: float) -> None:
+    def _add(
+        self,
+        name: str,
+        correct: Tensor,
+        settings: Mapping[str, Any],
+        seconds: float,
+        *,
+        subset: Tensor | None = None,
+    ) -> None:
         self.outcomes[name] = correct.cpu().clone()  # AutoAttack's row is its last part's
-        subset = self.aa_subset
-        if subset is not None and len(correct) != len(subset):
-            subset = None
+        self._add_row(name, len(correct), int(correct.sum()), settings, seconds, subset)
+
+    def _add_row(
+        self,
+        name: str,
+        num_samples: int,
+        num_correct: int,
+        settings: Mapping[str, Any],
+        seconds: float,
+        subset: Tensor | None = None,
+    ) -> None:
         self.results[name] = AttackResult(
             attack=name,
-            num_samples=len(correct),
-            num_correct=int(correct.sum()),
+            num_samples=num_samples,
+            num_correct=num_correct,
             norm=settings.get("norm"),
             eps=settings.get("eps"),
             settings={key: value for key, value in settings.items() if key not in _OWN_FIELDS},
@@ -284,8 +339,11 @@ class _Evaluation:
             for i, part in enumerate(parts):
                 settings = {**attack.settings(), "attacks": parts[: i + 1]}
                 robust = result.robust_after[part]
-                self._add(f"{name}/{part}", robust, settings, result.seconds[part])
-        self._add(name, result.robust, attack.settings(), sum(result.seconds.values()))
+                self._add(
+                    f"{name}/{part}", robust, settings, result.seconds[part], subset=self.aa_subset
+                )
+        seconds = sum(result.seconds.values())
+        self._add(name, result.robust, attack.settings(), seconds, subset=self.aa_subset)
 
     def _run_autoattack(self, name: str, attack: AutoAttack) -> AutoAttackResult:
         everything = torch.arange(len(self._data))
@@ -320,7 +378,81 @@ class _Evaluation:
         if self.aa_subset is not None and num_shared < len(self._data):
             rows = [row if len(row) == num_shared else row[self.aa_subset] for row in rows]
         correct = torch.stack(rows).all(dim=0)
-        self._add("worst_case", correct, _join_settings(attacks), 0.0)
+        subset = self.aa_subset if len(correct) < len(self._data) else None
+        self._add("worst_case", correct, _join_settings(attacks), 0.0, subset=subset)
+
+    def add_corruptions(self, suite: CorruptionSuite) -> None:
+        """Adds a row for each corruption and severity, and means where there are several."""
+        severities = suite.severities
+        everything = []
+        for corruption in suite.names:
+            name = f"corrupt-{corruption}"
+            rows = [name] if len(severities) == 1 else [f"{name}/{each}" for each in severities]
+            for row, severity in zip(rows, severities, strict=True):
+                self._add_corrupted(row, corruption, severity)
+            if len(severities) > 1:
+                self._add_mean(name, rows, self._corruption_settings([corruption], severities))
+            everything += rows
+        if suite.has_mean:
+            settings = self._corruption_settings(suite.names, severities)
+            self._add_mean("corruptions", everything, settings)
+
+    def _add_corrupted(self, row: str, corruption: str, severity: int) -> None:
+        def perturb(number: int, x: Tensor, y: Tensor) -> Tensor:
+            first = number * self._batch_size
+            indices = range(first, first + len(x))
+            return corrupt(x, corruption, severity, seed=self._seed, indices=indices)
+
+        start = time.perf_counter()
+        correct = self._judge(perturb)
+        settings = self._corruption_settings([corruption], [severity])
+        self._add(row, correct, settings, time.perf_counter() - start)
+
+    def _add_mean(self, name: str, rows: Sequence[str], settings: Mapping[str, Any]) -> None:
+        found = [self.results[row] for row in rows]
+        num_correct = round(sum(row.num_correct for row in found) / len(found))
+        seconds = sum(row.seconds for row in found)
+        self._add_row(name, found[0].num_samples, num_correct, settings, seconds)
+
+    def _corruption_settings(
+        self, names: Sequence[str], severities: Sequence[int]
+    ) -> dict[str, Any]:
+        return {
+            "corruptions": list(names),
+            "severities": list(severities),
+            "seed": self._seed if any(map(is_random, names)) else None,
+        }
+
+    def add_certified(
+        self, name: str, measure: CertifiedAccuracy, known: dict[Smoothing, Tensor]
+    ) -> None:
+        start = time.perf_counter()
+        count = count_samples(measure.samples, len(self._data), name="smooth_samples")
+        if count is not None and count < len(self._data):
+            self.smooth_subset = _draw_subset(len(self._data), count, self._seed)
+        if measure.smoothing not in known:
+            known[measure.smoothing] = self._certify(measure.smoothing)
+        correct = self._ranks.true_on_all(known[measure.smoothing] >= measure.eps)
+        seconds = time.perf_counter() - start
+        self._add(name, correct, measure.settings(), seconds, subset=self.smooth_subset)
+
+    def _certify(self, smoothing: Smoothing) -> Tensor:
+        """Returns the radius in which each image is right, -inf where it is wrong or unsure.
+
+        An image is the work of one rank; to the others its radius is inf.
+        """
+        rank, num_ranks = self._ranks.shard
+        everything = torch.arange(len(self._data))
+        indices = everything if self.smooth_subset is None else self.smooth_subset
+        radii = torch.full((len(indices),), torch.inf, device=self._data.labels.device)
+        for place, index in enumerate(indices.tolist()):
+            if place % num_ranks != rank:
+                continue
+            x, y = self._data.take(torch.tensor([index]))
+            generator = make_generator(self._seed, "smoothing", index, device=x.device)
+            found = smoothing.certify(self._model, x[0], generator)
+            radii[place] = found.radius if found.label == int(y) else -torch.inf
+        return radii
 
 
 def _join_settings(attacks: Mapping[str, Attack]) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from nasbench_at.attacks import Attack, AutoAttack, Counts
+from nasbench_at.attacks import AutoAttack, Counts
 from nasbench_at.config.allowed_values import ExistingFile, check_value
 from nasbench_at.config.architecture import Recipe
 from nasbench_at.config.contents import hash_contents
+from nasbench_at.config.run_config import NormName
 from nasbench_at.data import LabelledImages, load_data
-from nasbench_at.evaluation.options import EvaluationOptions
+from nasbench_at.evaluation.corruptions import CorruptionSuite
+from nasbench_at.evaluation.options import CORRUPTIONS, EvaluationOptions
 from nasbench_at.evaluation.outcome_files import (
     hash_images,
     hash_subset,
@@ -26,12 +28,14 @@ from nasbench_at.evaluation.outcome_files import (
     write_outcomes,
 )
 from nasbench_at.evaluation.robustness import (
+    Measure,
     RobustnessReport,
     check_model,
-    count_aa_samples,
+    count_samples,
     evaluate,
 )
 from nasbench_at.evaluation.runs import Run
+from nasbench_at.evaluation.smoothing import CertifiedAccuracy, Smoothing
 from nasbench_at.evaluation.standard_attacks import standard_attacks
 from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.networks.user_models import load_user_model
@@ -108,10 +112,12 @@ def prepare_evaluation(
     run = Run.open(path, device=device, data_root=data_root)
     config, record = run.config, run.record
     assert config.eps is not None  # a run's folder holds a resolved configuration
-    if not options.eps and options.norm != "Linf":
-        raise ValueError(f"eps must be given with norm {options.norm}: the run's own is of Linf")
+    norm = options.norm or config.norm
+    if not options.eps and norm != config.norm:
+        raise ValueError(f"eps must be given with norm {norm}: the run's own is of {config.norm}")
     options = replace(
         options,
+        norm=norm,
         eps=options.eps or (config.eps,),
         recipe=options.recipe or config.recipe,
         counts=options.counts or "last",
@@ -125,8 +131,8 @@ def prepare_evaluation(
             f"fingerprint {trained_on} there, {data.fingerprint} here"
         )
     images = data.test
-    check_model(model, images, _all_attacks(attacks))
-    count_aa_samples(options.aa_samples, len(images))
+    check_model(model, images, _all_measures(attacks))
+    _check_samples(options, len(images))
     return PreparedEvaluation(
         model=model,
         images=images,
@@ -168,12 +174,17 @@ def prepare_model_evaluation(
         raise ValueError("eps must be given with a model of your own")
     if weights is not None:  # before data are downloaded
         check_value("weights", Annotated[Path, ExistingFile()], weights)
-    options = replace(options, recipe=options.recipe or "paper", counts=options.counts or "any")
+    options = replace(
+        options,
+        norm=options.norm or "Linf",
+        recipe=options.recipe or "paper",
+        counts=options.counts or "any",
+    )
     attacks = _attacks_by_eps(options, method="at")
     chosen = select_device(device)
     data_set = load_data(data, root=data_root, device=chosen)
     images = data_set.test
-    count_aa_samples(options.aa_samples, len(images))
+    _check_samples(options, len(images))
     model = load_user_model(
         spec,
         weights,
@@ -182,7 +193,7 @@ def prepare_model_evaluation(
         image_shape=data_set.image_shape,
     )
     try:
-        check_model(model, images, _all_attacks(attacks))
+        check_model(model, images, _all_measures(attacks))
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         shape = tuple(images.images.shape[1:])
@@ -233,26 +244,56 @@ def _prepare_file(path: Path, run_id: str) -> None:
         )
 
 
-def _attacks_by_eps(options: EvaluationOptions, method: str) -> dict[float, dict[str, Attack]]:
+def _check_samples(options: EvaluationOptions, num_images: int) -> None:
+    for name in ("aa_samples", "smooth_samples"):
+        count_samples(getattr(options, name), num_images, name=name)
+
+
+def _attacks_by_eps(options: EvaluationOptions, method: str) -> dict[float, dict[str, Measure]]:
+    """By radius, what is to be run; corruptions, which have none, with the first of them."""
     recipe: Recipe = options.recipe or "paper"
     counts: Counts = options.counts or "last"
-    return {
-        eps: standard_attacks(
-            options.attack_names,
-            eps=eps,
-            norm=options.norm,
-            recipe=recipe,
-            method=method,
-            step_size=options.step_size,
-            restarts=options.restarts,
-            counts=counts,
-            seed=options.seed,
-        )
+    norm: NormName = options.norm or "Linf"
+    others = [name for name in options.attack_names if _is_corruption(name) or name == "smooth"]
+    found: dict[float, dict[str, Measure]] = {
+        eps: {
+            **standard_attacks(
+                [name for name in options.attack_names if name not in others],
+                eps=eps,
+                norm=norm,
+                recipe=recipe,
+                method=method,
+                step_size=options.step_size,
+                restarts=options.restarts,
+                counts=counts,
+                seed=options.seed,
+            ),
+        }
         for eps in options.eps
     }
+    has_mean = "corruptions" in others
+    asked = tuple(name for name in CORRUPTIONS if has_mean or f"corrupt-{name}" in others)
+    if asked:
+        first = next(iter(found.values()))
+        first["corruptions"] = CorruptionSuite(asked, options.severities, has_mean=has_mean)
+    if "smooth" in others:
+        if norm != "L2":
+            raise ValueError(
+                f"attack 'smooth' certifies under norm L2, got {norm}; add --norm L2 and --eps"
+            )
+        smoothing = Smoothing(
+            options.smooth_sigma, options.smooth_n0, options.smooth_n, options.smooth_alpha
+        )
+        for eps, measures in found.items():
+            measures["smooth"] = CertifiedAccuracy(eps, smoothing, options.smooth_samples)
+    return found
 
 
-def _all_attacks(attacks: Mapping[float, Mapping[str, Attack]]) -> list[Attack]:
+def _is_corruption(name: str) -> bool:
+    return name.startswith("corrupt")
+
+
+def _all_measures(attacks: Mapping[float, Mapping[str, Measure]]) -> list[Measure]:
     return [attack for by_name in attacks.values() for attack in by_name.values()]
 
 
@@ -273,7 +314,7 @@ class PreparedEvaluation:
 
     model: nn.Module
     images: LabelledImages
-    attacks: Mapping[float, Mapping[str, Attack]]
+    attacks: Mapping[float, Mapping[str, Measure]]
     options: EvaluationOptions
     data: str
     record: Record
@@ -296,6 +337,7 @@ class PreparedEvaluation:
         ranks = ranks or Ranks()
         # A model of the user's with another forward may be written to this record.
         progress_dir = self.path.with_suffix(".progress") / self.record.run_id
+        certified: dict[Smoothing, Tensor] = {}
         with self.lock() if ranks.is_main else nullcontext():
             reports = {
                 eps: evaluate(
@@ -308,6 +350,7 @@ class PreparedEvaluation:
                     progress_dir=progress_dir,
                     on_result=on_result if ranks.is_main else None,
                     ranks=ranks,
+                    certified=certified,
                 )
                 for eps, attacks in self.attacks.items()
             }
@@ -330,7 +373,7 @@ class PreparedEvaluation:
         provenance = collect_provenance(self.images.labels.device)
         return Evaluation(
             results=tuple(rows.values()),
-            norm=self.options.norm,
+            norm=self.options.norm or "Linf",
             recipe=self.options.recipe,
             seed=self.options.seed,
             data=self.data,
@@ -341,11 +384,14 @@ class PreparedEvaluation:
 
 
 def _collect_outcomes(reports: Sequence[RobustnessReport]) -> dict[str, Tensor]:
-    """Outcomes by the keys of their rows, and the indices of the images that AutoAttack saw."""
+    """Outcomes by the keys of their rows, and which images AutoAttack or smoothing saw."""
     tensors = {
-        row.key: report.outcomes[name] for report in reports for name, row in report.results.items()
+        report.results[name].key: outcomes
+        for report in reports
+        for name, outcomes in report.outcomes.items()
     }
     for report in reports:
-        if report.aa_subset is not None:
-            tensors[f"{SUBSET_PREFIX}{hash_subset(report.aa_subset)}"] = report.aa_subset
+        for subset in (report.aa_subset, report.smooth_subset):
+            if subset is not None:
+                tensors[f"{SUBSET_PREFIX}{hash_subset(subset)}"] = subset
     return tensors

@@ -6,9 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from nasbench_at.attacks import FGSM, L2PGD, Attack, AutoAttack, Counts, LinfPGD, MarginPGD
+from nasbench_at.attacks import (
+    FGSM,
+    PGD_BY_NORM,
+    Attack,
+    AutoAttack,
+    Counts,
+    MarginPGD,
+)
 from nasbench_at.config.architecture import Recipe
-from nasbench_at.evaluation.options import AUTOATTACK_PARTS, NormName
+from nasbench_at.config.run_config import NormName
+from nasbench_at.evaluation.options import AUTOATTACK_PARTS, FEW_CLASSES
 
 __all__ = ["check_attacks", "standard_attacks", "standard_step"]
 
@@ -55,8 +63,8 @@ def standard_attacks(
     Args:
         names: Some of ``fgsm`` (one step of eps), ``pgd`` (20 steps), ``cw`` (margin loss,
             confidence 50, 30 steps), ``aa`` (AutoAttack, standard) and single parts of AutoAttack:
-            ``apgd-ce``, ``apgd-dlr``, ``apgd-t``, ``fab-t``, ``square``. Under L2 all but the
-            first and the third.
+            ``apgd-ce``, ``apgd-dlr``, ``apgd-t``, ``fab-t``, ``square``, and ``apgd-ce+square``
+            for two or three classes. Under L2 all but ``fgsm`` and ``cw``.
         eps: Radius; L∞ in pixel scale [0, 1].
         norm: ``Linf`` or ``L2``.
         recipe: The authors' FGSM starts at random, the paper's at the image; for the steps see
@@ -76,9 +84,10 @@ def standard_attacks(
     auto = partial(AutoAttack, eps, norm=norm, seed=seed)
     attacks: dict[str, Callable[[], Attack]] = {
         "fgsm": partial(FGSM, eps, random_start=recipe == "authors"),
-        "pgd": partial(LinfPGD if norm == "Linf" else L2PGD, eps, steps=20, **iterated),
+        "pgd": partial(PGD_BY_NORM[norm], eps, steps=20, **iterated),
         "cw": partial(MarginPGD, eps, steps=30, confidence=50.0, **iterated),
         "aa": auto,
+        FEW_CLASSES: partial(auto, attacks=tuple(FEW_CLASSES.split("+"))),
         **{part: partial(auto, attacks=(part,)) for part in AUTOATTACK_PARTS},
     }
     if norm == "L2":
@@ -90,7 +99,7 @@ def standard_attacks(
     return {name: attacks[name]() for name in names}
 
 
-def check_attacks(attacks: Iterable[Attack], num_classes: int, image_shape: Sequence[int]) -> None:
+def check_attacks(attacks: Iterable[object], num_classes: int, image_shape: Sequence[int]) -> None:
     """Raises a ValueError if an attack cannot work with so few classes or so small images.
 
     Args:

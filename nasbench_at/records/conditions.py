@@ -189,6 +189,13 @@ def describe_attack(settings: Mapping[str, Any]) -> str:
         what, attacks = settings["version"], settings["attacks"]
         is_whole = what != "custom" and len(attacks) >= _STANDARD_PARTS
         return f"{what} version" if is_whole else " + ".join(attacks)
+    if "severities" in settings:
+        return _describe_corruptions(settings["corruptions"], settings["severities"])
+    if "sigma" in settings:
+        return (
+            f"certified lower bound of the smoothed classifier, sigma {_format(settings['sigma'])},"
+            f" n {settings['n']}, alpha {_format(settings['alpha'])}"
+        )
     if "steps" not in settings:
         return "the images that no attack fooled" if "attacks" in settings else ""
     steps = "one step" if settings["steps"] == 1 else f"{settings['steps']} steps"
@@ -201,6 +208,14 @@ def describe_attack(settings: Mapping[str, Any]) -> str:
         "any iterate" if settings.get("counts") == "any" else "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def _describe_corruptions(names: Sequence[str], severities: Sequence[int]) -> str:
+    several = "severity" if len(severities) == 1 else "severities"
+    which = f"{several} {', '.join(map(str, severities))}"
+    if len(names) > 1:
+        return f"mean of {len(names)} corruptions, {which}"
+    return which if len(severities) == 1 else f"mean of {which}"
 
 
 def _format(value: Any) -> str:

@@ -42,6 +42,7 @@ class _Config(TypedDict, total=False):
     data: Text
     method: Text
     seed: Integer
+    norm: Text
     eps: NonNegative | None
     beta: NonNegative | None
     epochs: Count | None
@@ -163,7 +164,7 @@ class Record:
     def results(self) -> Mapping[str, AttackResult]:
         """The main row of each attack; empty before an evaluation.
 
-        Of several it is the latest under L∞ at the run's own eps; without one, the latest
+        Of several it is the latest under the run's own norm and eps; without one, the latest
         evaluation's row of the largest eps. ``worst_case`` is that over the most attacks.
         """
         return {name: self._choose_main(rows) for name, rows in self._rows.items()}
@@ -183,7 +184,8 @@ class Record:
         return rows
 
     def _choose_main(self, rows: Sequence[AttackResult]) -> AttackResult:
-        own = [row for row in rows if row.norm == "Linf" and row.eps == self.config.get("eps")]
+        own_norm = self.config.get("norm", "Linf")  # left out where it is this
+        own = [r for r in rows if r.norm == own_norm and r.eps == self.config.get("eps")]
         *_, main = sorted(own or rows, key=_num_attacks)
         return main
 

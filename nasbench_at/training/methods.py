@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from blocks.registry import suggest
-from nasbench_at.attacks import KLObjective, LinfPGD, attack_mode
+from nasbench_at.attacks import PGD_BY_NORM, GradientAttack, KLObjective, attack_mode
 from nasbench_at.config import ResolvedConfig
 from nasbench_at.training.losses import mart_loss, trades_loss
 
@@ -106,9 +106,9 @@ def create_method(name: str, config: ResolvedConfig) -> Method:
     return _METHODS[name](config)
 
 
-def training_attack(config: ResolvedConfig) -> LinfPGD:
+def training_attack(config: ResolvedConfig) -> GradientAttack:
     """Returns the inner attack that a configuration describes."""
-    return LinfPGD(
+    return PGD_BY_NORM[config.norm](
         config.eps,
         step_size=config.step_size,
         steps=config.attack_steps,
@@ -117,7 +117,7 @@ def training_attack(config: ResolvedConfig) -> LinfPGD:
     )
 
 
-def early_stop_attack(config: ResolvedConfig) -> LinfPGD:
+def early_stop_attack(config: ResolvedConfig) -> GradientAttack:
     """Returns FAT's inner attack as it is in the first epoch."""
     return replace(training_attack(config), tau=0)
 
@@ -162,7 +162,7 @@ class AdversarialTraining:
         tau_milestones: FAT: epochs from which a fooled image takes one more step.
     """
 
-    attack: LinfPGD
+    attack: GradientAttack
     tau_milestones: tuple[int, ...] = ()
 
     def start_epoch(self, epoch: int) -> AdversarialTraining:
@@ -192,7 +192,7 @@ class Trades:
         tau_milestones: As in :class:`AdversarialTraining`.
     """
 
-    attack: LinfPGD
+    attack: GradientAttack
     beta: float
     tau_milestones: tuple[int, ...] = ()
 
@@ -221,7 +221,7 @@ class Mart:
         beta: Weight of the robust term.
     """
 
-    attack: LinfPGD
+    attack: GradientAttack
     beta: float
 
     def start_epoch(self, epoch: int) -> Mart:
@@ -239,7 +239,9 @@ class Mart:
         return LossAndLogits(mart_loss(natural, adversarial, y, beta=self.beta), adversarial)
 
 
-def attack_of_epoch(attack: LinfPGD, tau_milestones: tuple[int, ...], epoch: int) -> LinfPGD:
+def attack_of_epoch(
+    attack: GradientAttack, tau_milestones: tuple[int, ...], epoch: int
+) -> GradientAttack:
     """Returns FAT's attack with the tau of an epoch, and any other attack as it is."""
     if attack.tau is None:
         return attack

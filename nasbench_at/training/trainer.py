@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from nasbench_at.attacks import LinfPGD, attack_mode
+from nasbench_at.attacks import PGD_BY_NORM, GradientAttack, attack_mode
 from nasbench_at.config import ResolvedConfig
 from nasbench_at.data import Augmentation, DataSet
 from nasbench_at.records import Record, read_record
@@ -401,15 +401,16 @@ class Trainer:
         return record
 
 
-def validation_attack(config: ResolvedConfig) -> LinfPGD:
+def validation_attack(config: ResolvedConfig) -> GradientAttack:
     """Returns the attack that measures robustness while training: PGD on the cross entropy.
 
-    With the training attack's steps, but at least ten: a one-step attack would not notice that a
-    network has learned to fool it.
+    Under the run's norm, with the training attack's steps, but at least ten: a one-step attack
+    would not notice that a network has learned to fool it.
     """
+    pgd = PGD_BY_NORM[config.norm]
     if config.attack_steps >= 10:
-        return LinfPGD(config.eps, step_size=config.step_size, steps=config.attack_steps)
-    return LinfPGD(config.eps, steps=10)
+        return pgd(config.eps, step_size=config.step_size, steps=config.attack_steps)
+    return pgd(config.eps, steps=10)
 
 
 def count_correct(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

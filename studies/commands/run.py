@@ -24,7 +24,7 @@ from nasbench_at.config.allowed_values import (
     StorageUrl,
 )
 from nasbench_at.config.presets import DATA_NETWORKS
-from nasbench_at.evaluation.options import AASamples, AttackNames
+from nasbench_at.evaluation.options import AttackNames, Samples
 from nasbench_at.records.run_folders import open_run_folder
 from studies.commands.lookup import existing_storage, warn_of_password
 
@@ -61,7 +61,7 @@ class StudyRunArguments(RunArguments):
     storage: StorageUrl | None = None
     ranks: Annotated[int, Range("[1, 10000]")] = 1
     attacks: AttackNames | None = None
-    aa_samples: AASamples | None = None
+    aa_samples: Samples | None = None
     any_code: bool = False
     dry_run: bool = False
     print_sbatch: bool = False

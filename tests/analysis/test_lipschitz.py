@@ -399,3 +399,10 @@ def test_run_is_analysed_at_its_own_radius(tmp_path):
     assert (analysis.num_images, analysis.eps) == (3, 0.25)
     with pytest.raises(ValueError, match=r"num_images must lie in 1\.\.24, got 99"):
         compute_run_lipschitz(run, num_images=99)
+
+
+def test_run_of_l2_is_analysed_in_the_largest_box_within_its_ball(tmp_path):
+    run = make_run(tmp_path, blocks=("plain_conv",), norm="L2", eps=2.0)
+    analysis = compute_run_lipschitz(run, num_images=3, num_ascents=1)
+    assert analysis.eps == pytest.approx(2.0 / 8)  # 64 pixels
+    assert compute_run_lipschitz(run, num_images=3, num_ascents=1, eps=0.5).eps == 0.5

@@ -19,6 +19,7 @@ from analysis.tables import (
     render_markdown,
     table_to_csv,
 )
+from analysis.tables.cells import published_result
 from analysis.tables.published import published_results
 from nasbench_at.records import Benchmark, Record
 from tests.analysis.synthetic import DEPTH, FOUR, make_run
@@ -549,3 +550,10 @@ def test_csv_has_no_cells_that_spreadsheets_would_run():
     (line,) = csv.DictReader(table_to_csv(table).splitlines())
     assert [line[key] for key in ("section", "row", "column")] == ["'=s", "'-row", "'@column"]
     assert (line["run_ids"], line["value"]) == ("'=1+1", "-1.5")
+
+
+def test_natural_accuracy_of_a_run_of_l2_is_not_held_against_the_paper_s():
+    linf = papers_runs(2)[0]
+    l2 = replace(linf, config={**linf.config, "norm": "L2"})
+    assert published_result(2, linf, "natural") is not None
+    assert published_result(2, l2, "natural") is None

@@ -200,7 +200,9 @@ def test_unknown_option_lists_near_matches():
 
 @pytest.mark.parametrize("channels", [0, -3])
 def test_channels_must_be_positive(channels):
-    with pytest.raises(ValueError, match=f"channels must be at least 1, got {channels}"):
+    with pytest.raises(
+        ValueError, match=f"channels must be a whole number of at least 1, got {channels}"
+    ):
         create_block("residual", channels)
 
 

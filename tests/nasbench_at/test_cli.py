@@ -181,7 +181,7 @@ def test_help_loads_no_torch(words):
             train_words("--eps", "2"),
             "eps must be a number in [0, 1] (pixel scale; divide by 255), got 2",
         ),
-        (train_words("--eps", "-0.1"), "eps must be a number in [0, 1]"),
+        (train_words("--eps", "-0.1"), "eps must be a number of at least 0, got -0.1"),
         (train_words(epochs=0), "epochs must be a whole number from 1 to 100000, got 0"),
         (train_words("--method", "atx"), "method 'atx'"),
         (train_words("--milestones", "5", "3"), "milestones must be a list of whole numbers of at"),
@@ -307,7 +307,7 @@ def test_bad_configuration_file_is_one_line(text, message, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--attacks", "pdg"], "square, got ('pdg',); did you mean 'pgd'?"),
+        (["--attacks", "pdg"], "smooth, got ('pdg',); did you mean 'pgd'?"),
         (["--aa-samples", "-1"], "aa_samples must be a whole number of at least 1 or a percentage"),
         (["--eps", "8"], "eps must"),
         (["--aa-samples", "99"], "aa_samples must lie in 1..24, got 99"),

@@ -46,6 +46,18 @@ def test_study_of_several_networks_survives_yaml(model, base):
     assert bool(own.differences(study)) == (model != "ds_net")
 
 
+@pytest.mark.parametrize(("own", "planned"), [("L2", "Linf"), ("Linf", "L2"), ("L2", "L2")])
+def test_norm_of_a_run_survives_yaml_beside_another_of_the_base(own, planned, base):
+    import yaml
+
+    configs = [resolve(replace(base, norm=norm, eps=0.5)) for norm in (own, planned)]
+    runs = (PlannedRun({"norm": planned}, configs[1]),)
+    study = StudyConfig("norms", "mine", configs[0], runs=runs)
+    read = StudyConfig.from_dict(yaml.safe_load(study.to_yaml()))
+    assert read == study
+    assert (read.base.norm, read.runs[0].config.norm) == (own, planned)
+
+
 def test_runs_are_written_as_what_differs_from_the_base(tiny_study):
     runs = tiny_study.to_dict()["runs"]
     assert runs[0]["changes"].keys() == {"blocks", "init_channels"}

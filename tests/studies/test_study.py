@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from studies.recipes import block_space
 from studies.study import create_or_open_study
 
 
@@ -22,3 +23,12 @@ def test_attack_that_needs_more_classes_is_refused_when_the_study_is_created(
         create_or_open_study(two_classes, url, runs_dir=tmp_path)
     assert not (tmp_path / "studies").exists()
     create_or_open_study(replace(two_classes, attacks=("pgd",)), url, runs_dir=tmp_path)
+
+
+def test_attack_that_a_norm_does_not_have_is_refused_when_the_study_is_created(base, tmp_path):
+    study = block_space(replace(base, norm="L2"), sizes=(1,))
+    study = replace(study, attacks=("pgd", "cw"))
+    url = f"sqlite:///{tmp_path}/s.db"
+    with pytest.raises(ValueError, match=r"attack must be one of pgd, aa, .* under L2, got 'cw'"):
+        create_or_open_study(study, url, runs_dir=tmp_path)
+    assert not (tmp_path / "studies").exists()

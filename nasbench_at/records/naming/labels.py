@@ -40,6 +40,7 @@ _METRICS = {
     "cw": "C&W",
     "aa": "AA",
     "worst_case": "Worst case",
+    "smooth": "Certified, smoothed",
 }
 _NETWORKS = {
     "ds_net_4": "DS-Net-4-softmax",

@@ -24,11 +24,12 @@ Config = Mapping[str, Any]
 Facets = dict[str, str]
 
 _IN_FACETS = frozenset(
-    {"model", "model_options", "data", "method", "beta", "seed", "blocks", "num_modules"}
+    {"model", "model_options", "data", "method", "norm", "beta", "seed", "blocks", "num_modules"}
     | {"widen_factor", "attention", "attention_init", "attention_weights", "attention_keep"}
 )
 """Configuration keys that facets speak of."""
 _WHOLE = "all blocks kept"
+_LINF = "trained under L\N{INFINITY}"
 _STARTS = {"normal": "", "given": " from given weights", "trained": " from trained weights"}
 
 
@@ -70,7 +71,7 @@ def describe_shared(configs: Sequence[Config]) -> str:
     shared = [
         f"{text} weights" if key == "weights" else text
         for key, text in (facets[0] if facets else {}).items()
-        if text != _WHOLE and all(each.get(key) == text for each in facets)
+        if text not in (_WHOLE, _LINF) and all(each.get(key) == text for each in facets)
     ]
     return ", ".join(shared)
 
@@ -112,6 +113,7 @@ def _facets(config: Config, *, is_mixed: bool) -> Facets:
         facets["k"] = f"k = {network.widen_factor:g}"
     if config.get("method") is not None:
         facets["method"] = method_label(str(config["method"]), config.get("beta"))
+        facets["norm"] = "trained under L2" if config.get("norm") == "L2" else _LINF
     facets["data"] = data_label(str(config.get("data")))
     return facets
 

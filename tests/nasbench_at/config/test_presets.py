@@ -216,3 +216,23 @@ def test_warm_up_keeps_its_share_of_the_epochs():
     assert resolve(RunConfig(data="svhn", recipe="authors")).warmup_epochs == 5
     assert resolve(RunConfig(data="svhn", recipe="authors", epochs=20)).warmup_epochs == 1
     assert resolve(RunConfig(data="svhn", recipe="authors", epochs=1)).warmup_epochs == 0
+
+
+# L2
+
+
+@pytest.mark.parametrize("method", ["st", "at", "trades", "mart", "fat", "fat_trades"])
+@pytest.mark.parametrize("recipe", ["paper", "authors"])
+@pytest.mark.parametrize("data", ["cifar10", "svhn"])
+def test_l2_has_the_radius_and_step_of_rice_et_al(method, recipe, data):
+    linf = resolve(RunConfig(data=data, method=method, recipe=recipe))
+    config = resolve(RunConfig(data=data, method=method, recipe=recipe, norm="L2"))
+    assert config == replace(linf, norm="L2", eps=128 / 255, step_size=15 / 255)
+
+
+@pytest.mark.parametrize(("data", "eps"), [("digits", 0.5), ("fashion_mnist", 1.0)])
+def test_l2_s_step_moves_along_with_the_radius(data, eps):
+    config = resolve(RunConfig(data=data, norm="L2"))
+    assert (config.eps, config.step_size) == (eps, pytest.approx(eps * 15 / 128))
+    config = resolve(RunConfig(data=data, norm="L2", eps=2 * eps))
+    assert config.step_size == pytest.approx(2 * eps * 15 / 128)

@@ -11,7 +11,14 @@ import pytest
 import yaml
 
 from nasbench_at import RunConfig
-from nasbench_at.config import DS_NET_FIELDS, config_from_mapping, dump_config, load_config, resolve
+from nasbench_at.config import (
+    DS_NET_FIELDS,
+    ResolvedConfig,
+    config_from_mapping,
+    dump_config,
+    load_config,
+    resolve,
+)
 from nasbench_at.config.architecture import NAMED_DS_NETS
 from tests.nasbench_at.conftest import one_line
 
@@ -33,7 +40,8 @@ FULL = RunConfig(
     attention_keep=((0,), (0, 1), (1,)),
     plugins=("my_blocks.py",),
     recipe="authors",
-    eps=0.05,
+    norm="L2",
+    eps=1.5,
     step_size=0.01,
     attack_steps=3,
     attack_start="normal",
@@ -462,3 +470,33 @@ def test_options_of_a_ds_net_by_name_are_its_fields():
     assert resolve(named) == resolve(spelled_out)
     with pytest.raises(ValueError, match="model 'ds_net_6' has no option 'recipe'; known: init_ch"):
         RunConfig(model="ds_net_6", model_options={"recipe": "paper"})
+
+
+# The norm
+
+
+def test_l2_is_another_run_and_linf_keeps_its_id():
+    linf = resolve(RunConfig(data="cifar10", eps=0.1, step_size=0.02))
+    assert linf.run_id == "cifar10-at-d57c22386d-s0"  # as it was before there was another norm
+    assert "norm" not in linf.to_dict()
+    l2 = replace(linf, norm="L2")
+    assert l2.run_id != linf.run_id
+    for config in (linf, l2):
+        assert ResolvedConfig.of(config_from_mapping(yaml.safe_load(dump_config(config)))) == config
+
+
+def test_radius_of_l2_may_be_above_1():
+    assert RunConfig(norm="L2", eps=2.5).eps == 2.5
+    with pytest.raises(ValueError, match=r"eps must be a number in \[0, 1\] .*, got 2.5$"):
+        RunConfig(eps=2.5)
+    with pytest.raises(ValueError, match=r"eps must be a number of at least 0, got -1$"):
+        RunConfig(norm="L2", eps=-1)
+
+
+def test_fast_training_under_l2_is_refused_in_one_line():
+    with pytest.raises(
+        ValueError,
+        match=r"^method 'fast_at' is defined under norm Linf alone, got norm 'L2'; one step under "
+        r"L2 is method 'at' with attack_steps 1$",
+    ):
+        RunConfig(method="fast_at", norm="L2")

@@ -13,7 +13,7 @@ from nasbench_at.attacks.folding import folded_norms
 from nasbench_at.data import LabelledImages, load_data
 from nasbench_at.evaluation.options import ATTACK_NAMES
 from nasbench_at.evaluation.robustness import (
-    count_aa_samples,
+    count_samples,
     evaluate,
     standard_attacks,
 )
@@ -280,7 +280,7 @@ def test_worst_case_is_over_the_images_that_all_attacks_saw(partial):
 def test_number_of_images_for_autoattack_must_be_within_the_data(aa_samples, model, data):
     message = f"aa_samples must lie in 1..{NUM_IMAGES}, got {aa_samples}"
     with pytest.raises(ValueError, match=message):
-        count_aa_samples(aa_samples, NUM_IMAGES)
+        count_samples(aa_samples, NUM_IMAGES)
     with pytest.raises(ValueError, match=message):
         evaluate(model, data, {}, aa_samples=aa_samples)
 
@@ -288,13 +288,13 @@ def test_number_of_images_for_autoattack_must_be_within_the_data(aa_samples, mod
 @pytest.mark.parametrize("aa_samples", ["many", "1.5", "x%", "%", "5%%"])
 def test_what_is_no_number_of_images_is_refused(aa_samples):
     with pytest.raises(ValueError, match=r"must be a count or a percentage such as 12\.5%"):
-        count_aa_samples(aa_samples, NUM_IMAGES)
+        count_samples(aa_samples, NUM_IMAGES)
 
 
 @pytest.mark.parametrize("aa_samples", ["0%", "-1%", "100.1%", "nan%", "inf%"])
 def test_shares_of_none_or_more_than_all_images_are_refused(aa_samples):
     with pytest.raises(ValueError, match=r"must lie in 0%\.\.100% and not be 0%, got .*%"):
-        count_aa_samples(aa_samples, NUM_IMAGES)
+        count_samples(aa_samples, NUM_IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_shares_of_none_or_more_than_all_images_are_refused(aa_samples):
     ],
 )
 def test_numbers_of_images_are_read_as_counts_or_percentages(aa_samples, count):
-    assert count_aa_samples(aa_samples, NUM_IMAGES) == count
+    assert count_samples(aa_samples, NUM_IMAGES) == count
 
 
 @pytest.mark.parametrize(("label", "low", "high"), [(4, 0, 4), (-1, -1, 3)])

@@ -19,10 +19,10 @@ from nasbench_at.cli import main
 from nasbench_at.data import load_data
 from nasbench_at.evaluation.options import EvaluationOptions
 from nasbench_at.evaluation.run_evaluation import prepare_evaluation
-from nasbench_at.records import read_record
+from nasbench_at.records import conditions_of, describe_conditions, differences, read_record
 from nasbench_at.records.outcomes import read_outcomes
 from nasbench_at.records.run_folders import FolderInUseError, open_run_folder
-from tests.nasbench_at.conftest import one_line
+from tests.nasbench_at.conftest import one_line, tiny_flags
 
 
 def settings_of(run: Path, *names: str, **options: object) -> dict[str, dict[str, object]]:
@@ -68,7 +68,9 @@ def test_default_attacks_are_the_paper_s_and_under_l2_what_it_has(run):
 
 
 def test_l2_needs_a_radius_of_its_own(run):
-    with pytest.raises(ValueError, match="eps must be given with norm L2") as error:
+    with pytest.raises(
+        ValueError, match="eps must be given with norm L2: the run's own is of Linf"
+    ) as error:
         evaluate_run(run, norm="L2", device="cpu")
     one_line(error)
 
@@ -152,8 +154,8 @@ def test_too_few_classes_for_an_attack_are_refused_before_any_work(tmp_path, cap
     words = ["evaluate", "--model", "tiny_wrn", "--data", str(tmp_path / "two.npz")]
     words += ["--out", str(tmp_path / "record.json"), "--eps", "0.1", "--attacks", "fgsm", "aa"]
     assert refused(words, capsys) == (
-        "nasbench-at: AutoAttack's apgd-t needs at least 4 classes, got 2; apgd-ce, fab-t, square "
-        "can be run with 2"
+        "nasbench-at: AutoAttack's apgd-t needs at least 4 classes, got 2; apgd-ce+square, "
+        "apgd-ce, fab-t, square can be run with 2"
     )
     assert not (tmp_path / "record.json").exists()
 
@@ -287,3 +289,121 @@ def test_comparison_of_different_evaluations_is_one_line(run, tmp_path, capsys):
     line = refused(["compare", str(run), str(other), "--attack", "fgsm"], capsys)
     assert "differ in eps (0.1 and 0.2), step_size (0.1 and 0.2)" in line
     assert "was not evaluated by 'pgd'" in refused(["compare", str(run), str(other)], capsys)
+
+
+# Beyond one radius and norm
+
+
+@pytest.fixture(scope="module")
+def l2_run(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("l2")
+    assert main(["train", *tiny_flags(norm="L2", eps=0.4, runs_dir=runs, device="cpu")]) == 0
+    (folder,) = runs.iterdir()
+    return folder
+
+
+def test_run_is_evaluated_under_its_own_norm(l2_run, capsys):
+    record = read_record(l2_run / "record.json")
+    assert record.config["norm"] == "L2"
+    attack = record.training["selected"]["attack"]
+    assert (attack["norm"], attack["eps"]) == ("L2", 0.4)
+    words = ["evaluate", str(l2_run), "--device", "cpu", "--attacks", "pgd"]
+    assert main([*words, "--norm", "Linf", "--eps", "0.4"]) == 0
+    assert main(words) == 0
+    assert main([*words, "--eps", "0.9"]) == 0
+    record = read_record(l2_run / "record.json")
+    assert [(e.norm, e.results[1].eps) for e in record.evaluations] == [
+        *(("Linf", 0.4), ("L2", 0.4), ("L2", 0.9))
+    ]
+    assert (record.result("pgd").norm, record.result("pgd").eps) == ("L2", 0.4)
+    capsys.readouterr()
+    assert refused([*words, "--norm", "Linf"], capsys) == (
+        "nasbench-at: eps must be given with norm Linf: the run's own is of L2"
+    )
+    assert refused(["evaluate", str(l2_run), "--device", "cpu", "--attacks", "cw"], capsys) == (
+        "nasbench-at: attack must be one of pgd, aa, apgd-ce+square, apgd-ce, apgd-dlr, apgd-t, "
+        "fab-t, square under L2, got 'cw'"
+    )
+
+
+def test_corruptions_and_certificates_are_rows_beside_attacks(l2_run, capsys):
+    words = ["evaluate", str(l2_run), "--device", "cpu", "--eps", "0.1", "0.2", "--smooth-n", "100"]
+    words += ["--attacks", "pgd", "corruptions", "smooth", "--smooth-samples", "5"]
+    assert main([*words, "--severities", "1", "5"]) == 0
+    record = read_record(l2_run / "record.json")
+    rows = record.evaluations[-1].results
+    names = [row.attack for row in rows]
+    assert names.count("pgd") == names.count("smooth") == 2
+    assert names.count("corruptions") == names.count("corrupt-blur/5") == 1
+    outcomes = read_outcomes(l2_run / "record.json")
+    leaves = [row for row in rows if "/" in row.attack]
+    assert len(leaves) == 12
+    for row in rows:
+        if row.attack not in {"corruptions", *(leaf.attack.partition("/")[0] for leaf in leaves)}:
+            assert int(outcomes[row.key].sum()) == row.num_correct
+    mean = sum(row.num_correct for row in leaves) / 12
+    assert record.result("corruptions").num_correct == round(mean)
+    subset = record.result("smooth").subset
+    assert len(outcomes[f"subset-{subset}"]) == record.result("smooth").num_samples == 5
+    out = " ".join(capsys.readouterr().out.replace("\N{BOX DRAWINGS LIGHT VERTICAL}", " ").split())
+    assert "mean of 6 corruptions, severities 1, 5, 24 images" in out
+    assert "certified lower bound of the smoothed classifier" in out
+    assert "sigma 0.25, n 100, alpha 0.001" in out
+
+
+def test_severity_is_a_condition(l2_run):
+    for severities in ((2,), (3,)):
+        evaluate_run(l2_run, ("corrupt-blur",), severities=severities, device="cpu")
+    rows = [
+        row
+        for row in read_record(l2_run / "record.json").all_results
+        if row.attack == "corrupt-blur" and len(row.settings["severities"]) == 1
+    ]
+    assert [row.settings["severities"] for row in rows] == [[2], [3]]  # none replaces another
+    assert differences(*map(conditions_of, rows)) == ["severities ((2,) and (3,))"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["smooth"], "attack 'smooth' certifies under norm L2, got Linf; add --norm L2 and --eps"),
+        (
+            ["smooth", "--norm", "L2", "--eps", "3"],
+            "smooth certifies at most radius 0.9529 with smooth_sigma 0.25, smooth_n 100000 and "
+            "smooth_alpha 0.001, got eps 3",
+        ),
+        (
+            ["smooth", "--norm", "L2", "--eps", "0.1", "--smooth-samples", "25"],
+            "smooth_samples must lie in 1..24, got 25",
+        ),
+        (
+            ["corrupt-blur", "--severities", "6"],
+            "severities must be a list of whole numbers from 1 to 5, each once, in order, got (6,)",
+        ),
+        (
+            ["corrupt-blurr"],
+            "got ('corrupt-blurr',); did you mean 'corrupt-blur' or 'corrupt-brightness' or "
+            "'corrupt-contrast'?",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(words, message, run, capsys):
+    before = (run / "record.json").read_bytes()
+    line = refused(["evaluate", str(run), "--device", "cpu", "--attacks", *words], capsys)
+    assert line.endswith(message)
+    assert (run / "record.json").read_bytes() == before
+
+
+def test_two_classes_are_attacked_under_a_name_of_its_own(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (8, 1, 8, 8), dtype=np.uint8)
+    labels = np.arange(8) % 2
+    np.savez(tmp_path / "two.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    words = ["evaluate", "--model", "tiny_wrn", "--data", str(tmp_path / "two.npz")]
+    words += ["--out", str(tmp_path / "record.json"), "--eps", "0.02", "--device", "cpu"]
+    assert main([*words, "--attacks", "apgd-ce+square"]) == 0
+    record = read_record(tmp_path / "record.json")
+    names = ["natural", "apgd-ce+square/apgd-ce", "apgd-ce+square/square", "apgd-ce+square"]
+    assert [row.attack for row in record.all_results] == [*names, "worst_case"]
+    row = record.result("apgd-ce+square")
+    assert (row.settings["name"], row.settings["version"]) == ("apgd-ce+square", "custom")
+    assert describe_conditions(row) == "L\N{INFINITY} eps 0.02, apgd-ce + square, 8 images"

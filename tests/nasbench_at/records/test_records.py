@@ -327,3 +327,15 @@ def test_summary_has_a_row_a_configuration_with_mean_and_deviation_over_seeds():
 
 def test_summary_of_nothing_is_empty():
     assert len(Benchmark([]).summary().frame) == 0
+
+
+def test_main_row_is_that_of_the_run_s_own_norm_and_radius():
+    rows = [("Linf", 0.1, 0.1), ("L2", 0.1, 0.2), ("L2", 0.5, 0.3), ("Linf", 0.5, 0.4)]
+    evaluations = tuple(
+        make_evaluation({"pgd": accuracy}, norm=norm, eps=eps) for norm, eps, accuracy in rows
+    )
+    record = replace(make_record(), evaluations=evaluations)
+    assert record.accuracy("pgd") == 0.1  # without a norm it is L-infinity
+    for norm, eps, accuracy in rows:
+        config = {**record.config, "norm": norm, "eps": eps}
+        assert replace(record, config=config).accuracy("pgd") == accuracy

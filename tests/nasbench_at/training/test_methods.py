@@ -16,6 +16,7 @@ from nasbench_at.training.methods import (
     register_method,
     training_attack,
 )
+from nasbench_at.training.trainer import validation_attack
 
 CONFIG = resolve(RunConfig(eps=0.2, attack_steps=3))
 
@@ -318,3 +319,49 @@ def test_perturbed_images_are_those_of_a_slow_reference(method, recipe, net, bat
         point = torch.min(torch.max(moved, x - 0.031), x + 0.031).clamp(0, 1)
     found = made(method, recipe).perturb(net, x, y, generator(7))
     torch.testing.assert_close(found, point, rtol=0, atol=1e-12)
+
+
+# --- L2
+
+
+@pytest.mark.parametrize("method", ["at", "trades", "mart", "fat", "fat_trades"])
+def test_every_attack_of_l2_stays_within_its_radius(method, net, batch):
+    x, y = batch
+    found = made(method, "paper", norm="L2", eps=0.7)
+    assert found.attack.settings()["norm"] == "L2"
+    assert found.attack.step_size == pytest.approx(0.7 * 15 / 128)
+    lengths = (found.perturb(net.eval(), x, y, generator()) - x).flatten(1).norm(dim=1)
+    assert (lengths <= 0.7 + 1e-5).all()
+    assert lengths.max() > 0.09
+    # L-infinity's ball of this radius would let the images go much farther.
+    far = made(method, "paper", eps=0.7).perturb(net, x, y, generator())
+    assert (far - x).flatten(1).norm(dim=1).max() > 0.7
+
+
+def test_l2_training_attack_is_normalised_ascent_and_projection(net, batch):
+    """Against the loop written plainly, image by image."""
+    x, y = batch
+    net.eval()
+    config = resolve(
+        RunConfig(norm="L2", eps=0.3, step_size=0.1, attack_steps=5, attack_start="none")
+    )
+    found = create_method("at", config).perturb(net, x, y, generator())
+    for i in range(len(x)):
+        image = x[i : i + 1]
+        x_adv = image.clone()
+        for _ in range(5):
+            x_adv = x_adv.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(F.cross_entropy(net(x_adv), y[i : i + 1]), x_adv)
+            delta = x_adv.detach() + 0.1 * gradient / gradient.square().sum().sqrt() - image
+            length = float(delta.square().sum().sqrt())
+            x_adv = (image + delta * min(1.0, 0.3 / length)).clamp(0, 1)
+        torch.testing.assert_close(found[i : i + 1], x_adv, atol=1e-5, rtol=1e-4)
+
+
+def test_robustness_while_training_is_that_of_the_run_s_norm():
+    config = resolve(RunConfig(norm="L2", attack_steps=20))
+    settings = validation_attack(config).settings()
+    expected = {"norm": "L2", "eps": 0.5, "step_size": config.step_size, "steps": 20}
+    assert expected.items() <= settings.items()
+    settings = validation_attack(replace(config, attack_steps=1)).settings()
+    assert {"norm": "L2", "eps": 0.5, "step_size": 0.125, "steps": 10}.items() <= settings.items()

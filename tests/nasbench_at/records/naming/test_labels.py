@@ -90,6 +90,7 @@ def test_labels_are_the_papers():
         ),
         ("aa", {}, "standard version"),
         ("apgd-ce", {}, "apgd-ce"),
+        ("apgd-ce+square", {}, "apgd-ce + square"),
     ],
 )
 def test_attacks_are_described(name, options, text):
@@ -100,3 +101,22 @@ def test_attacks_are_described(name, options, text):
 def test_what_is_no_attack_has_no_settings():
     assert describe_attack({}) == ""
     assert describe_attack({"attacks": ["pgd"]}) == "the images that no attack fooled"
+
+
+@pytest.mark.parametrize(
+    ("corruptions", "severities", "text"),
+    [
+        (["blur"], [3], "severity 3"),
+        (["blur"], [1, 2], "mean of severities 1, 2"),
+        (["blur", "shift"], [3], "mean of 2 corruptions, severity 3"),
+        (["blur", "shift"], [1, 5], "mean of 2 corruptions, severities 1, 5"),
+    ],
+)
+def test_corruptions_are_described(corruptions, severities, text):
+    assert describe_attack({"corruptions": corruptions, "severities": severities}) == text
+
+
+def test_certificates_are_described():
+    assert describe_attack({"sigma": 0.25, "n0": 100, "n": 100_000, "alpha": 0.001}) == (
+        "certified lower bound of the smoothed classifier, sigma 0.25, n 100000, alpha 0.001"
+    )

@@ -43,6 +43,7 @@ def names_of(*changes, **options):
         ([{}, {"awp_gamma": 0.005}], ["--awp-gamma 0", "--awp-gamma 0.005"]),
         ([{"epochs": 5}, {"epochs": 9}], ["--epochs 5", "--epochs 9"]),
         ([{"eps": 0.1}, {"eps": 0.2}], ["--eps 0.1", "--eps 0.2"]),
+        ([{}, {"norm": "L2"}], ["trained under L\N{INFINITY}", "trained under L2"]),
         (
             [
                 {"epochs": 5},
@@ -120,4 +121,6 @@ def test_what_all_share_is_said_once():
     assert describe_shared(configs) == (
         "DS-Net of residual + mbconv + dense + ada_rk, 3 modules, k = 2, AT, digits, 6 channels"
     )
+    l2 = [{**config, "norm": "L2"} for config in configs]
+    assert describe_shared(l2).endswith("k = 2, AT, trained under L2, digits, 6 channels")
     assert describe_shared([]) == ""
