@@ -36,6 +36,8 @@ __all__ = [
 
 MAX_RESTARTS = 3
 POLL_SECONDS = 0.5
+STATUS_SHARE = 0.02
+"""Part of the time that reading the status may take, which grows with the study."""
 
 OnStatus = Callable[[StudyStatus], None]
 
@@ -181,11 +183,14 @@ class _Supervisor:
         with self._forward_signals() as stopping:
             for place in range(workers):
                 self._start(place, workers)
+            next_status = 0.0
             try:
                 while self.processes:
                     self._tend(workers, stopping)
-                    if on_status is not None:
+                    begun = time.monotonic()
+                    if on_status is not None and begun >= next_status:
                         on_status(patiently(lambda: StudyStatus.of(self.opened)))
+                        next_status = begun + (time.monotonic() - begun) / STATUS_SHARE
                     time.sleep(POLL_SECONDS)
             finally:
                 for process in self.processes.values():

@@ -73,7 +73,9 @@ COLUMNS: Mapping[str, Column] = {
 
 _OF_ATTACK = {
     "_norm": Column("Threat model of {}", "Linf or L2"),
-    "_eps": Column("Radius of {}", "pixel scale [0, 1]"),
+    "_eps": Column(
+        "Radius of {}", "pixel scale [0, 1]: the largest change of a pixel, or the length under L2"
+    ),
     "_num_samples": Column("Test images of {}", "count"),
 }
 
@@ -92,7 +94,7 @@ def describe_column(name: str) -> Column:
         if name.endswith(ending):
             what = _describe_attack(name.removesuffix(ending))
             return Column(column.description.format(what), column.unit)
-    if "/" in name or name in _ATTACKS:
+    if "/" in name or name.startswith("corrupt-") or name in _ATTACKS:
         return Column(f"Share of test images right under {_describe_attack(name)}", "[0, 1]")
     return Column(f"Setting {name!r} of the run, or accuracy under an attack called so", "as set")
 
@@ -103,12 +105,17 @@ _ATTACKS = {
     "pgd": "PGD",
     "cw": "PGD on the margin of Carlini and Wagner",
     "aa": "AutoAttack",
+    "corruptions": "all common corruptions (the mean)",
+    "smooth": "any attack within the radius, by a certificate of the smoothed network",
     "worst_case": "the worst of all attacks, image by image",
 }
 
 
 def _describe_attack(name: str) -> str:
     whole, _, part = name.partition("/")
+    if whole.startswith("corrupt-"):
+        text = f"corruption by {whole.removeprefix('corrupt-')}"
+        return f"{text} of severity {part}" if part else text
     text = _ATTACKS.get(whole, f"attack {whole!r}")
     return f"{text}, after its part {part}" if part else text
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from studies import supervisor
 from studies.study import OpenStudy
 from studies.supervisor import _share, _Supervisor, create_study
 from studies.trial_run import WorkerSettings
@@ -85,3 +86,25 @@ def test_ranks_without_a_gpu_each_are_refused():
 def test_settings_of_workers_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         WorkerSettings(**options)
+
+
+def test_status_that_takes_long_to_read_is_read_seldom(tiny_study, tmp_path, monkeypatch):
+    now, statuses = [0.0], []
+
+    def read_status(opened):
+        now[0] += 1.0
+        return SimpleNamespace(is_finished=True)
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    worker = SimpleNamespace(poll=lambda: 0 if now[0] > 200 else None, terminate=lambda: None)
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(supervisor, "time", clock)
+    monkeypatch.setattr(supervisor.StudyStatus, "of", read_status)
+    opened = create_study(tiny_study, runs_dir=tmp_path)
+    tended = _Supervisor(opened, WorkerSettings(tmp_path, None, "cpu"), 7, any_code=False)
+    monkeypatch.setattr(_Supervisor, "_start", lambda self, place, _: place in self.processes)
+    tended.processes[0] = worker
+    tended.run(1, statuses.append)
+    assert len(statuses) == 5  # once in 50 seconds, each of which takes one; the first at once

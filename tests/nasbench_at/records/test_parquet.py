@@ -73,10 +73,23 @@ def test_each_column_says_what_it_means_and_its_unit(table):
         assert metadata[b"unit"].decode() == describe_column(name).unit
         assert min(map(len, metadata.values())) > 2
     assert set(COLUMNS) - {"contents", "weights_hash"} <= set(schema.names)
-    assert schema.field("eps").metadata[b"unit"].startswith(b"a number in [0, 1] (pixel scale")
+    assert schema.field("eps").metadata[b"unit"] == b"a number of at least 0"
+    assert b"L\xe2\x88\x9e in pixel scale" in schema.field("eps").metadata[b"description"]
     assert b"without its attention" in schema.field("num_params").metadata[b"description"]
     assert b"under PGD" in schema.field("pgd").metadata[b"description"]
     assert b"Radius of PGD" in schema.field("pgd_eps").metadata[b"description"]
+
+
+@pytest.mark.parametrize(
+    ("name", "description"),
+    [
+        ("corrupt-blur/3", "Share of test images right under corruption by blur of severity 3"),
+        ("corrupt-blur", "Share of test images right under corruption by blur"),
+        ("smooth_eps", "Radius of any attack within the radius, by a certificate of the smoothed"),
+    ],
+)
+def test_columns_of_what_is_no_attack(name, description):
+    assert describe_column(name).description.startswith(description)
 
 
 def test_nothing_round_trips(tmp_path):
