@@ -109,10 +109,12 @@ def read_parquet(path: Path, on_broken: OnBroken) -> Iterator[StoredRecord]:
 
 
 def _read_rows(content: bytes) -> list[dict[str, Any]]:
-    # From memory: pyarrow's own opening has other errors for each way a file can be missing.
+    import pyarrow
     from pyarrow import parquet
 
-    file = parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+    # From memory: pyarrow's own opening has other errors for each way a file can be missing. From
+    # its own, or a thread of its would read, and abort the process that ends before it has let go.
+    file = parquet.ParquetFile(pyarrow.BufferReader(content), page_checksum_verification=True)
     said = {
         key.decode(): value.decode(errors="replace")
         for key, value in (file.metadata.metadata or {}).items()

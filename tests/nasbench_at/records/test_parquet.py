@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -90,6 +93,18 @@ def test_each_column_says_what_it_means_and_its_unit(table):
 )
 def test_columns_of_what_is_no_attack(name, description):
     assert describe_column(name).description.startswith(description)
+
+
+def test_reading_leaves_no_thread_behind(table):
+    code = (
+        "import os, sys; from nasbench_at.records import Benchmark; Benchmark.load(sys.argv[1])\n"
+        "tasks = [f'/proc/self/task/{task}/comm' for task in os.listdir('/proc/self/task')]\n"
+        "print(sum('jemalloc' not in open(name).read() for name in tasks))"
+    )
+    words = [sys.executable, "-c", code, str(table)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
 
 
 def test_nothing_round_trips(tmp_path):
