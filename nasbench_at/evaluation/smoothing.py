@@ -81,7 +81,7 @@ class Smoothing:
             model: Maps images to logits; in eval mode meanwhile.
             image: In [0, 1].
             generator: Source of the noise, on the image's device.
-            batch_size: Noisy images at a time, on which the noise does not depend.
+            batch_size: Noisy images at a time.
 
         Shapes:
             image: (C, H, W).

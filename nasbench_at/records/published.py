@@ -38,7 +38,7 @@ _KEYS_OF_CROISSANT = (
     *("path", "recordSet", "references", "regex", "repeated", "replace", "separator", "source"),
     *("subField", "transform"),
 )
-_MEASURED_BY = ("commit", "nasbench_at", "torch", "python", "machine", "device", "precision")
+_MEASURED_BY = ("commit", "nasbench_at", "torch", "python", "machine", "cpu", "device", "precision")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def collect_provenance(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": platform.platform(),
+        "cpu": _cpu(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "num_threads": torch.get_num_threads(),
         "precision": "float32",
@@ -39,6 +40,19 @@ def package_version() -> str | None:
         return version(_PACKAGE)
     except PackageNotFoundError:
         return None
+
+
+def _cpu() -> str:
+    """The processor, and the instructions that torch uses on it: on both do bits depend."""
+    try:
+        first, _, _ = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")
+    except OSError:  # not Linux
+        first = ""
+    pairs = (line.partition(":") for line in first.splitlines())
+    said = {key.strip(): value.strip() for key, _, value in pairs}
+    parts = [said.get("model name") or platform.processor() or platform.machine()]
+    parts += [f"{key} {said[key]}" for key in ("cpu family", "model", "stepping") if key in said]
+    return ", ".join([*parts, torch.backends.cpu.get_cpu_capability()])
 
 
 def _commit() -> str | None:

@@ -24,7 +24,7 @@ from nasbench_at.config.allowed_values import (
     StorageUrl,
 )
 from nasbench_at.config.presets import DATA_NETWORKS
-from nasbench_at.evaluation.options import AttackNames, Samples
+from nasbench_at.evaluation.options import L2_ATTACK_NAMES, AttackNames, Samples
 from nasbench_at.records.run_folders import open_run_folder
 from studies.commands.lookup import existing_storage, warn_of_password
 
@@ -49,7 +49,8 @@ class StudyRunArguments(RunArguments):
         storage: URL of a database for workers on many machines; by default SQLite in the study's
             folder. The variable NASBENCH_AT_STORAGE says the same, where a password is in it.
         ranks: Processes that train one trial together.
-        attacks: Attacks on the test images after training: fgsm, pgd, cw, aa.
+        attacks: Attacks on the test images after training: fgsm, pgd, cw, aa; by default the
+            recipe's, under norm L2 those of them that it has.
         aa_samples: Let AutoAttack see so many of the test images.
         any_code: Go on with a study that was begun with other code.
         dry_run: Train nothing: show the runs and how long they would take.
@@ -145,9 +146,12 @@ def _parse(name: str, words: Sequence[str]) -> tuple[StudyRunArguments, StudyCon
     base = arguments.config
     if not arguments.print_sbatch:  # the script's own study run has the data
         base = fit_batch(base, arguments.data_root)
+    study = recipe(base, **options)
+    if base.norm == "L2":
+        study = replace(study, attacks=tuple(a for a in study.attacks if a in L2_ATTACK_NAMES))
     own_names = ("name", "attacks", "aa_samples")
     return arguments, replace(
-        recipe(base, **options), **{field: given[field] for field in own_names if field in given}
+        study, **{field: given[field] for field in own_names if field in given}
     )
 
 

@@ -122,6 +122,12 @@ def test_digits_get_a_network_of_their_size_unless_flags_say_otherwise():
     assert (own.base.num_modules, own.base.init_channels, own.base.widen_factor) == (3, 4, 1)
 
 
+def test_study_under_l2_has_the_attacks_that_there_are_under_it():
+    create("--norm", "L2", "--sizes", "2")
+    study = open_study("block-space", storage_url(None, study_folder("runs", "block-space")))
+    assert (study.config.base.norm, study.config.attacks) == ("L2", ("pgd",))
+
+
 @pytest.mark.parametrize("model", ["tiny_wrn", "tiny_ds_net"])
 def test_network_by_name_is_left_as_it_is_on_digits(model):
     words = ["weight-decay", "--model", model, "--data", "digits", "--seeds", "0"]
