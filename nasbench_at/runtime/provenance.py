@@ -13,6 +13,8 @@ import torch
 __all__ = ["collect_provenance", "package_version"]
 
 _PACKAGE = "nasbench-at"
+CPUINFO = Path("/proc/cpuinfo")
+"""Where Linux describes the processor."""
 
 
 def collect_provenance(device: torch.device) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def package_version() -> str | None:
 def _cpu() -> str:
     """The processor, and the instructions that torch uses on it: on both do bits depend."""
     try:
-        first, _, _ = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")
+        first, _, _ = CPUINFO.read_text("utf-8").partition("\n\n")
     except OSError:  # not Linux
         first = ""
     pairs = (line.partition(":") for line in first.splitlines())

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nasbench_at.runtime.provenance import collect_provenance
+from nasbench_at.runtime import provenance
 
-CPUINFO = """processor\t: 0
+DESCRIPTION = """processor\t: 0
 cpu family\t: 26
 model\t\t: 2
 model name\t: AMD EPYC
@@ -19,19 +19,14 @@ model name\t: another
 
 
 def cpu_of(cpuinfo: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    read = Path.read_text
-    monkeypatch.setattr(
-        Path,
-        "read_text",
-        lambda path, *rest: read(cpuinfo if path == Path("/proc/cpuinfo") else path, *rest),
-    )
+    monkeypatch.setattr(provenance, "CPUINFO", cpuinfo)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    cpu: str = collect_provenance(torch.device("cpu"))["cpu"]
+    cpu: str = provenance.collect_provenance(torch.device("cpu"))["cpu"]
     return cpu
 
 
 def test_provenance_tells_processors_apart_whose_bits_may_differ(tmp_path, monkeypatch):
-    (tmp_path / "cpuinfo").write_text(CPUINFO)
+    (tmp_path / "cpuinfo").write_text(DESCRIPTION)
     cpu = cpu_of(tmp_path / "cpuinfo", monkeypatch)
     assert cpu == "AMD EPYC, cpu family 26, model 2, stepping 1, AVX2"
 
