@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nasbench_at.config import RunConfig
-from nasbench_at.training.launch import Estimate, prepare_estimate
+from nasbench_at.runtime.devices import select_device
+from nasbench_at.training.launch import Estimate, load_config_data, prepare_estimate
 from studies.config import Label, StudyConfig
+from studies.study import check_fit
 
 __all__ = ["CostRow", "StudyCost", "estimate_study"]
 
@@ -68,6 +70,7 @@ def estimate_study(
         ValueError: If a configuration, the data or the device is not usable.
         RuntimeError: If a step fails.
     """
+    check_fit(config, load_config_data(config.base, select_device("cpu"), data_root))
 
     def measure(run: RunConfig) -> Estimate:
         prepared = prepare_estimate(run, data_root=data_root, device=device)

@@ -16,6 +16,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
 from nasbench_at.data import DataSet
+from nasbench_at.evaluation.robustness import count_samples
 from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
 from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
@@ -29,6 +30,7 @@ from studies.variants import ImageSpec, load_blocks
 __all__ = [
     "OpenStudy",
     "OtherVersionError",
+    "check_fit",
     "create_or_open_study",
     "create_sampler",
     "open_study",
@@ -81,7 +83,7 @@ def create_or_open_study(
             or data.
     """
     data = load_config_data(config.base, select_device("cpu"), data_root)
-    _check_fit(config, data)
+    check_fit(config, data)
     provenance = _provenance(data)
     folder = study_folder(runs_dir, config.name)
     if url == folder_storage(folder):
@@ -112,14 +114,15 @@ def create_or_open_study(
     return _open(storage, config, provenance)
 
 
-def _check_fit(config: StudyConfig, data: DataSet) -> None:
-    """Raises a ValueError if the data are too few for a batch, or of too few classes."""
+def check_fit(config: StudyConfig, data: DataSet) -> None:
+    """Raises a ValueError if the data are too few for a batch or AutoAttack, or of few classes."""
     more = (attack for planned in config.runs for attack in planned.attacks)
     names = dict.fromkeys((*config.attacks, *more))
     runs = [planned.config for planned in config.runs] or [config.base]
     for norm in {run.norm for run in runs}:
         attacks = standard_attacks(tuple(names), eps=1.0, norm=norm)  # whatever the radius
         check_attacks(attacks.values(), data.num_classes, data.image_shape)
+    count_samples(config.aa_samples, len(data.test))
     num_images = len(data.train)
     for run in runs:
         if run.batch_size is not None and run.batch_size > num_images:

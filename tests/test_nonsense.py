@@ -75,7 +75,7 @@ TRAIN_FLAGS = {
     "--accumulation-steps": COUNT,
     "--num-modules": (*COUNT, "2"),
     "--init-channels": COUNT,
-    "--widen-factor": COUNT,
+    "--widen-factor": (*POSITIVE, "0.5", HUGE),
     "--warmup-epochs": (*COUNT_OR_0, "50"),
     "--split-seed": COUNT_OR_0,
     "--seed": COUNT_OR_0,

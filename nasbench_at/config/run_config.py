@@ -77,7 +77,7 @@ _Radius = Annotated[float, Range("[0, inf)")]
 _LinfRadius = Annotated[float, Range("[0, 1]", "pixel scale; divide by 255")]
 _BatchSize = Annotated[int, Range("[2, 1000000]", "BatchNorm needs two images")]
 _Epochs = Annotated[int, Range("[1, 100000]")]
-_Milestones = Annotated[tuple[Annotated[int, Range("[1, inf)")], ...], InOrder()]
+_Milestones = Annotated[tuple[_Epochs, ...], InOrder()]
 
 UnsetT = TypeVar("UnsetT", bound=None, default=None, covariant=True)
 """What stands in a field that nobody has set: None, or, once the recipe has filled it, nothing."""

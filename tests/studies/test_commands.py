@@ -96,6 +96,11 @@ def test_help_of_a_recipe_shows_its_own_flags_and_those_of_training(capsys):
             ["run", "block-space", *FLAGS, "--device", "cuda:99"],
             "device 'cuda:99' is not available",
         ),
+        (["run", "block-space", *FLAGS, "--aa-samples", "501"], "must lie in 1..500, got 501"),
+        (
+            ["run", "block-space", *FLAGS, "--aa-samples", "501", "--dry-run"],
+            "aa_samples must lie in 1..500, got 501",
+        ),
         (["run", "block-space", "--ranks", "0"], "ranks must be"),
         (["run", "search", "--seeds", "1", "2"], "takes one seed (--seed), got seeds (1, 2)"),
         (["status"], "there is no study in 'runs/studies'"),
