@@ -184,7 +184,10 @@ def test_help_loads_no_torch(words):
         (train_words("--eps", "-0.1"), "eps must be a number of at least 0, got -0.1"),
         (train_words(epochs=0), "epochs must be a whole number from 1 to 100000, got 0"),
         (train_words("--method", "atx"), "method 'atx'"),
-        (train_words("--milestones", "5", "3"), "milestones must be a list of whole numbers of at"),
+        (
+            train_words("--milestones", "5", "3"),
+            "milestones must be a list of whole numbers from 1 to",
+        ),
         (train_words("--block-options", "residual.nrm=1"), "block 'residual' has no option 'nrm'"),
         (train_words("--block-options", "dense.growth=2"), "dense"),
         (train_words("--plugins", "nope.py"), "existing .py file, got 'nope.py'"),
