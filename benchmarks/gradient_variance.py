@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -20,18 +20,19 @@ from benchmarks.timing import time_in_turn
 from nasbench_at import Architecture, build_network
 from nasbench_at.attacks import LinfPGD
 from nasbench_at.data import load_data
-from nasbench_at.networks.ds_net import count_parameters
+from nasbench_at.networks.ds_net import DSNet, count_parameters
 from nasbench_at.runtime.seeding import make_generator
 from nasbench_at.training.methods import AdversarialTraining, Method, StandardTraining
 
 
-def plain_variance(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
+def plain_variance(model: DSNet, batches: list[tuple[Tensor, Tensor]]) -> float:
     """Keeps the last layer's gradients of ``loss.backward()``, then takes their variance."""
     gradients = []
     for x, y in batches:
         model.zero_grad()
         F.cross_entropy(model(x), y).backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.head.parameters()]))
+        found = [p.grad for p in model.head.parameters() if p.grad is not None]
+        gradients.append(torch.cat([gradient.flatten() for gradient in found]))
     stacked = torch.stack(gradients).double()
     return float((stacked - stacked.mean(dim=0)).square().sum(dim=1).mean())
 

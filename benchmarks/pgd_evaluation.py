@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -101,14 +102,14 @@ def settle(network: nn.Module, x: Tensor) -> None:
         network.train()(x)
     # An untrained head gives all images one class; without its mean, they differ.
     head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-    head.bias -= network.eval()(x).mean(dim=0)
+    head.bias.sub_(network.eval()(x).mean(dim=0))
 
 
 def half_robust_radius(network: nn.Module, x: Tensor, y: Tensor, rounds: int = 12) -> float:
     """Returns a radius at which half of the images survive, by bisection of its logarithm."""
     low, high = 1e-4, 0.1
     for _ in range(rounds):
-        middle = (low * high) ** 0.5
+        middle = math.sqrt(low * high)
         num_survivors = int(our_survivors(PGD, network, x, y, middle).sum())
         print(f"eps {middle:.2g}: {num_survivors} of {len(y)} survive", file=sys.stderr, flush=True)
         if 2 * num_survivors == len(y):

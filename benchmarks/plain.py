@@ -58,7 +58,8 @@ class PlainMBConv(nn.Module):
         self.depthwise, self.norm2 = block.depthwise, block.norm2
         self.squeeze_excite, self.project = block.squeeze_excite, block.project
         self.norm3, self.norm, self.drop_rate = block.norm3, block.norm, block.drop_rate
-        self.padding, self.depthwise.padding = self.depthwise.padding[0], (0, 0)
+        self.padding = int(self.depthwise.padding[0])
+        self.depthwise.padding = (0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""
@@ -182,6 +183,7 @@ class PlainTraining:
             else:
                 loss = _divergence(logits, self.network(x))
             loss.backward()
+            assert x_adv.grad is not None
             stepped = x_adv.detach() + self.step_size * x_adv.grad.sign()
             stepped = stepped + self.noise * torch.randn_like(x)
             x_adv = torch.min(torch.max(stepped, x - self.eps), x + self.eps).clamp(0, 1)

@@ -55,8 +55,9 @@ def make_record(config: RunConfig, generator: random.Random) -> Record:
     settings: dict[str, dict[str, Any]] = {"natural": {}}
     for name, attack in attacks.items():
         found = attack.settings()
-        parts = found.get("attacks", ()) if name == "aa" else ()
-        settings |= {f"aa/{part}": found | {"attacks": [part]} for part in parts}
+        parts = found.get("attacks")
+        if name == "aa" and isinstance(parts, list):
+            settings |= {f"aa/{part}": found | {"attacks": [part]} for part in parts}
         settings[name] = found
     settings["worst_case"] = {"attacks": {name: settings[name] for name in ATTACKS}}
     results = tuple(

@@ -28,7 +28,7 @@ StandIns: TypeAlias = dict[nn.Module, nn.Module]
 # With all norms in eval mode, these compute one affine map a channel. A class that overrides them,
 # such as timm's BatchNormAct2d, computes something else.
 _NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _NUM_TRIED = 2
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 # Rounding turns the sign of a few ReLUs' inputs, which the gradient sees; a convolution that was
@@ -147,7 +147,7 @@ def _is_untouched(module: nn.Module) -> bool:
     return (
         "forward" not in vars(module)
         and not parametrize.is_parametrized(module)
-        and not any(vars(module).get(hooks) for hooks in _HOOKS)
+        and not any(vars(module).get(hooks) for hooks in HOOKS)
     )
 
 

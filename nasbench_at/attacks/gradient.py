@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 import torch
 from torch import Generator, Tensor, nn
 
+from nasbench_at.runtime.cuda_graphs import MIN_CALLS, Replayed
 from nasbench_at.runtime.devices import without_autotuning
 
-from .folding import folded_norms
+from .folding import HOOKS, folded_norms
 from .guard import Mode, attack_mode
 from .inputs import check_choice, check_count, check_inputs, check_number
 from .norms import Norm, gaussian_like
@@ -40,15 +41,17 @@ class GradientAttack:
     plus `noise` times N(0, 1), project onto the ball around the clean image, clip to [0, 1].
 
     Where the `last` iterate counts, as in the papers' tables, no sample leaves the loop: one that
-    was fooled half-way may end up right again. Where `any` counts, a sample that fools the model at
-    the start or after any step keeps that image and leaves. So does, in `eval` mode and without
-    noise, one that a step takes back to where it was one or two steps ago: steps of one length
-    between the ends of a budget end in such a cycle, and all it would ever visit has been looked
-    at. It is the stronger attack and the faster one: the verdicts are those of looking at every
-    iterate of all samples (but for rounding, which may depend on the size of a batch, and for a
-    model whose output is random). With `tau`, a sample leaves, too, but takes so many more steps
-    after it fooled the model first, and keeps what it has then. What has left is not computed any
-    more, for which the host waits for the device once a step.
+    was fooled half-way may end up right again. On a GPU the steps of a network with
+    `is_replayable`, as a DS-Net is, are then replayed from a CUDA graph, in `eval` mode. Where
+    `any` counts, a sample that fools the model at the start or after any step keeps that image and
+    leaves. So does, in `eval` mode and without noise, one that a step takes back to where it was
+    one or two steps ago: steps of one length between the ends of a budget end in such a cycle, and
+    all it would ever visit has been looked at. It is the stronger attack and the faster one: the
+    verdicts are those of looking at every iterate of all samples (but for rounding, which may
+    depend on the size of a batch, and for a model whose output is random). With `tau`, a sample
+    leaves, too, but takes so many more steps after it fooled the model first, and keeps what it
+    has then. What has left is not computed any more, for which the host waits for the device once
+    a step.
 
     With several `restarts`, later ones attack only the samples that are not fooled yet. A sample
     keeps the first perturbation that fools it, else the one with the highest objective. Random
@@ -217,13 +220,17 @@ class GradientAttack:
             active = torch.arange(len(x), device=x.device)
         steps_left = torch.full_like(y, self.tau or 0)
         cycles = _Cycles(x_adv) if self._can_cycle else None
+        replayed = self._replayed(model, y, objective) if active is None else None
         for step in range(self.steps):
             if active is not None and len(active) == 0:
                 break
             noise = self.noise * gaussian_like(x, generator) if self.noise else None
-            gradient, fooled = _gradient_and_fooled(
-                model, _take(x_adv, active), _take(y, active), restrict(objective, active)
-            )
+            if replayed is not None:
+                gradient, fooled = replayed(x_adv)
+            else:
+                gradient, fooled = _gradient_and_fooled(
+                    model, _take(x_adv, active), _take(y, active), restrict(objective, active)
+                )
             if active is not None and self._can_leave:
                 goes_on = self._goes_on(step, fooled, steps_left, active)
                 active, gradient = active[goes_on], gradient[goes_on]
@@ -239,6 +246,18 @@ class GradientAttack:
                 if cycles is not None:
                     active = active[~cycles.find(active, current, moved)]
         return _take(x_adv, rows)
+
+    def _replayed(self, model: nn.Module, y: Tensor, objective: Objective) -> Replayed | None:
+        """Returns the gradient of a whole batch, as a GPU can replay it; None if it cannot.
+
+        In training mode blocks draw random numbers, and a replay need not draw those of a step that
+        is computed.
+        """
+        if not y.is_cuda or self.mode != "eval" or self.steps < MIN_CALLS:
+            return None
+        if not _does_the_same_each_time(model):
+            return None
+        return Replayed(lambda images: _gradient_and_fooled(model, images, y, objective))
 
     def _goes_on(self, step: int, fooled: Tensor, steps_left: Tensor, active: Tensor) -> Tensor:
         """Returns which samples take another step; counts the steps of fooled ones."""
@@ -284,6 +303,13 @@ def _gradient_and_fooled(
         total = objective(logits, y).sum()
     (gradient,) = torch.autograd.grad(total, leaf)
     return gradient, logits.detach().argmax(dim=1) != y
+
+
+def _does_the_same_each_time(model: nn.Module) -> bool:
+    """Whether a model says so, and nobody looks on: a hook would be called no more."""
+    return bool(getattr(model, "is_replayable", False)) and not any(
+        vars(module).get(hooks) for module in model.modules() for hooks in HOOKS
+    )
 
 
 @torch.no_grad()

@@ -62,7 +62,14 @@ class DSNet(nn.Module):
         head: Linear layer on the pooled features.
         attention: One row of weights per robust module.
         graph: What the network was built from.
+
+    Attributes:
+        is_replayable: That a forward pass is the same operations each time, so that attacks on a
+            GPU may replay a CUDA graph of it. A block that decides by a count of its own, which
+            nothing here does, needs a network on which this is False.
     """
+
+    is_replayable = True
 
     def __init__(
         self,

@@ -24,11 +24,12 @@ def run(*words):
 def test_every_variant_gets_a_row(tmp_path):
     out = tmp_path / "table.md"
     words = ("--device", "cpu", "--batch-size", "2", "--network", "tiny", "--seconds", "60")
-    done = run("benchmarks.gpu", *words, "--parts", "at", "--out", str(out))
+    done = run("benchmarks.gpu", *words, "--parts", "at", "pgd", "--out", str(out))
     assert done.returncode == 0, done.stderr
-    rows = [line for line in out.read_text().splitlines() if line.startswith("| at step")]
+    rows = [line for line in out.read_text().splitlines() if line.startswith(("| at", "| PGD"))]
     names = [row.split("|")[2].strip() for row in rows]
-    assert names == ["plain, fp16 (the authors')", "plain, fp32", "ours, fp32", "ours, bf16"]
+    both = ["plain, fp16 (the authors')", "plain, fp32", "ours, fp32", "ours, bf16"]
+    assert names == [*both, "ours, bf16, no CUDA graph", *both]
     assert all(float(row.split("|")[5]) > 0 for row in rows)
     assert out.read_text() == done.stdout
 

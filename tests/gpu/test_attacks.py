@@ -9,6 +9,8 @@ import torch
 
 from nasbench_at.attacks import FGSM, L2PGD, AutoAttack, LinfPGD, MarginPGD, folding
 from nasbench_at.attacks.guard import attack_mode
+from nasbench_at.networks.ds_net import DSNet
+from nasbench_at.runtime.cuda_graphs import Replayed
 from tests.gpu.networks import make_batch, make_network
 
 pytestmark = pytest.mark.gpu
@@ -135,6 +137,77 @@ def test_norms_are_folded_with_the_settings_that_torch_comes_with(device):
         assert not norms
         assert folding._PLANS[network].plan.pairs
         assert folding.folding_agrees(network, x)
+
+
+# --- CUDA graphs
+
+
+def count_forwards(network, monkeypatch):
+    """Returns a list that grows with each forward pass which the host starts."""
+    seen = []
+    forward = DSNet.forward
+
+    def counted(self, x):
+        seen.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(DSNet, "forward", counted)
+    return seen
+
+
+@pytest.mark.usefixtures("on_cuda")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_replayed_steps_give_the_bits_of_computed_ones(device, exact, monkeypatch, precision):
+    network, x, y = victim(device)
+    attack = LinfPGD(EPS["Linf"], steps=8)
+    found = []
+    for is_replayable in (False, True):
+        monkeypatch.setattr(DSNet, "is_replayable", is_replayable)
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            attack(network, x, y)  # learns how to fold
+            seen = count_forwards(network, monkeypatch)
+            found.append([attack(network, x, y) for _ in range(3)])
+        assert len(seen) == 3 * (2 if is_replayable else 8)
+    for computed, replayed in zip(*found, strict=True):
+        assert torch.equal(computed, replayed)
+
+
+@pytest.mark.usefixtures("on_cuda")
+def test_replayed_steps_see_the_weights_of_now(device, exact, monkeypatch):
+    network, x, y = victim(device)
+    attack = LinfPGD(EPS["Linf"], steps=6)
+    attack(network, x, y)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(0.9)
+    replayed = attack(network, x, y)
+    monkeypatch.setattr(DSNet, "is_replayable", False)
+    assert torch.equal(replayed, attack(network, x, y))
+
+
+@pytest.mark.usefixtures("on_cuda")
+def test_hooks_are_called_at_every_step(device):
+    network, x, y = victim(device)
+    seen = []
+    handle = network.head.register_forward_hook(lambda *_: seen.append(1))
+    LinfPGD(EPS["Linf"], steps=6)(network, x, y)
+    handle.remove()
+    assert len(seen) >= 6
+
+
+@pytest.mark.usefixtures("on_cuda")
+def test_what_makes_the_host_wait_is_computed_as_written(device):
+    def scaled(x):
+        return (x * float(x.sum()),)
+
+    def doubled(x):
+        return (2 * x,)
+
+    waiting, plain = Replayed(scaled), Replayed(doubled)
+    for number in range(1, 5):
+        x = torch.full((4,), float(number), device=device)
+        assert torch.equal(waiting(x)[0], x * 4 * number)
+        assert torch.equal(plain(x)[0], 2 * x)
 
 
 def test_autoattack_is_the_cpu_s(device, exact):
