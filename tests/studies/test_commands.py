@@ -15,7 +15,8 @@ from studies.recipes import RECIPES
 from studies.storage import StorageError, storage_url
 from studies.study import open_study
 from studies.suggestion import suggest_run
-from tests.studies.test_tabular import make_run
+from tests.studies.replay.test_regret import make_table
+from tests.studies.replay.test_table import make_run
 
 FLAGS = [
     *("--blocks", "residual", "mbconv", "--num-modules", "3", "--init-channels", "4"),
@@ -210,30 +211,41 @@ def test_importance_names_the_parameters(capsys):
     assert "seed" in text
 
 
-def test_replay_compares_samplers_on_records(capsys):
-    runs = [
-        make_run(("residual",), pgd=0.2),
-        make_run(("dense",), pgd=0.4),
-        make_run(("residual", "dense"), pgd=0.6),
-    ]
-    Benchmark(runs).save("runs.jsonl")
-    words = ["study", "replay", "runs.jsonl", "--trials", "30", "--seeds", "3"]
-    assert main([*words, "--samplers", "random", "tpe"]) == 0
-    headings, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
-    assert headings == ["sampler", "trial", "regret", "low", "high", "seeds"]
-    trials = range(1, 31)
-    assert [row[:2] for row in rows] == [[s, str(i)] for s in ("random", "tpe") for i in trials]
-    assert {(row[2], row[5]) for row in (rows[29], rows[59])} == {("0", "3")}  # the best is found
-    assert float(rows[0][2]) > 0
-    assert main([*words, "--samplers"]) == 2
-    assert main([*words, "--space", "method", "nope"]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert "samplers must be at least one of random, tpe, nsga2, got none" in errors[0]
-    assert "space has the unknown key 'nope'" in errors[1]
+def test_replay_draws_regret_and_writes_its_table(capsys):
+    make_table().save("runs.parquet")
+    words = ["study", "replay", "runs.parquet", "--repetitions", "3", "--workers", "1"]
+    searched = [*words, "--samplers", "random", "brute", "--pruners", "none", "median"]
+    assert main([*searched, "--out", "regret.png"]) == 0
+    headings, *rows, last = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert headings[:4] == ["sampler", "pruner", "share", "regret"]
+    pairs = [[s, p] for s in ("random", "brute") for p in ("none", "median") for _ in range(4)]
+    assert [row[:2] for row in rows] == [*pairs, ["every network, once", "none"]]
+    assert [row[2] for row in rows[:4]] == ["0.05", "0.1", "0.25", "0.5"]
+    assert last == ["figure drawn to regret.png, table written to regret.csv"]
+    assert Path("regret.png").read_bytes().startswith(b"\x89PNG")
+    written = pd.read_csv("regret.csv")
+    assert len(written) == 4 * 19 + 1
+    assert f"{written['regret'].iloc[-1]:.4g}" == rows[-1][3]
 
 
-@pytest.mark.parametrize("command", ["status", "export", "importance", "dashboard", "repair"])
-@pytest.mark.parametrize("storage", [[], ["--storage", "sqlite:///elsewhere.db"]])
+def test_bad_replay_is_one_line_before_any_search(capsys):
+    make_table().save("runs.parquet")
+    Benchmark([make_run(seed=seed) for seed in (0, 1)]).save("plain.jsonl")
+    for words, message in (
+        (["runs.parquet", "--samplers"], "there must be a sampler and a pruner, got 0 samplers"),
+        (["runs.parquet", "--samplers", "annealing"], "samplers must be"),
+        (["runs.parquet", "--pruners", "cut"], "pruners must be"),
+        (["runs.parquet", "--space", "nope"], "space has the unknown key 'nope'"),
+        (["runs.parquet", "--repetitions", "1"], "at least 2 repetitions, got 1"),
+        (["plain.jsonl"], "run 'residual-at-s0' has no metrics"),
+    ):
+        assert main(["study", "replay", *words]) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+
+
 def test_looking_for_a_study_that_is_not_there_writes_nothing(command, storage, capsys):
     create("--name", "other")
     before = sorted(Path().rglob("*"))

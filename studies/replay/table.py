@@ -1,41 +1,49 @@
-"""Searches replayed on recorded runs: how fast would each sampler have found the best network?
-
-A trial looks a configuration up instead of training it, as in the tabular benchmarks of
-architecture search (Ying et al., "NAS-Bench-101: Towards Reproducible Neural Architecture Search",
-ICML 2019, Sec. 4), so that samplers can be compared over a hundred seeds in minutes.
-"""
+"""Recorded runs as an objective of Optuna's: a trial is looked up instead of trained."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import optuna
-import pandas as pd
-from numpy.typing import NDArray
 from optuna.distributions import CategoricalChoiceType, CategoricalDistribution
 
 from nasbench_at.config.architecture import architecture_of
-from nasbench_at.records import Record, conditions_of, differences, mean_interval
+from nasbench_at.records import Benchmark, Record, conditions_of, differences, mean_interval
 
-__all__ = ["SamplerFactory", "TabularObjective", "regret_curves", "replay"]
+__all__ = ["RecordedRun", "TabularObjective"]
 
 _Choices = tuple[CategoricalChoiceType, ...]
 
 
-class SamplerFactory(Protocol):
-    """Makes a sampler from a seed; the samplers' classes themselves do."""
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a search sees of a run while it is trained, and what it costs.
 
-    def __call__(self, *, seed: int) -> optuna.samplers.BaseSampler:
-        """Returns a new sampler."""
+    Attributes:
+        validation: Robust accuracy on the validation images after each epoch, in [0, 1].
+        told: That of the weights which the run kept.
+        seconds: How long its training took.
+    """
+
+    validation: tuple[float, ...]
+    told: float
+    seconds: float
+
+    @property
+    def seconds_an_epoch(self) -> float:
+        """The training's time, shared equally among its epochs."""
+        return self.seconds / len(self.validation)
 
 
 class TabularObjective:
     """An Optuna objective that looks accuracies up, to be maximised.
+
+    As in the tabular benchmarks of architecture search (Ying et al., "NAS-Bench-101: Towards
+    Reproducible Neural Architecture Search", ICML 2019, Sec. 4).
 
     A parameter is a key of the configuration, categorical over the values that occur; those that
     are no number, text or None are JSON text. Block sets are a boolean a block, such as
@@ -54,7 +62,8 @@ class TabularObjective:
 
     Attributes:
         search_space: The parameters, in order.
-        best: The highest accuracy in the table.
+        accuracies: Mean accuracy of each combination over its seeds, in [0, 1].
+        best: The highest of these.
         worst: The lowest.
     """
 
@@ -68,11 +77,17 @@ class TabularObjective:
         points = [_parameters_of(config, space) for config in configs]
         _require_one_configuration(evaluated, configs, points, space)
         self.search_space = _search_space_of(points)
-        accuracies: dict[_Choices, list[float]] = {}
+        self._records = records
+        self._found: dict[_Choices, list[Record]] = {}
         for record, point in zip(evaluated, points, strict=True):
-            accuracies.setdefault(self._key(point), []).append(record.accuracy(metric))
-        self._table = {key: fmean(values) for key, values in accuracies.items()}
-        self.best, self.worst = max(self._table.values()), min(self._table.values())
+            self._found.setdefault(self._key(point), []).append(record)
+        self._index = {key: number for number, key in enumerate(self._found)}
+        self._metric = metric
+        self.accuracies = tuple(map(fmean, self._accuracies_by_seed()))
+        self.best, self.worst = max(self.accuracies), min(self.accuracies)
+
+    def _accuracies_by_seed(self) -> list[list[float]]:
+        return [[record.accuracy(self._metric) for record in runs] for runs in self._found.values()]
 
     def _key(self, point: Mapping[str, CategoricalChoiceType]) -> _Choices:
         """A block that a run does not have is False, whether or not the run knows of it."""
@@ -80,10 +95,18 @@ class TabularObjective:
 
     def __len__(self) -> int:
         """Number of combinations in the table."""
-        return len(self._table)
+        return len(self._found)
 
     def __call__(self, trial: optuna.trial.BaseTrial) -> float:
         """Returns the mean accuracy of a trial's combination, in [0, 1].
+
+        Raises:
+            optuna.TrialPruned: If there is no run of it.
+        """
+        return self.accuracies[self.find(trial)]
+
+    def find(self, trial: optuna.trial.BaseTrial) -> int:
+        """Lets a trial choose a combination, and returns its number.
 
         Raises:
             optuna.TrialPruned: If there is no run of it.
@@ -92,107 +115,45 @@ class TabularObjective:
             trial.suggest_categorical(name, distribution.choices)
             for name, distribution in self.search_space.items()
         )
-        if key not in self._table:
+        if key not in self._index:
             raise optuna.TrialPruned("there is no record of this combination")
-        return self._table[key]
+        return self._index[key]
 
+    def near_best(self) -> tuple[bool, ...]:
+        """Returns whether a combination lies within the 95 % interval of the best one's mean.
 
-def replay(
-    objective: Callable[[optuna.trial.Trial], float],
-    sampler: SamplerFactory,
-    num_trials: int,
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """Runs a study in memory and returns what its trials found.
-
-    Args:
-        objective: Such as a :class:`TabularObjective`; is maximised.
-        sampler: Makes the sampler from the seed, such as ``optuna.samplers.TPESampler``.
-        num_trials: Number of trials, at least 1.
-        seed: Seed of the sampler.
-
-    Returns:
-        Values, shape ``(num_trials,)``; NaN for a pruned trial, and for those that a sampler which
-        has gone through its whole grid leaves out.
-
-    Raises:
-        ValueError: If ``num_trials`` is below 1, or the sampler is one that has been made already.
-    """
-    _check_replay([sampler], num_trials)
-    with _quiet():
-        study = optuna.create_study(direction="maximize", sampler=sampler(seed=seed))
-        study.optimize(objective, n_trials=num_trials)
-    values = np.full(num_trials, np.nan)
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state == optuna.trial.TrialState.COMPLETE:
-            values[trial.number] = trial.value
-    return values
-
-
-def regret_curves(
-    objective: TabularObjective,
-    samplers: Mapping[str, SamplerFactory],
-    num_trials: int,
-    seeds: Iterable[int] = range(100),
-) -> pd.DataFrame:
-    """Compares samplers by what is missing from the best accuracy of the table, trial by trial.
-
-    Args:
-        objective: The table.
-        samplers: Makes each sampler from a seed, such as ``{"tpe": optuna.samplers.TPESampler}``.
-        num_trials: Trials of each study, at least 1.
-        seeds: A study each.
-
-    Returns:
-        A row a sampler and trial: ``sampler``, ``trial`` (from 1), ``regret`` (the mean over seeds
-        of the table's best accuracy minus the best so far, in [0, 1]), ``low`` and ``high`` (the
-        95 % interval of that mean by Student's t distribution; NaN for one seed) and ``seeds``
-        (their number). As long as a study has found no recorded combination, its best so far is
-        the table's worst.
-
-    Raises:
-        ValueError: If there is no sampler or no seed, or as :func:`replay`.
-    """
-    chosen = tuple(seeds)
-    if not samplers or not chosen:
-        raise ValueError(
-            f"there must be a sampler and a seed, got {len(samplers)} samplers and {len(chosen)} "
-            "seeds"
-        )
-    _check_replay(samplers.values(), num_trials)
-    frames = []
-    for name, sampler in samplers.items():
-        values = np.stack([replay(objective, sampler, num_trials, seed) for seed in chosen])
-        found = np.nan_to_num(values, nan=objective.worst)
-        regrets = objective.best - np.maximum.accumulate(found, axis=1)
-        low, high = mean_interval(regrets)
-        frame = pd.DataFrame({"trial": range(1, num_trials + 1), "regret": regrets.mean(axis=0)})
-        frames.append(frame.assign(sampler=name, low=low, high=high, seeds=len(chosen)))
-    columns = ["sampler", "trial", "regret", "low", "high", "seeds"]
-    return pd.concat(frames, ignore_index=True)[columns]
-
-
-def _check_replay(samplers: Iterable[SamplerFactory], num_trials: int) -> None:
-    if num_trials < 1:
-        raise ValueError(f"num_trials must be at least 1, got {num_trials}")
-    for sampler in samplers:
-        if isinstance(sampler, optuna.samplers.BaseSampler):
-            name = type(sampler).__name__
+        Raises:
+            ValueError: If the best one has fewer than two seeds.
+        """
+        best = max(self._accuracies_by_seed(), key=fmean)
+        if len(best) < 2:
             raise ValueError(
-                f"a sampler must be made from a seed: give the class {name}, or a function of "
-                "seed, got an object of it"
+                f"an interval of the best combination needs at least 2 seeds, got {len(best)}"
             )
+        low, _ = mean_interval(best)
+        return tuple(accuracy >= float(low) for accuracy in self.accuracies)
+
+    def recorded_runs(self) -> list[list[RecordedRun]]:
+        """Returns the runs of each combination, epoch by epoch.
+
+        Raises:
+            ValueError: If the learning curve or the time of a run is not known.
+        """
+        if not isinstance(self._records, Benchmark):
+            raise ValueError("learning curves need a Benchmark, got a plain sequence of records")
+        return [
+            [_recorded_run(self._records, record) for record in runs]
+            for runs in self._found.values()
+        ]
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Optuna from a line on stderr for each of hundreds of studies."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+def _recorded_run(stored: Benchmark, record: Record) -> RecordedRun:
+    curve = tuple(float(row["validation_robust"]) for row in stored.metrics_of(record))
+    seconds = record.provenance.get("train_seconds")
+    if seconds is None:
+        raise ValueError(f"run {record.run_id!r} has no training time, train_seconds")
+    is_last = record.config.get("select_on") == "last"
+    return RecordedRun(curve, curve[-1] if is_last else max(curve), float(seconds))
 
 
 def _require_one_threat(records: Sequence[Record], metric: str) -> None:

@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-import functools
 import itertools
-import math
 import subprocess
 import sys
 
-import numpy as np
 import optuna
 import pytest
-from optuna.samplers import GridSampler, RandomSampler, TPESampler
-from scipy import stats
 
 from nasbench_at.records import Record
-from studies.tabular import TabularObjective, regret_curves, replay
+from studies.replay import TabularObjective
 from tests.nasbench_at.records.test_records import make_evaluation
 
 SPACE = ("blocks", "method")
@@ -144,80 +139,7 @@ def test_bad_table_is_one_line(runs, space, message):
     assert "\n" not in str(error.value)
 
 
-# Replays
-
-
-def test_replay_repeats_by_seed_and_prunes_what_is_unknown(objective):
-    values = replay(objective, RandomSampler, 40, seed=3)
-    np.testing.assert_array_equal(values, replay(objective, RandomSampler, 40, seed=3))
-    assert not np.array_equal(values, replay(objective, RandomSampler, 40, seed=4), equal_nan=True)
-    assert values.shape == (40,)
-    assert set(values[~np.isnan(values)]) <= {0.2, 0.3, 0.4, 0.6, 0.8}
-    assert np.isnan(values).any()
-
-
-def test_sampler_that_ends_early_leaves_the_rest_open(objective):
-    grid = {name: d.choices for name, d in objective.search_space.items()}
-    values = replay(objective, functools.partial(GridSampler, grid), 20, seed=0)
-    assert sorted(values[~np.isnan(values)]) == [0.2, 0.3, 0.4, 0.6, 0.8]
-    assert np.isnan(values[8:]).all()
-
-
-def test_replay_says_nothing_and_leaves_optuna_as_talkative_as_it_was(objective, caplog):
-    optuna.logging.enable_propagation()
-    try:
-        optuna.create_study()
-        count = len(caplog.records)
-        assert count > 0  # Optuna announces a study
-        replay(objective, RandomSampler, 2)
-        assert len(caplog.records) == count
-        optuna.create_study()
-        assert len(caplog.records) == 2 * count
-    finally:
-        optuna.logging.disable_propagation()
-
-
-def test_regret_is_what_the_best_so_far_lacks(objective):
-    seeds = range(5)
-    frame = regret_curves(objective, {"a": RandomSampler, "b": TPESampler}, 6, seeds)
-    assert list(frame.columns) == ["sampler", "trial", "regret", "low", "high", "seeds"]
-    assert frame["sampler"].tolist() == ["a"] * 6 + ["b"] * 6
-    assert frame["trial"].tolist() == [1, 2, 3, 4, 5, 6] * 2
-    assert set(frame["seeds"]) == {5}
-    for trial in range(6):
-        regrets = [0.8 - best(replay(objective, RandomSampler, trial + 1, s)) for s in seeds]
-        row = frame.iloc[trial]
-        assert row["regret"] == pytest.approx(np.mean(regrets))
-        low, high = stats.t.interval(0.95, 4, np.mean(regrets), stats.sem(regrets))
-        assert (row["low"], row["high"]) == pytest.approx((low, high))
-
-
-def best(values) -> float:
-    """The best so far; the table's worst before anything was found."""
-    return max([0.2, *(value for value in values if not math.isnan(value))])
-
-
-def test_one_seed_has_no_interval(objective):
-    frame = regret_curves(objective, {"a": RandomSampler}, 2, [0])
-    assert frame[["low", "high"]].isna().all(axis=None)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (({"a": RandomSampler}, 0), "num_trials must be at least 1, got 0"),
-        (({}, 1), "there must be a sampler and a seed, got 0 samplers and 100 seeds"),
-        (({"a": RandomSampler}, 1, []), "got 1 samplers and 0 seeds"),
-        (({"a": RandomSampler(seed=0)}, 1), "give the class RandomSampler, or a function of seed"),
-    ],
-)
-def test_bad_replay_is_one_line(objective, arguments, message):
-    with pytest.raises(ValueError, match=message) as error:
-        regret_curves(objective, *arguments)
-    assert "\n" not in str(error.value)
-
-
 def test_it_needs_no_torch():
-    code = "import sys, studies.tabular; sys.exit('torch' in sys.modules)"
+    code = "import sys, studies.replay.table; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr or "importing studies.tabular loads torch"
+    assert done.returncode == 0, done.stderr or "importing studies.replay.table loads torch"
