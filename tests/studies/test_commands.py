@@ -246,6 +246,8 @@ def test_bad_replay_is_one_line_before_any_search(capsys):
         assert captured.out == ""
 
 
+@pytest.mark.parametrize("command", ["status", "export", "importance", "dashboard", "repair"])
+@pytest.mark.parametrize("storage", [[], ["--storage", "sqlite:///elsewhere.db"]])
 def test_looking_for_a_study_that_is_not_there_writes_nothing(command, storage, capsys):
     create("--name", "other")
     before = sorted(Path().rglob("*"))
