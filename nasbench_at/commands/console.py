@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ __all__ = [
     "show_estimate",
     "show_evaluation",
     "show_frame",
+    "show_precisions",
     "show_result",
     "show_seeds",
     "show_table",
@@ -197,6 +198,15 @@ def show_estimate(estimate: Estimate) -> None:
         f"training without validation\n"
         f"peak memory {estimate.memory_mib:,.0f} MiB",
     )
+
+
+def show_precisions(seconds: Mapping[str, float]) -> None:
+    """Prints which precision takes a training step fastest, and how much longer the others take."""
+    if len(seconds) < 2:
+        return
+    (fastest, least), *others = sorted(seconds.items(), key=lambda item: item[1])
+    slower = ", ".join(f"{name} takes {taken / least:.2f} times as long" for name, taken in others)
+    stdout.say(f"--precision {fastest} is the fastest here ({least:.3f} s a step; {slower})")
 
 
 def show_frame(frame: pd.DataFrame) -> None:

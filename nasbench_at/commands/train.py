@@ -122,7 +122,7 @@ def _train_one(arguments: TrainArguments, seed: int, ranks: Ranks) -> Record:
 
 
 def _show_estimate(arguments: TrainArguments) -> int:
-    from nasbench_at.commands.console import show_estimate
+    from nasbench_at.commands.console import show_estimate, show_precisions
     from nasbench_at.training.launch import prepare_estimate
 
     with bad_input(), one_line_warnings():
@@ -130,4 +130,5 @@ def _show_estimate(arguments: TrainArguments) -> int:
             arguments.config, data_root=arguments.data_root, device=arguments.device
         )
     show_estimate(prepared.run())
+    show_precisions(prepared.time_precisions())
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import statistics
 import sys
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from blocks import load_entry_points, load_plugin
-from nasbench_at.config import ResolvedConfig, RunConfig, resolve
+from nasbench_at.config import Precision, ResolvedConfig, RunConfig, resolve
 from nasbench_at.config.allowed_values import CheckpointMinutes, check_value
 from nasbench_at.config.contents import check_contents
 from nasbench_at.data import DataSet, load_data
@@ -29,7 +30,7 @@ from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.runtime.seeding import derive_seed, make_generator
 from nasbench_at.training.compilation import compile_blocks
 from nasbench_at.training.optimizers import check_optimizer_impl
-from nasbench_at.training.precision import check_precision
+from nasbench_at.training.precision import MixedPrecision, check_precision
 from nasbench_at.training.step import TrainingStep
 from nasbench_at.training.trainer import Trainer, TrainingReporter
 
@@ -219,6 +220,10 @@ def create_network(config: ResolvedConfig, data: DataSet, device: torch.device) 
     return network.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
+COMPARED: tuple[Precision, ...] = ("fp32", "bf16")
+"""Precisions that are timed against a run's own; neither needs a loss scaler."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a run will cost, from a few steps of it.
@@ -267,16 +272,8 @@ class PreparedEstimate:
     def run(self, num_timed: int = 3) -> Estimate:
         """Takes one step that warms up and some that are timed, all thrown away; extrapolates."""
         train, config = self.data.train, self.config
-        x, y = train.take(torch.arange(config.batch_size, device=train.labels.device))
-        noise = make_generator(config.seed, "estimate", device=x.device)
-
-        def step() -> None:
-            self.training_step(x, y, noise, num_images=len(y))
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
-
-        step()
-        seconds = statistics.median(timeit.repeat(step, number=1, repeat=num_timed))
+        self._take_step()
+        seconds = statistics.median(timeit.repeat(self._take_step, number=1, repeat=num_timed))
         num_steps = train.num_batches(config.batch_size)
         return Estimate(
             num_params=sum(p.numel() for p in self.training_step.network.parameters()),
@@ -284,8 +281,51 @@ class PreparedEstimate:
             num_steps=num_steps,
             seconds_per_step=seconds,
             seconds=seconds * num_steps * config.epochs,
-            memory_mib=_peak_memory_mib(x.device),
+            memory_mib=_peak_memory_mib(self._device),
         )
+
+    def time_precisions(self, num_rounds: int = 3) -> dict[Precision, float]:
+        """Times steps in the precisions that this device computes, in turn.
+
+        Returns:
+            Seconds of the fastest step by precision; of a compiled run that of its own alone, since
+            others would have to be compiled as well.
+        """
+        own = self.config.precision
+        names = [own, *(name for name in COMPARED if name != own and not self.config.compile)]
+        steps = {
+            name: MixedPrecision.create(name, self._device)
+            for name in names
+            if _computes(name, self._device)
+        }
+        seconds: dict[Precision, float] = dict.fromkeys(steps, math.inf)
+        for number in range(1 + num_rounds):
+            for name, precision in steps.items():
+                self.training_step.precision = precision
+                taken = timeit.timeit(self._take_step, number=1)
+                if number > 0:
+                    seconds[name] = min(seconds[name], taken)
+        return seconds
+
+    def _take_step(self) -> None:
+        train = self.data.train
+        x, y = train.take(torch.arange(self.config.batch_size, device=train.labels.device))
+        noise = make_generator(self.config.seed, "estimate", device=x.device)
+        self.training_step(x, y, noise, num_images=len(y))
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.data.train.labels.device
+
+
+def _computes(name: Precision, device: torch.device) -> bool:
+    try:
+        check_precision(name, device)
+    except ValueError:
+        return False
+    return True
 
 
 def _peak_memory_mib(device: torch.device) -> float:

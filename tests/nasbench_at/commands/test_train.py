@@ -119,6 +119,9 @@ def test_dry_run_writes_nothing_and_prints_what_the_run_would_cost(capsys, tmp_p
     assert re.search(r"^[\d,]+ parameters, 144 training images, 3 steps an epoch$", out, re.M)
     assert re.search(r"^\d+\.\d{3} s a step, about \d+\.\d\d h of training", out, re.M)
     assert re.search(r"^peak memory [\d,]+ MiB$", out, re.M)
+    fastest = r"^--precision (\w+) is the fastest here \(\d+\.\d{3} s a step; (\w+) takes "
+    (names,) = re.findall(fastest + r"[1-9]\d*\.\d\d times as long\)$", out, re.M)
+    assert set(names) == {"fp32", "bf16"}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,71 @@
+"""The tables that come with the package: whole, described, and made again row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from nasbench_at import Benchmark, RunConfig, evaluate_run, train
+from nasbench_at.records.places import SHIPPED, metadata_path, shipped_tables
+from nasbench_at.runtime.provenance import collect_provenance
+
+EVERY_TABLE = pytest.mark.parametrize("name", shipped_tables())
+
+
+def digest_of(name):
+    return hashlib.sha256((SHIPPED / f"{name}.parquet").read_bytes()).hexdigest()
+
+
+@EVERY_TABLE
+def test_every_row_has_all_that_the_table_promises(name):
+    table = Benchmark.load(name)
+    assert len(table) > 100
+    for record in table:
+        assert {"natural", "fgsm", "pgd", "cw"} <= set(record.results), record.run_id
+        assert len(table.metrics_of(record)) == record.config["epochs"]
+        assert table.outcomes_of(record).sum() == record.results["pgd"].num_correct
+    commits = {record.provenance["commit"] for record in table}
+    assert not [commit for commit in commits if commit.endswith("-dirty")]
+
+
+@EVERY_TABLE
+def test_metadata_and_card_are_those_of_the_file(name):
+    metadata = json.loads(metadata_path(SHIPPED / f"{name}.parquet").read_text())
+    assert metadata["distribution"][0]["sha256"] == digest_of(name)
+    card = (SHIPPED / f"{name}.md").read_text()
+    assert digest_of(name) in card
+    assert f"| runs (rows) | {len(Benchmark.load(name)):,} |" in card
+
+
+@EVERY_TABLE
+def test_all_tables_are_small(name):
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 5_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@EVERY_TABLE
+def test_two_rows_at_random_are_trained_again_to_the_same_bits(name, tmp_path):
+    table = Benchmark.load(name)
+    here = collect_provenance(torch.device("cpu"))
+    rows = np.random.default_rng(int(digest_of(name)[:8], 16)).choice(len(table), 2, replace=False)
+    for row in map(int, rows):
+        record = table[row]
+        for key in ("torch", "cpu", "device"):
+            if record.provenance[key] != here[key]:
+                pytest.skip(f"bits depend on {key}: {record.provenance[key]}, here {here[key]}")
+        torch.set_num_threads(record.provenance["num_threads"])
+        again = train(RunConfig(**record.config), runs_dir=tmp_path, device="cpu")
+        assert again.run_id == record.run_id
+        evaluate_run(tmp_path / again.run_id, ("fgsm", "pgd", "cw"), device="cpu")
+        found = Benchmark.load(tmp_path)
+        (again,) = [each for each in found if each.run_id == record.run_id]
+        assert found.metrics_of(again) == table.metrics_of(record)
+        for attack in ("natural", "fgsm", "pgd", "cw"):
+            np.testing.assert_array_equal(
+                found.outcomes_of(again, attack), table.outcomes_of(record, attack)
+            )
