@@ -26,6 +26,7 @@ from nasbench_at.records.text_tables import format_columns, format_tabs
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nasbench_at.config import Precision
     from nasbench_at.evaluation.comparison import PairedComparison
     from nasbench_at.training.launch import Estimate
 
@@ -200,7 +201,7 @@ def show_estimate(estimate: Estimate) -> None:
     )
 
 
-def show_precisions(seconds: Mapping[str, float]) -> None:
+def show_precisions(seconds: Mapping[Precision, float]) -> None:
     """Prints which precision takes a training step fastest, and how much longer the others take."""
     if len(seconds) < 2:
         return
