@@ -35,6 +35,7 @@ from analysis.lipschitz import compute_run_lipschitz, draw_lipschitz
 from analysis.perturbations import compute_run_perturbations, draw_perturbations
 from analysis.robustness_curve import compute_robustness_curve, draw_robustness_curve
 from analysis.run_entries import collect_entries
+from analysis.similarity import compute_run_similarity, draw_similarity
 from analysis.study_figures import (
     compute_block_ensemble,
     compute_block_space,
@@ -52,6 +53,7 @@ from analysis.study_figures import (
     draw_rank_correlation,
     draw_reliability,
 )
+from analysis.transfer import compute_run_transfer, draw_transfer
 from nasbench_at.config.suggestions import suggest
 from nasbench_at.evaluation.runs import Run
 from nasbench_at.records import Benchmark
@@ -235,6 +237,11 @@ def _draw_class_accuracy(request: FigureRequest) -> Figure:
     )
 
 
+def _draw_transfer(request: FigureRequest) -> Figure:
+    runs = {name: run for run, name in _named_runs_of(request).items()}
+    return draw_transfer(compute_run_transfer(runs, **_measuring(request)))
+
+
 def _from_run(
     compute: Callable[..., Any], draw: Callable[[Any], Figure]
 ) -> Callable[[FigureRequest], Figure]:
@@ -306,6 +313,14 @@ FIGURES: Mapping[str, FigureKind] = {
     "reliability": FigureKind(
         "how far each way of training ranks networks reliably, by seeds and hours",
         _from_records(compute_reliability, draw_reliability),
+    ),
+    "cka": FigureKind(
+        "how alike the outputs of a module's blocks are, clean and attacked (linear CKA)",
+        _from_run(compute_run_similarity, draw_similarity),
+    ),
+    "transfer": FigureKind(
+        "accuracy on images made against other networks; masked gradients are framed",
+        _draw_transfer,
     ),
     "perturbations": FigureKind(
         "images, attacked images and their difference",
