@@ -98,6 +98,14 @@ def test_every_figure_of_a_study_comes_out_of_it(name, study, runs, tmp_path):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+def test_attacks_are_carried_between_runs(runs, tmp_path):
+    chosen = StudyRuns.read(study_folder(runs, "block-ensemble")).run_ids[:2]
+    out = tmp_path / "figure.svg"
+    places = [str(runs / run_id) for run_id in chosen]
+    assert main(["figure", "transfer", *places, "--out", str(out), "--device", "cpu"]) == 0
+    assert "<svg" in out.read_text()
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -106,6 +114,7 @@ def test_every_figure_of_a_study_comes_out_of_it(name, study, runs, tmp_path):
         "attention",
         "attention-history",
         "lipschitz",
+        "cka",
         "perturbations",
         "confusion",
         "class-accuracy",
@@ -118,7 +127,7 @@ def test_every_figure_of_a_run_comes_out_of_it(name, runs, tmp_path):
     words = ["figure", name, str(runs / run_id), "--out", str(out), "--device", "cpu"]
     if name == "landscape":
         words += ["--points", "3", "--num-images", "16", "--adversarial"]
-    if name == "lipschitz":
+    if name in ("lipschitz", "cka"):
         words += ["--num-images", "8"]
     assert main(words) == 0
     assert "<svg" in out.read_text()
