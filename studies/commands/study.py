@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from nasbench_at.commands.input_errors import BadInputError
 from nasbench_at.config.suggestions import suggest
+from studies.commands.proxies import run_proxies
 from studies.commands.replay import run_replay
 from studies.commands.results import (
     run_dashboard,
@@ -28,6 +29,7 @@ SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "importance": run_importance,
     "dashboard": run_dashboard,
     "replay": run_replay,
+    "proxies": run_proxies,
 }
 
 

@@ -15,6 +15,7 @@ from studies.recipes import RECIPES
 from studies.storage import StorageError, storage_url
 from studies.study import open_study
 from studies.suggestion import suggest_run
+from tests.studies.proxies.test_comparison import make_table as make_proxy_table
 from tests.studies.replay.test_regret import make_table
 from tests.studies.replay.test_table import make_run
 
@@ -226,6 +227,19 @@ def test_replay_draws_regret_and_writes_its_table(capsys):
     written = pd.read_csv("regret.csv")
     assert len(written) == 4 * 19 + 1
     assert f"{written['regret'].iloc[-1]:.4g}" == rows[-1][3]
+
+
+def test_proxies_are_tabulated_and_drawn(capsys):
+    make_proxy_table().save("runs.parquet")
+    assert main(["study", "proxies", "runs.parquet", "--out", "proxies.svg"]) == 0
+    headings, *rows, ceiling, last = capsys.readouterr().out.splitlines()
+    assert headings.split("\t")[:3] == ["proxy", "cost", "tau"]
+    assert {"synflow", "croze", "ntk", "3 epochs"} <= {row.split("\t")[0] for row in rows}
+    assert ceiling.startswith("noise ceiling: tau ")
+    assert last == "figure drawn to proxies.svg, table written to proxies.csv"
+    assert list(pd.read_csv("proxies.csv")["proxy"]) == [row.split("\t")[0] for row in rows]
+    assert main(["study", "proxies", "runs.parquet", "--attack", "aa"]) == 2
+    assert "one ranking by 'aa'" in capsys.readouterr().err
 
 
 def test_bad_replay_is_one_line_before_any_search(capsys):
