@@ -77,6 +77,22 @@ def test_epochs_and_scores_are_held_against_the_other_seeds_means():
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_run_is_not_held_against_itself():
+    table = make_table(seeds=(0, 1))
+    records, measurements = [], {}
+    for record in table:
+        # The second seed ranks the networks the other way round, on validation as on test images.
+        accuracy = (
+            record.accuracy("pgd") if record.config["seed"] == 0 else 1 - record.accuracy("pgd")
+        )
+        evaluation = make_evaluation({"natural": 0.9, "pgd": accuracy})
+        records.append(dataclasses.replace(record, evaluations=(evaluation,)))
+        rows = [row | {"validation_robust": accuracy} for row in table.metrics_of(record)]
+        measurements[record.run_id] = StoredMeasurements(records[-1], {"metrics": rows})
+    found = compare(Benchmark(records, measurements), scores={})
+    assert found.frame["tau"].round(6).tolist() == [-1, -1, -1]
+
+
 def test_seeds_that_not_all_networks_have_are_left_out():
     table = make_table(seeds=(0, 1, 2))
     found = compare(Benchmark(list(table)[:-1], table._measurements), scores={})

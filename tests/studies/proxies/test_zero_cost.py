@@ -107,6 +107,35 @@ def test_croze_of_a_twin_that_is_the_same_is_four_a_layer(small, monkeypatch):
     assert zero_cost.croze(linear_chain(), *small, 0.3) < 7.99
 
 
+def test_croze_of_one_layer_is_that_of_its_definition():
+    # The attack turns the images round, and with them the gradient.
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.tensor([[1.0, 1, -1, -1], [-1, -1, 1, 1]]))
+    flat, y = torch.tensor([[0.7, 0.6, 0.3, 0.4], [0.3, 0.3, 0.6, 0.7]]), torch.tensor([0, 1])
+    x = flat.view(2, 1, 2, 2)
+    found = zero_cost.croze(network, x, y, 0.9)
+
+    def gradient_of(model, images):
+        loss = nn.functional.cross_entropy(model(images), y)
+        return torch.autograd.grad(loss, model[1].weight)[0]
+
+    weight = network[1].weight.detach().clone()
+    kept = gradient_of(network, x)
+    features = network(x).detach()
+    with torch.no_grad():
+        network[1].weight += 0.1 * kept / kept.norm() * weight.norm()
+    attacked = FGSM(0.9)(network, x, y)
+    changed = gradient_of(network, attacked)
+    pairs = ((features, network(attacked)), (weight, network[1].weight), (kept, changed))
+    z, theta, g = (
+        float(nn.functional.cosine_similarity(a.flatten(), b.detach().flatten(), dim=0))
+        for a, b in pairs
+    )
+    assert g < 0
+    assert found == pytest.approx((1 + z) * (1 + theta) * -g, rel=1e-4)
+
+
 def test_ntk_of_a_linear_network_is_that_of_the_images(small):
     x, y = small
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
