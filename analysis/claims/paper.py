@@ -35,7 +35,7 @@ from analysis.run_entries import RunEntry
 from analysis.study_figures.block_families import (
     WIDTH_AND_BLOCKS,
     BlockFamily,
-    check_equal_parameters,
+    are_equally_large,
     collect_families,
     has_one_set,
     options_agree,
@@ -204,11 +204,6 @@ def _paired(first: Sequence[Record], second: Sequence[Record], attack: str) -> E
     return paired_effect(found.differences, 2 * len(found.seeds))
 
 
-def _equally_large(first: Sequence[Record], second: Sequence[Record], attack: str) -> Effect:
-    check_equal_parameters([*first, *second])
-    return _paired(first, second, attack)
-
-
 def _is_uniform(network: Architecture) -> bool:
     """Whether equal, fixed weights are those of different blocks."""
     is_fixed = (network.attention.mode, network.attention.init) == ("fixed", "equal")
@@ -236,11 +231,12 @@ def _different_against_same(entries: Sequence[RunEntry], attack: str) -> Iterato
             for other in same:
                 networks = ds_net_of(one[0]), ds_net_of(other[0])
                 is_part = networks[1].all_blocks <= networks[0].all_blocks
-                if not (is_part and options_agree(one[0], other[0])):
+                alike = options_agree(one[0], other[0]) and are_equally_large(one[0], other[0])
+                if not (is_part and alike):
                     continue
                 names = " minus ".join(map(describe_blocks, networks))
                 yield _Comparison(
-                    one[0], f"{names}, equal weights", partial(_equally_large, one, other, attack)
+                    one[0], f"{names}, equal weights", partial(_paired, one, other, attack)
                 )
 
 
@@ -260,7 +256,6 @@ def _diversity(entries: Sequence[RunEntry], attack: str) -> Iterator[_Comparison
 def _slope_over_sizes(family: BlockFamily) -> Effect:
     """The least-squares slope of accuracy over the number of blocks, seed by seed."""
     _check_balanced(family)
-    check_equal_parameters(family.records)
     accuracies = family.accuracies(family.attack)
     sizes = np.array([len(blocks) for blocks in accuracies], dtype=np.float64)
     centred = sizes - sizes.mean()
@@ -287,26 +282,30 @@ def _pruning(entries: Sequence[RunEntry], attack: str) -> Iterator[_Comparison]:
     for group in _groups(_records(entries, attack), WIDTH_AND_BLOCKS):
         pruned = [r for r in group if _is_pruned(ds_net_of(r))]
         searched = [r for r in group if has_one_set(ds_net_of(r))]
-        for is_zeroed, runs in group_by(pruned, lambda r: not ds_net_of(r).is_whole).items():
-            used = frozenset().union(*(ds_net_of(r).all_blocks for r in runs))
-            wider = [
-                r
-                for r in searched
-                if used <= ds_net_of(r).all_blocks
-                and len(ds_net_of(r).all_blocks) > _KEPT
-                and options_agree(r, runs[0])
-            ]
-            if not wider:
-                continue
-            least = min(len(ds_net_of(r).all_blocks) for r in wider)
-            for ours in _networks([r for r in wider if len(ds_net_of(r).all_blocks) == least]):
+        for ours in _networks(searched):
+            fitting = [r for r in pruned if _was_pruned_from(r, ours[0])]
+            for is_zeroed, runs in group_by(fitting, lambda r: not ds_net_of(r).is_whole).items():
                 form = "zeroed" if is_zeroed else "not built"
                 yield _Comparison(
                     ours[0],
                     f"{describe_blocks(ds_net_of(ours[0]))} minus the top {_KEPT} of each module, "
                     f"retrained, the others {form}",
-                    partial(_pruned_effect, ours, runs, attack, is_zeroed=is_zeroed),
+                    partial(_pruned_effect, ours, runs, attack),
                 )
+
+
+def _was_pruned_from(pruned: Record, whole: Record) -> bool:
+    """Whether a pruned network can be of a searched one.
+
+    Zeroed blocks are still there, in a network of the same width. A network without them names the
+    blocks that are left alone, and is as large as the searched one.
+    """
+    part, network = ds_net_of(pruned), ds_net_of(whole)
+    if not options_agree(pruned, whole) or network.max_blocks <= _KEPT:
+        return False
+    if not part.is_whole:
+        return (part.blocks, part.stage_channels) == (network.blocks, network.stage_channels)
+    return part.all_blocks <= network.all_blocks and are_equally_large(pruned, whole)
 
 
 def _is_pruned(network: Architecture) -> bool:
@@ -314,14 +313,10 @@ def _is_pruned(network: Architecture) -> bool:
     return is_given and set(network.num_kept) == {_KEPT}
 
 
-def _pruned_effect(
-    ours: Sequence[Record], pruned: Sequence[Record], attack: str, *, is_zeroed: bool
-) -> Effect:
+def _pruned_effect(ours: Sequence[Record], pruned: Sequence[Record], attack: str) -> Effect:
     """Paired if each pruned network has a seed of its own, as each of the searched ones."""
     check_evaluated_alike([*ours, *pruned], [attack], _ASKER)
     check_distinct_seeds(ours)
-    if not is_zeroed:
-        check_equal_parameters([*ours, *pruned])
     if len({r.config["seed"] for r in pruned}) == len(pruned):
         return _paired(ours, pruned, attack)
     return independent_effect(
@@ -472,7 +467,8 @@ _STATEMENTS = (
         judge_gain,
         0.01,
         "points",
-        "DS-Nets of different blocks and of several of one block, with fixed, equal weights",
+        "DS-Nets of different blocks and of several of one block, with fixed, equal weights and "
+        "equal parameters (within 10 %)",
         _different_against_same,
     ),
     _Statement(
@@ -481,7 +477,8 @@ _STATEMENTS = (
         judge_gain,
         0.005,
         "points a block",
-        "DS-Nets of a block set and of its subsets, with learned weights",
+        "DS-Nets of a block set and of its subsets, with learned weights and equal parameters "
+        "(within 10 %)",
         _diversity,
     ),
     _Statement(
@@ -490,8 +487,8 @@ _STATEMENTS = (
         judge_gain,
         0.01,
         "points",
-        "a DS-Net with learned weights, and pruned ones with fixed, given weights of two blocks a "
-        "module",
+        "a DS-Net with learned weights, and as large ones with fixed, given weights of two blocks "
+        "a module",
         _pruning,
     ),
     _Statement(

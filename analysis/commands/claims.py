@@ -10,6 +10,7 @@ from typing import Annotated
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
 from nasbench_at.config.allowed_values import Name, NewFile, Place, Positional
+from nasbench_at.config.suggestions import suggest
 
 __all__ = ["ClaimsArguments", "run_claims"]
 
@@ -46,6 +47,10 @@ def run_claims(words: Sequence[str]) -> int:
 
     with bad_input(), one_line_warnings():
         entries = collect_entries(arguments.paths)
+        known = sorted({name for entry in entries for name in entry.results})
+        if arguments.attack not in known:
+            there_is = suggest(arguments.attack, known) if known else "there is no evaluated run"
+            raise ValueError(f"no run was evaluated by {arguments.attack!r}; {there_is}")
     claims = judge_paper(entries, arguments.attack)
     if arguments.out is None:
         show_table(HEADINGS, claims_to_rows(claims), notes=[CLAIMS_NOTE])

@@ -27,14 +27,14 @@ __all__ = [
     "WIDTH_AND_BLOCKS",
     "BlockFamily",
     "BlockSet",
-    "check_equal_parameters",
+    "are_equally_large",
     "collect_families",
     "has_one_set",
     "options_agree",
 ]
 
 BlockSet = frozenset[str]
-WIDTH_AND_BLOCKS = DS_NET_FIELDS - {"num_modules", "widen_factor"}
+WIDTH_AND_BLOCKS = DS_NET_FIELDS - {"num_modules"}
 """Configuration keys by which networks of different blocks and equal parameters differ."""
 _PARAMETERS_TOLERANCE = 1.1
 """How many times the parameters of the smallest network those of the largest may be."""
@@ -82,7 +82,8 @@ def collect_families(records: Sequence[Record], attack: str, asker: str) -> list
     """Finds the block sets of which subsets were trained alike, the largest sets alone.
 
     DS-Nets with learned weights from N(0, 1) and one set of different blocks for all modules
-    count. Options of a block must be the same in all of a family's networks that have it.
+    count. Options of a block must be the same in all of a family's networks that have it, and
+    the parameters those of the whole set's network, within 10 %.
 
     Args:
         records: Any records.
@@ -112,8 +113,9 @@ def collect_families(records: Sequence[Record], attack: str, asker: str) -> list
 
 
 def _is_within(part: Record, whole: Record) -> bool:
-    """Whether a network's blocks are some, and not all, of another's, with the same options."""
-    return _blocks_of(part) < _blocks_of(whole) and options_agree(part, whole)
+    """Whether a network's blocks are some, and not all, of those of another as large as it."""
+    is_part = _blocks_of(part) < _blocks_of(whole)
+    return is_part and options_agree(part, whole) and are_equally_large(part, whole)
 
 
 def _family(
@@ -158,12 +160,7 @@ def _blocks_of(record: Record) -> BlockSet:
     return ds_net_of(record).all_blocks
 
 
-def check_equal_parameters(records: Sequence[Record]) -> None:
-    """Raises an IncomparableRunsError unless networks have the same parameters within 10 %."""
-    smallest = min(records, key=lambda record: record.num_params)
-    largest = max(records, key=lambda record: record.num_params)
-    if largest.num_params > _PARAMETERS_TOLERANCE * smallest.num_params:
-        raise IncomparableRunsError(
-            f"networks of equal parameters are needed, got {smallest.num_params:,} "
-            f"({smallest.run_id}) to {largest.num_params:,} ({largest.run_id})"
-        )
+def are_equally_large(one: Record, other: Record) -> bool:
+    """Whether two networks have the same number of parameters, within 10 %."""
+    small, large = sorted((one.num_params, other.num_params))
+    return large <= _PARAMETERS_TOLERANCE * small

@@ -18,7 +18,6 @@ from analysis.study_figures.block_families import (
     WIDTH_AND_BLOCKS,
     BlockFamily,
     BlockSet,
-    check_equal_parameters,
     collect_families,
 )
 from analysis.study_figures.estimates import Estimate, describe_setting, estimate_values
@@ -162,8 +161,7 @@ def compute_importance(
     Raises:
         MissingRunsError: If there is no set with all of its subsets, trained with one seed at
             least, or chance accuracy is unknown.
-        IncomparableRunsError: If runs were evaluated differently, or networks differ in their
-            parameters by more than 10 %.
+        IncomparableRunsError: If runs were evaluated differently.
     """
     families = collect_families(records, attack, _FIGURE)
     complete = [family for family in families if family.is_complete and family.seeds]
@@ -177,7 +175,10 @@ def compute_importance(
 
 
 def _describe_missing(families: Sequence[BlockFamily]) -> str:
-    needs = f"{_FIGURE} needs a block set and all of its subsets, trained alike with a common seed"
+    needs = (
+        f"{_FIGURE} needs a block set and all of its subsets, trained alike at equal parameters "
+        "(within 10 %) with a common seed"
+    )
     if not families:
         return f"{needs}; there is no set of which a subset was trained alike"
     best = max(families, key=lambda family: len(family.runs) / (1 << len(family.blocks)))
@@ -199,7 +200,6 @@ def _describe(families: Sequence[BlockFamily], attack: str) -> list[str]:
 
 
 def _measure(family: BlockFamily, setting: str, known: Weights) -> BlockImportance:
-    check_equal_parameters(family.records)
     full = family.runs[frozenset(family.blocks)]
     accuracies = family.accuracies(family.attack)
     example = full[family.seeds[0]]

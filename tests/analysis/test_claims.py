@@ -177,12 +177,53 @@ def test_ways_of_training_are_judged_apart():
     assert second.setting.endswith("--epochs 7")
 
 
-def test_same_blocks_count_only_at_equal_parameters():
+def test_networks_are_compared_only_at_equal_parameters():
     mixed = network(55, **UNIFORM)
     same = network(50, blocks=["dense"] * 4, num_params=1_200_000, **UNIFORM)
     (claim,) = judged(mixed + same, "Fig. 4b")
-    assert (claim.verdict, claim.effect) == (OPEN, None)
-    assert "networks of equal parameters are needed, got 1,000,000" in claim.explanation
+    assert (claim.verdict, claim.comparison) == (OPEN, "")
+    assert claim.explanation.endswith("fixed, equal weights and equal parameters (within 10 %)")
+    larger = network(54, **UNIFORM, init_channels=7, num_params=1_200_000)
+    (claim,) = judged(mixed + same + larger, "Fig. 4b")
+    assert claim.effect.value == pytest.approx(0.04)
+
+
+def test_width_meets_the_parameters_in_whatever_way():
+    """Networks of a set and its subsets differ in both numbers that give their widths."""
+    runs = [
+        run
+        for size in (1, 2, 3, 4)
+        for blocks in combinations(FOUR, size)
+        for run in network(
+            50 + 2 * size, blocks=blocks, init_channels=12 // size, widen_factor=1 + size / 8
+        )
+    ]
+    (claim,) = judged(runs, "Fig. 6")
+    assert claim.verdict == HOLDS
+
+
+def test_pruned_networks_belong_to_those_they_are_as_large_as():
+    parent = network(55)
+    packed = {
+        **TOP_TWO,
+        "blocks": (("residual", "dense"), ("residual", "mbconv"), ("mbconv", "ada_rk")),
+        "attention_weights": ((0.6, 0.4),) * 3,
+        "attention_keep": None,
+        "init_channels": 9,
+    }
+    zeroed, built = judged(
+        parent + network(50, CALM[::-1], **TOP_TWO) + network(53, CALM[::-1], **packed), "Tab. 4"
+    )
+    assert zeroed.comparison.endswith("the others zeroed")
+    assert zeroed.effect.value == pytest.approx(0.05)
+    assert built.comparison.endswith("the others not built")
+    assert built.effect.value == pytest.approx(0.02)
+    for pruned in (
+        network(50, **TOP_TWO, init_channels=9),
+        network(50, **{**packed, "num_params": 1_200_000}),
+    ):
+        (claim,) = judged(parent + pruned, "Tab. 4")
+        assert claim.comparison == ""
 
 
 def test_sizes_are_compared_only_where_each_block_counts_equally():
@@ -330,3 +371,5 @@ def test_command_prints_and_writes(tmp_path, capsys):
     assert out.read_text().startswith("| where | claim | verdict |")
     assert main(["claims", str(table), "--out", str(tmp_path / "a.doc")]) == 2
     assert "out must be a file ending in .md or .csv" in capsys.readouterr().err
+    assert main(["claims", str(table), "--attack", "pdg"]) == 2
+    assert "no run was evaluated by 'pdg'; did you mean 'pgd'?" in capsys.readouterr().err
