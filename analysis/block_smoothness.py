@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from analysis.claims import Claim
+from analysis.claims.claim import Claim, verdict_of
 from analysis.curvature import compute_curvature
 from analysis.gradient_variance import compute_gradient_variance
 from analysis.local_lipschitz import compute_local_constants, record_inputs
@@ -116,7 +116,7 @@ def _compare(statement: str, smaller: Array, larger: Array, rest: str) -> Claim:
     return Claim(
         source="Thm. 3.5",
         statement=statement,
-        holds=num_held == smaller.size,
+        verdict=verdict_of(num_held == smaller.size),
         explanation=f"so for {num_held} of {smaller.size} blocks (asked: {pairs}); {rest}",
     )
 

@@ -19,6 +19,7 @@ from nasbench_at.records.naming.variants import weights_label
 __all__ = [
     "NAMED_KEYS",
     "TECHNICAL_KEYS",
+    "architecture_by_hash",
     "check_distinct_seeds",
     "check_evaluated_alike",
     "check_trained_alike",
@@ -42,6 +43,9 @@ TECHNICAL_KEYS = frozenset(
 )
 """Configuration keys by which runs of one number may differ."""
 KeyT = TypeVar("KeyT")
+_USUAL_SHAPES = (((1, 8, 8), 10), ((3, 32, 32), 10), ((3, 32, 32), 100), ((1, 28, 28), 10))
+"""Images and classes of the data sets by name."""
+Shape = tuple[int, int, int]
 
 
 def evaluated_runs(
@@ -74,6 +78,24 @@ def ds_net_of(record: Record) -> Architecture:
     network = architecture_of(record.config)
     assert network is not None
     return network
+
+
+def architecture_by_hash(
+    record: Record, shapes: Iterable[tuple[Shape, int]] = _USUAL_SHAPES
+) -> Architecture | None:
+    """Returns the DS-Net of a run with its images and classes, which no configuration names.
+
+    Args:
+        record: The run.
+        shapes: Images (channels, height, width) and numbers of classes to try; by default those of
+            the data sets by name.
+
+    Returns:
+        The one that gives the architecture's hash; None if none does.
+    """
+    networks = (architecture_of(record.config, shape, classes) for shape, classes in shapes)
+    wanted = record.architecture
+    return next((each for each in networks if each is not None and each.hash == wanted), None)
 
 
 def is_network_to_compare(record: Record) -> bool:

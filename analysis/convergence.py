@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.claims import Claim
+from analysis.claims.claim import Claim, verdict_of
 from analysis.curvature import compute_curvature
 from analysis.gradient_variance import compute_gradient_variance
 from analysis.loss_gradients import Loss, choose_method
@@ -92,14 +92,14 @@ class ConvergenceBound:
             Claim(
                 source="Thm. 3.4",
                 statement="the steps are below 1/L",
-                holds=small_enough,
+                verdict=verdict_of(small_enough),
                 explanation=f"the largest is {largest:.3g}, 1/L {limit:.3g} where L was "
                 "measured; L may be larger elsewhere",
             ),
             Claim(
                 source="Thm. 3.4",
                 statement="E‖∇f‖² ≤ 2(f_W0 - f*)/H + (L σ²/H) Σ step_k²",
-                holds=squared_norm <= self.bound,
+                verdict=verdict_of(squared_norm <= self.bound),
                 explanation=f"{squared_norm:.3g} against {self.descent_term:.3g} + "
                 f"{self.noise_term:.3g}{premise}; the left side is that of the weights selected, "
                 "not of a random iterate",

@@ -40,6 +40,7 @@ from analysis.study_figures import (
     compute_block_ensemble,
     compute_block_space,
     compute_co_occurrence,
+    compute_importance,
     compute_initialization,
     compute_pareto,
     compute_rank_correlation,
@@ -47,6 +48,7 @@ from analysis.study_figures import (
     draw_block_ensemble,
     draw_block_space,
     draw_co_occurrence,
+    draw_importance,
     draw_initialization,
     draw_learning_curves,
     draw_pareto,
@@ -227,6 +229,13 @@ def _draw_learning_curves(request: FigureRequest) -> Figure:
     return draw_learning_curves(curves)
 
 
+def _draw_importance(request: FigureRequest) -> Figure:
+    entries = collect_entries(request.paths)
+    weights = {entry.run_id: entry.attention[1] for entry in entries if entry.attention}
+    records = [entry.record for entry in entries if entry.record is not None]
+    return draw_importance(compute_importance(records, request.attack, weights=weights))
+
+
 def _draw_class_accuracy(request: FigureRequest) -> Figure:
     run = _only(_runs_of(request))
     return draw_class_accuracy(
@@ -268,6 +277,10 @@ FIGURES: Mapping[str, FigureKind] = {
     "block-space": FigureKind(
         "accuracy by subset of the blocks and its size (Fig. 6)",
         _from_records(compute_block_space, draw_block_space),
+    ),
+    "importance": FigureKind(
+        "what each block contributes, from all subsets: Shapley values, leave-one-out, weights",
+        _draw_importance,
     ),
     "landscape": FigureKind("the loss around the weights (Fig. 7a)", _draw_landscape),
     "gradient-variance": FigureKind(

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from analysis.block_bounds import Radii, compute_block_bound, compute_chain_bound
-from analysis.claims import Claim
+from analysis.claims.claim import Claim
 from analysis.lipschitz_claims import (
     ModuleConstants,
     compute_products,

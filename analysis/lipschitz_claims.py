@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.claims import Claim
+from analysis.claims.claim import Claim, verdict_of
 
 __all__ = [
     "ConstantKind",
@@ -100,7 +100,7 @@ def judge_lemma(bound_log10: float, local: float, num_images: int) -> Claim:
     return Claim(
         source="Lemma 3.2",
         statement="|f(x) - f(x + δ)| ≤ L_f ‖δ‖ with L_f = Π_i Σ_j w_ij L_ij",
-        holds=gap >= -_SLACK,
+        verdict=verdict_of(gap >= -_SLACK),
         explanation=(
             f"the largest local constant at {num_images} images is {local:.3g}, the product of "
             f"the bounds 10^{bound_log10:.2f}, which is 10^{gap:.2f} times as much; the product "
@@ -131,7 +131,7 @@ def judge_proposition(modules: Sequence[ModuleConstants], kind: ConstantKind) ->
         return Claim(
             source="Prop. 3.3",
             statement=statement,
-            holds=products.ds_net <= other + _SLACK,
+            verdict=verdict_of(products.ds_net <= other + _SLACK),
             explanation=f"10^{products.ds_net:.2f} against 10^{other:.2f} from {what}; {rest}",
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.block_smoothness import compute_run_block_smoothness
-from analysis.claims import Claim
+from analysis.claims.claim import Claim
 from analysis.convergence import compute_run_convergence_bound
 from analysis.curvature import compute_run_curvature
 from analysis.gradient_variance import compute_run_gradient_variance

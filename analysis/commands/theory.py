@@ -54,8 +54,7 @@ def run_theory(words: Sequence[str]) -> int:
         )
     lines = [f"{name}: {value}" for name, value in theory.constants.items()]
     for claim in theory.claims:
-        verdict = "holds here" if claim.holds else "does not hold here"
-        lines.append(f"{claim.source}, {claim.statement}: {verdict}; {claim.explanation}")
+        lines.append(f"{claim.source}, {claim.statement}: {claim.verdict}; {claim.explanation}")
     lines += [f"left out: {reason}" for reason in theory.left_out]
     for line in lines:
         stdout.say(line)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import networkx as nx
 from safetensors import SafetensorError, safe_open
 
+from analysis.comparability import architecture_by_hash
 from analysis.run_entries import RunEntry
 from nasbench_at.config.architecture import Architecture, architecture_of
 from nasbench_at.networks.graph import build_graph
+from nasbench_at.records import Record
 from nasbench_at.records.naming.variants import name_run
 
 __all__ = ["AttentionView", "attention_views", "find_graph"]
 
 _RESOLUTIONS = range(4, 513)
-_USUAL_SHAPES = (((1, 8, 8), 10), ((3, 32, 32), 10), ((3, 32, 32), 100), ((1, 28, 28), 10))
-"""Images and classes of the data sets by name."""
 _NAMED = re.compile(r"\w+\((?P<classes>\d+),(?P<shape>\d+x\d+x\d+)")
 
 
@@ -80,7 +80,7 @@ def find_graph(entry: RunEntry) -> nx.DiGraph[str] | None:
         return None
     named = _NAMED.match(entry.record.architecture)
     architecture = (
-        _architecture_of_hash(entry, entry.record.architecture)
+        _architecture_of_hash(entry, entry.record)
         if named is None
         else _architecture_of_name(entry, named)
     )
@@ -92,19 +92,15 @@ def _architecture_of_name(entry: RunEntry, named: re.Match[str]) -> Architecture
     return architecture_of(entry.config, (channels, height, width), int(named["classes"]))
 
 
-def _architecture_of_hash(entry: RunEntry, wanted: str) -> Architecture | None:
-    shapes = _possible_shapes(entry)
-    networks = (architecture_of(entry.config, shape, classes) for shape, classes in shapes)
-    return next((each for each in networks if each is not None and each.hash == wanted), None)
-
-
-def _possible_shapes(entry: RunEntry) -> Iterator[tuple[tuple[int, int, int], int]]:
-    sizes = _read_sizes(entry)
+def _architecture_of_hash(entry: RunEntry, record: Record) -> Architecture | None:
     if entry.folder is None:
-        yield from _USUAL_SHAPES
-    elif sizes is not None:
-        channels, num_classes = sizes
-        yield from (((channels, side, side), num_classes) for side in _RESOLUTIONS)
+        return architecture_by_hash(record)
+    sizes = _read_sizes(entry)
+    if sizes is None:
+        return None
+    channels, num_classes = sizes
+    sides = (((channels, side, side), num_classes) for side in _RESOLUTIONS)
+    return architecture_by_hash(record, sides)
 
 
 def _read_sizes(entry: RunEntry) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.claims import CLAIMS_NOTE, HEADINGS, claims_to_rows, judge_paper
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.report.attention import attention_views
 from analysis.report.data_tables import curves_table, means_table, runs_table
@@ -142,8 +143,13 @@ def _collect(
     data_tables = [runs_table(entries, networks, anchors, notes)]
     data_tables += [means_table(groups, anchors, notes)] if groups else []
     data_tables += [curves_table(curves, names, anchors)] if curves else []
+    claims = judge_paper(entries)
+    has_claims = any(claim.comparison for claim in claims)
     return {
         "anchors": anchors,
+        "claims": claims_to_rows(claims) if has_claims else [],
+        "claims_headings": HEADINGS,
+        "claims_note": CLAIMS_NOTE,
         "names": names,
         "num_runs": len(entries),
         "shared": describe_shared(configs),

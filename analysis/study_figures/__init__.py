@@ -1,4 +1,4 @@
-"""Figures of studies: Figs. 4 to 6 of the paper, fronts, learning curves, block pairs, ranks.
+"""Figures of studies: Figs. 4 to 6 of the paper, fronts, learning curves, blocks, ranks.
 
 A study's runs are ordinary runs, so each figure takes whichever records belong to it. Computing
 (plain data out) stands apart from drawing (a figure out).
@@ -18,6 +18,11 @@ from analysis.study_figures.co_occurrence import (
     draw_co_occurrence,
 )
 from analysis.study_figures.estimates import Estimate
+from analysis.study_figures.importance import (
+    BlockImportance,
+    compute_importance,
+    draw_importance,
+)
 from analysis.study_figures.initialization import (
     Initialization,
     compute_initialization,
@@ -42,6 +47,7 @@ from analysis.study_figures.reliability import (
 
 __all__ = [
     "BlockEnsemble",
+    "BlockImportance",
     "BlockSpace",
     "CoOccurrence",
     "Estimate",
@@ -53,6 +59,7 @@ __all__ = [
     "compute_block_ensemble",
     "compute_block_space",
     "compute_co_occurrence",
+    "compute_importance",
     "compute_initialization",
     "compute_learning_curves",
     "compute_pareto",
@@ -61,6 +68,7 @@ __all__ = [
     "draw_block_ensemble",
     "draw_block_space",
     "draw_co_occurrence",
+    "draw_importance",
     "draw_initialization",
     "draw_learning_curves",
     "draw_pareto",

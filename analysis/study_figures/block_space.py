@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.comparability import ds_net_of, group_by, prefer_recipe_weight_decay
 from analysis.errors import MissingRunsError
+from analysis.study_figures.block_families import has_one_set
 from analysis.study_figures.estimates import (
     Accuracies,
     Estimate,
@@ -29,7 +30,6 @@ from analysis.style import (
     show_percent,
     style_axes,
 )
-from nasbench_at.config.architecture import Architecture
 from nasbench_at.records import Record
 
 __all__ = ["BlockSpace", "compute_block_space", "draw_block_space"]
@@ -71,7 +71,7 @@ def compute_block_space(records: Sequence[Record], attack: str = "pgd") -> Block
         MissingRunsError: If there are not two block sets.
         ValueError: If the runs were trained or evaluated differently.
     """
-    runs_of_sets = [r for r in ds_nets_of(records, attack, _FIGURE) if _has_one_set(ds_net_of(r))]
+    runs_of_sets = [r for r in ds_nets_of(records, attack, _FIGURE) if has_one_set(ds_net_of(r))]
     kept = prefer_recipe_weight_decay(runs_of_sets)
     by_set = group_by(kept, lambda r: tuple(sorted(ds_net_of(r).all_blocks)))
     if len(by_set) < 2:
@@ -91,12 +91,6 @@ def compute_block_space(records: Sequence[Record], attack: str = "pgd") -> Block
         attack=attack,
         setting=describe_setting(kept[0], attack),
     )
-
-
-def _has_one_set(network: Architecture) -> bool:
-    """Whether all modules of a searched network choose from one set of different blocks."""
-    is_one_set = len(network.all_blocks) == len(network.block_set or ())
-    return network.is_searched and network.is_whole and is_one_set
 
 
 def draw_block_space(space: BlockSpace) -> Figure:

@@ -27,6 +27,7 @@ __all__ = [
     "describe_setting",
     "ds_nets_of",
     "estimate_both",
+    "estimate_values",
 ]
 
 MIN_SEEDS = 5
@@ -100,6 +101,19 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     low, high = mean_interval(values)
     return float(low), float(high)
+
+
+def estimate_values(
+    values: Sequence[float], num_samples: int, run_ids: tuple[str, ...]
+) -> Estimate:
+    """Returns what was computed from the accuracies of each seed, a value a seed.
+
+    Args:
+        values: They.
+        num_samples: Test images of each run.
+        run_ids: The runs behind all of them.
+    """
+    return Estimate(tuple(map(float, values)), _interval(values), num_samples, run_ids)
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:

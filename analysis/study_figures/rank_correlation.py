@@ -27,7 +27,7 @@ from nasbench_at.records import Record
 from nasbench_at.records.naming.labels import metric_label
 from nasbench_at.records.naming.variants import name_variants
 
-__all__ = ["RankCorrelation", "compute_rank_correlation", "draw_rank_correlation"]
+__all__ = ["RankCorrelation", "compute_rank_correlation", "draw_rank_correlation", "spearman"]
 
 _FIGURE = "the correlation of ranks"
 _MIN_NETWORKS = 4
@@ -93,7 +93,7 @@ def compute_rank_correlation(records: Sequence[Record], attack: str = "pgd") -> 
         run_ids=tuple(tuple(record.run_id for record in group) for group in networks),
         natural_ranks=_rank(-natural[None])[0],
         robust_ranks=_rank(-robust[None])[0],
-        spearman=float(_spearman(natural[None], robust[None])[0]),
+        spearman=float(spearman(natural[None], robust[None])[0]),
         interval=_bootstrap(natural, robust),
         attack=attack,
         setting=describe_setting(runs[0], attack, with_method=False),
@@ -105,8 +105,13 @@ def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(pd.DataFrame(values).rank(axis=1), dtype=np.float64)
 
 
-def _spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spearman's correlations of rows, shape ``(num_rows,)``; NaN where a row is constant."""
+def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns Spearman's correlations of rows, shape ``(num_rows,)``; NaN where one is constant.
+
+    Args:
+        first: Shape ``(num_rows, networks)``.
+        second: Likewise.
+    """
     one, other = (_rank(values) for values in (first, second))
     one -= one.mean(axis=1, keepdims=True)
     other -= other.mean(axis=1, keepdims=True)
@@ -122,7 +127,7 @@ def _bootstrap(natural: NDArray[np.float64], robust: NDArray[np.float64]) -> tup
     found = []
     for _ in range(_NUM_RESAMPLES // _CHUNK):
         draws = generator.integers(len(natural), size=(_CHUNK, len(natural)))
-        found.append(_spearman(natural[draws], robust[draws]))
+        found.append(spearman(natural[draws], robust[draws]))
     values = np.concatenate(found)
     known = values[np.isfinite(values)]  # of draws of one network alone there is no correlation
     if not len(known):

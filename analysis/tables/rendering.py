@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import StringIO
 
 from analysis.tables.layout import Grid, GridRow, lay_out
 from analysis.tables.table import Table
 from nasbench_at.records.table_files import plain_cell
 
-__all__ = ["CSV_FIELDS", "render_latex", "render_markdown", "table_to_csv"]
+__all__ = [
+    "CSV_FIELDS",
+    "escape_markdown",
+    "pipe_row",
+    "render_latex",
+    "render_markdown",
+    "table_to_csv",
+]
 
 CSV_FIELDS = (
     *("table", "section", "row", "column", "value", "std", "num_seeds", "num_samples", "is_best"),
@@ -39,32 +46,34 @@ def render_markdown(table: Table) -> str:
     """Renders a table as GitHub-flavoured Markdown, the best numbers in bold."""
     grid = lay_out(table)
     lines = [
-        f"**Table {table.number}.** {_markdown(table.title)}",
+        f"**Table {table.number}.** {escape_markdown(table.title)}",
         "",
-        _pipe([_markdown(grid.head), *map(_markdown, grid.headings)]),
-        _pipe(["---", *["---:"] * len(grid.headings)]),
-        *(_pipe(_markdown_row(row, len(grid.headings))) for row in grid.rows),
+        pipe_row([escape_markdown(grid.head), *map(escape_markdown, grid.headings)]),
+        pipe_row(["---", *["---:"] * len(grid.headings)]),
+        *(pipe_row(_markdown_row(row, len(grid.headings))) for row in grid.rows),
         "",
-        *(f"{_markdown(note)}  " for note in table.notes if note),
+        *(f"{escape_markdown(note)}  " for note in table.notes if note),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _markdown_row(row: GridRow, num_columns: int) -> list[str]:
     if row.kind == "section":
-        return [f"**{_markdown(row.label)}**", *[""] * num_columns]
+        return [f"**{escape_markdown(row.label)}**", *[""] * num_columns]
     texts = (
         f"**{text}**" if cell.is_best else text
-        for cell, text in ((cell, _markdown(cell.text)) for cell in row.cells)
+        for cell, text in ((cell, escape_markdown(cell.text)) for cell in row.cells)
     )
-    return [_markdown(row.label), *texts]
+    return [escape_markdown(row.label), *texts]
 
 
-def _pipe(texts: list[str]) -> str:
+def pipe_row(texts: Sequence[str]) -> str:
+    """Returns a row of a table in Markdown; the cells are escaped already."""
     return f"| {' | '.join(texts)} |"
 
 
-def _markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Returns text that Markdown shows as it is, in one line."""
     return _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 

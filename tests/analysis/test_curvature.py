@@ -21,6 +21,8 @@ from nasbench_at.attacks import LinfPGD
 from nasbench_at.training.methods import AdversarialTraining, LossAndLogits, StandardTraining
 from tests.analysis.runs import left_as_it_was, make_run
 
+HOLDS, FAILS = "holds here", "does not hold here"
+
 
 class SquaredLoss(StandardTraining):
     """Mean over the images of ‖logits‖²."""
@@ -129,7 +131,7 @@ def test_convergence_bound_is_equation_11():
     assert found.noise_term == pytest.approx(4 * 0.5 / 0.4 * (0.01 + 0.01 + 0.04))
     assert found.bound == pytest.approx(10.3)
     steps, bound = found.claims()
-    assert (steps.holds, bound.holds) == (True, True)
+    assert (steps.verdict, bound.verdict) == (HOLDS, HOLDS)
     assert bound.explanation.startswith("9 against 10 + 0.3; ")
 
 
@@ -138,7 +140,7 @@ def test_steps_that_are_too_long_and_a_broken_bound_are_said():
         np.array([0.5]), initial_loss=1.0, smoothness=2.0, variance=0.0, gradient_norm=2.01
     )
     steps, bound = found.claims()
-    assert (steps.holds, bound.holds) == (False, False)
+    assert (steps.verdict, bound.verdict) == (FAILS, FAILS)
     assert "the largest is 0.5, 1/L 0.5" in steps.explanation
     assert "the theorem does not speak of such steps" in bound.explanation
 
@@ -241,7 +243,7 @@ def test_claims_count_the_blocks_and_the_eigenvalues_below_1():
         sequence_variances=np.array([4.0, 0.5]),
     )
     smoothness, variance, smoother, calmer = found.claims()
-    assert [claim.holds for claim in found.claims()] == [False, True, True, False]
+    assert [claim.verdict for claim in found.claims()] == [FAILS, HOLDS, HOLDS, FAILS]
     assert "so for 1 of 2 blocks (asked: 1 <= 1, 3 <= 0.5)" in smoothness.explanation
     assert "the proof takes the blocks to be matrices" in smoothness.explanation
     assert "1 of 2 eigenvalues are below 1" in smoother.explanation

@@ -25,6 +25,7 @@ from nasbench_at.config.architecture import AttentionSpec
 from tests.analysis.runs import left_as_it_was, make_run
 
 SHAPE = (4, 6, 6)
+HOLDS, FAILS = "holds here", "does not hold here"
 WITHOUT_SE = (
     "residual",
     "dense",
@@ -277,7 +278,7 @@ def test_products_of_a_deep_network_do_not_overflow():
 
 def test_constants_above_1_meet_the_assumption_and_the_claim():
     sequence, uniform, smallest = judge_proposition(MODULES, "bound")
-    assert (sequence.holds, uniform.holds, smallest.holds) == (True, True, False)
+    assert [each.verdict for each in (sequence, uniform, smallest)] == [HOLDS, HOLDS, FAILS]
     assert "all 4 constants are at least 1" in sequence.explanation
     assert sequence.explanation.startswith("10^1.76 against 10^3.90 from upper bounds")
 
@@ -285,20 +286,20 @@ def test_constants_above_1_meet_the_assumption_and_the_claim():
 def test_constants_below_1_are_counted_and_break_the_claim():
     sequence, uniform, _ = judge_proposition(MODULES, "local")
     assert 10 ** compute_products(MODULES, "local").sequence == pytest.approx(0.4)
-    assert not sequence.holds
-    assert uniform.holds
+    assert sequence.verdict == FAILS
+    assert uniform.verdict == HOLDS
     assert "2 of 4 constants are below 1, where the proof does not apply" in sequence.explanation
 
 
 def test_all_weight_on_the_smallest_constant_is_not_undercut():
-    assert judge_proposition([constants([1, 0], [2, 4])], "bound")[2].holds
+    assert judge_proposition([constants([1, 0], [2, 4])], "bound")[2].verdict == HOLDS
 
 
 def test_lemma_holds_as_long_as_the_bound_is_above_what_was_measured():
     claim = judge_lemma(2.0, 10.0, 64)
-    assert claim.holds
+    assert claim.verdict == HOLDS
     assert "10^2.00, which is 10^1.00 times as much" in claim.explanation
-    assert not judge_lemma(2.0, 101.0, 64).holds
+    assert judge_lemma(2.0, 101.0, 64).verdict == FAILS
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +346,7 @@ def test_bound_of_the_whole_is_the_product_of_its_parts(analysed):
 def test_claims_name_their_source_and_the_numbers(analysed):
     claims = analysed[2].claims()
     assert [claim.source for claim in claims] == ["Lemma 3.2", *["Prop. 3.3"] * 6]
-    assert claims[0].holds
+    assert claims[0].verdict == HOLDS
     assert all("10^" in claim.explanation for claim in claims)
 
 

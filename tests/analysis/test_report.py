@@ -119,8 +119,8 @@ def page(tmp_path_factory):
 
 def test_sections_appear_where_there_is_something_to_show(page, tmp_path):
     assert page.sections == [
-        *("summary", "means", "runs", "tables", "figures", "curves", "landscapes", "provenance"),
-        "records",
+        *("summary", "means", "runs", "tables", "figures", "claims", "curves", "landscapes"),
+        *("provenance", "records"),
     ]
     assert write_page(tmp_path, [make_run(None)]).sections == [
         *("summary", "runs", "provenance", "records")
@@ -648,3 +648,18 @@ def test_study_is_reported_with_its_own_runs_and_whether_more_will_come(
     page = Page(write_report(study, tmp_path / "report.html"))
     assert text in page.text
     assert page.anchors == {f"run-{run_id}"}
+
+
+def test_claims_are_held_against_the_runs_that_tell(tmp_path):
+    for seed in range(3):
+        for shift, config in enumerate(({}, {"attention": "fixed", "attention_init": "equal"})):
+            accuracies = {"natural": 90, "pgd": 55 - 5 * shift + seed}
+            write_run(tmp_path / "runs", make_run(accuracies, seed=seed, **DEPTH, **config))
+    page = Page(write_report(tmp_path / "runs", tmp_path / "report.html"))
+    cells = [text for tag, text in page.texts if tag == "td"]
+    assert "learned attention weights are more robust than fixed, equal ones" in cells
+    assert "+5.00 [+5.00, +5.00]" in cells
+    assert {"href": "#claims"} in page.all("a")
+    write_run(tmp_path / "one", make_run({"natural": 90, "pgd": 55}, **DEPTH))
+    page = Page(write_report(tmp_path / "one", tmp_path / "report.html"))
+    assert {"href": "#claims"} not in page.all("a")
