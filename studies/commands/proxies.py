@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config.allowed_values import (
+    Count,
     DataRoot,
     Device,
     Name,
@@ -30,6 +31,8 @@ class ProxyArguments:
     Attributes:
         paths: Folders of runs or of studies, files of records, or tables by name.
         attack: Whose test accuracy is to be foretold.
+        one_shot: Ways to train one network of all blocks, by which its subsets are ranked, too.
+        one_shot_epochs: Epochs of each such training.
         device: auto, cpu, cuda or cuda:N.
         data_root: Where the data set's files lie.
         out: Figure to draw; the table is written beside it as .csv.
@@ -37,6 +40,8 @@ class ProxyArguments:
 
     paths: Positional[tuple[Place, ...]] = ("runs",)
     attack: Name = "pgd"
+    one_shot: tuple[Literal["subset", "size", "sandwich"], ...] = ()
+    one_shot_epochs: Count = 50
     device: Device = "auto"
     data_root: DataRoot = None
     out: Annotated[Path, NewFile(_FIGURE_SUFFIXES)] | None = None
@@ -54,6 +59,8 @@ def run_proxies(words: Sequence[str]) -> int:
         found = compare_proxies(
             Benchmark.load(*arguments.paths),
             arguments.attack,
+            one_shot=arguments.one_shot,
+            one_shot_epochs=arguments.one_shot_epochs,
             device=arguments.device,
             data_root=arguments.data_root,
             on_progress=progress.update,

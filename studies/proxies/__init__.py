@@ -11,12 +11,14 @@ from studies.proxies.agreement import (
 )
 from studies.proxies.comparison import ProxyComparison, compare_proxies
 from studies.proxies.drawing import draw_proxies
+from studies.proxies.one_shot import OneShot, train_one_shot
 from studies.proxies.zero_cost import ZERO_COST, Score
 
 __all__ = [
     "ZERO_COST",
     "Agreement",
     "Ceiling",
+    "OneShot",
     "ProxyComparison",
     "Score",
     "compare_proxies",
@@ -24,4 +26,5 @@ __all__ = [
     "draw_proxies",
     "measure_agreement",
     "measure_ceiling",
+    "train_one_shot",
 ]

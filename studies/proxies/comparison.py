@@ -18,6 +18,7 @@ from nasbench_at.records.summary import Summary
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.training.launch import create_network, load_config_data
 from studies.proxies.agreement import Agreement, Ceiling, measure_agreement, measure_ceiling
+from studies.proxies.one_shot import Draws, train_one_shot
 from studies.proxies.zero_cost import ZERO_COST, Score
 
 __all__ = ["ProxyComparison", "compare_proxies"]
@@ -52,6 +53,8 @@ def compare_proxies(
     attack: str = "pgd",
     *,
     scores: Mapping[str, Score] = ZERO_COST,
+    one_shot: Sequence[Draws] = (),
+    one_shot_epochs: int = 50,
     device: str = "auto",
     data_root: str | Path | None = None,
     on_progress: OnProgress | None = None,
@@ -67,6 +70,9 @@ def compare_proxies(
             were not evaluated by the attack are left out.
         attack: Whose accuracy is to be foretold.
         scores: Scores of untrained networks by name.
+        one_shot: Train one network of all blocks with batches that draw theirs in each of these
+            ways, and rank the subsets by it. The table must hold the network of all blocks.
+        one_shot_epochs: Epochs of each such training.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data_root: Where the data set's files lie.
         on_progress: Called with the number of networks scored and that of all.
@@ -89,6 +95,12 @@ def compare_proxies(
         if all(map(math.isfinite, values)):
             agreement = measure_agreement([values], means, ceiling.reliability.value)
             rows.append(_row(name, seconds[name] / full, agreement))
+    for draws in one_shot:
+        start = time.perf_counter()
+        of_subsets = _score_subsets(groups, draws, one_shot_epochs, device, data_root)
+        cost = (time.perf_counter() - start) / full
+        agreement = measure_agreement([of_subsets], means, ceiling.reliability.value)
+        rows.append(_row(f"one-shot, {draws}", cost, agreement))
     frame = pd.DataFrame(rows).sort_values("cost", kind="stable", ignore_index=True)
     return ProxyComparison(frame, ceiling, attack)
 
@@ -185,6 +197,29 @@ def _score_all(
         if on_progress is not None:
             on_progress(number, len(groups))
     return found, seconds
+
+
+def _score_subsets(
+    groups: Sequence[Sequence[Record]],
+    draws: Draws,
+    epochs: int,
+    device: str,
+    data_root: str | Path | None,
+) -> list[float]:
+    """Returns each network's score as a part of the network of all blocks."""
+    sets = [group[0].config["blocks"] for group in groups]
+    largest = max(range(len(sets)), key=lambda number: len(sets[number]))
+    every = list(sets[largest])
+    if not all(isinstance(name, str) and name in every for blocks in sets for name in blocks):
+        raise ValueError(
+            "one-shot training needs a table of subsets of the blocks of one of its networks, the "
+            f"largest of which has {every}"
+        )
+    place = select_device(device)
+    config = resolve(RunConfig(**groups[largest][0].config))
+    data = load_config_data(config, place, data_root)
+    shot, own = train_one_shot(config, data, place, epochs=epochs, draws=draws)
+    return [shot.score([every.index(name) for name in blocks], data, own) for blocks in sets]
 
 
 def _score(
