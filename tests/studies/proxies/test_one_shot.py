@@ -10,6 +10,7 @@ from torch import nn
 
 from nasbench_at import Architecture, RunConfig, build_network
 from nasbench_at.config import resolve
+from nasbench_at.networks.ds_net import DSNet
 from nasbench_at.training.launch import load_config_data
 from studies.proxies import OneShot, train_one_shot
 from studies.proxies.one_shot import _draw_subsets
@@ -75,6 +76,7 @@ def test_score_renews_the_statistics_of_the_norms(shot):
     config = resolve(tiny_config(blocks=("residual", "mbconv", "dense")))
     data = load_config_data(config, CPU)
     first = shot.score((0, 1), data, config)
+    assert first < 0  # minus a cross entropy
     for module in shot.network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean += 5
@@ -114,6 +116,19 @@ def test_training_repeats_by_its_seed_and_moves_every_block():
         if ".blocks." in name and not torch.equal(value, untrained[name])
     }
     assert moved == {"0", "1"}
+
+
+def test_batches_have_blocks_of_their_own(monkeypatch):
+    config = resolve(tiny_config(blocks=("residual", "mbconv")))
+    forward, seen = DSNet.forward, set()
+
+    def watched(self, x):
+        seen.update(stage.active for stage in self.stages if hasattr(stage, "active"))
+        return forward(self, x)
+
+    monkeypatch.setattr(DSNet, "forward", watched)
+    train_one_shot(config, load_config_data(config, CPU), CPU, epochs=4, draws="subset")
+    assert seen == {(True, True), (True, False), (False, True)}
 
 
 def test_one_shot_needs_a_ds_net_of_equal_modules():
