@@ -151,14 +151,16 @@ def ds_nets_of(records: Sequence[Record], attack: str, figure: str) -> list[Reco
 def check_one_setting(runs: Sequence[Record], attack: str, figure: str) -> None:
     """Raises a ValueError unless DS-Nets were trained and evaluated alike, at one depth.
 
+    Their widths may differ: they are what makes numbers of parameters equal.
+
     Args:
         runs: Runs of DS-Nets.
         attack: Whose accuracies are compared.
         figure: Its name, for the message.
     """
-    depths = {(net.num_modules, net.widen_factor): r for r in runs for net in [ds_net_of(r)]}
+    depths = {ds_net_of(record).num_modules: record for record in runs}
     if len(depths) > 1:
-        found = ", ".join(f"{n} modules with k = {k} ({r.run_id})" for (n, k), r in depths.items())
+        found = ", ".join(f"{number} modules ({r.run_id})" for number, r in depths.items())
         raise IncomparableRunsError(f"{figure} compares networks of one depth, got {found}")
     check_trained_alike(runs, NAMED_KEYS, figure)
     check_evaluated_alike(runs, ("natural", attack), figure)

@@ -54,7 +54,8 @@ def draw_regret(frame: pd.DataFrame) -> Figure:
         _style(axes, "no pruner" if pruner == "none" else str(pruner))
     panels[0].set_ylabel("below the best network (points)")
     figure.supxlabel("cost, as a share of training every network once", fontsize=9)
-    figure.legend(*panels[0].get_legend_handles_labels(), **LEGEND_BELOW)
+    above = {**LEGEND_BELOW, "loc": "outside upper center", "ncols": len(samplers) + 1}
+    figure.legend(*panels[0].get_legend_handles_labels(), **above)
     return figure
 
 
