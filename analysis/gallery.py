@@ -25,6 +25,7 @@ from analysis.confusion import compute_run_confusion, draw_class_accuracy, draw_
 from analysis.errors import MissingRunsError, UnsuitableRunsError
 from analysis.figure_request import FigureRequest, check_points
 from analysis.gradient_variance import compute_run_gradient_variance, draw_gradient_variance
+from analysis.knockout import compute_run_knockout, draw_knockout
 from analysis.landscape import (
     compute_run_landscape,
     draw_landscape_contour,
@@ -274,6 +275,10 @@ FIGURES: Mapping[str, FigureKind] = {
     "importance": FigureKind(
         "what each block contributes, from all subsets: Shapley values, leave-one-out, weights",
         _draw_importance,
+    ),
+    "knockout": FigureKind(
+        "what a trained network loses without each block, not trained again",
+        _from_run(compute_run_knockout, draw_knockout),
     ),
     "landscape": FigureKind("the loss around the weights (Fig. 7a)", _draw_landscape),
     "gradient-variance": FigureKind(
