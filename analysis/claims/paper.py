@@ -55,7 +55,7 @@ _ATTENTION = frozenset(
 )
 _BEST_DECAY = 5e-4
 _KEPT = 2
-_LAST_OF_FIRST = "residual"
+_RISING_BLOCK = "residual"
 """The block whose weight rises in the last modules (Sec. 4.6)."""
 _MIN_NETWORKS = 4
 _ASKER = "a claim of the paper"
@@ -430,11 +430,11 @@ def _depths(entries: Sequence[RunEntry], attack: str) -> Iterator[_Comparison]:
     largest = max((ds_net_of(r).max_blocks for r in searched), default=0)
     for network in _networks(searched):
         blocks = ds_net_of(network[0]).block_set or ()
-        if _LAST_OF_FIRST not in blocks or len(blocks) < max(2, largest):
+        if _RISING_BLOCK not in blocks or len(blocks) < max(2, largest):
             continue
         yield _Comparison(
             network[0],
-            f"weight of {_LAST_OF_FIRST} among {len(blocks)} blocks, last third of the modules "
+            f"weight of {_RISING_BLOCK} among {len(blocks)} blocks, last third of the modules "
             "minus first",
             partial(_depth_effect, network, weights),
         )
@@ -445,7 +445,7 @@ def _depth_effect(
 ) -> Effect:
     check_distinct_seeds(network)
     architecture = ds_net_of(network[0])
-    column = architecture.blocks[0].index(_LAST_OF_FIRST)
+    column = architecture.blocks[0].index(_RISING_BLOCK)
     first, last = architecture.reduction_points
     rows = np.array([weights[record.run_id] for record in network])[:, :, column]
     return paired_effect(rows[:, last:].mean(axis=1) - rows[:, :first].mean(axis=1), len(network))
@@ -520,11 +520,11 @@ _STATEMENTS = (
     ),
     _Statement(
         "Fig. 8",
-        f"the learned weight of {_LAST_OF_FIRST} is larger in the last modules than in the first",
+        f"the learned weight of {_RISING_BLOCK} is larger in the last modules than in the first",
         judge_gain,
         0.05,
         "weight",
-        f"DS-Nets of {_LAST_OF_FIRST} and other blocks with learning curves",
+        f"DS-Nets of {_RISING_BLOCK} and other blocks with learning curves",
         _depths,
     ),
 )

@@ -66,14 +66,14 @@ def test_new_statistics_are_those_of_the_images(run):
 
 def test_losses_are_paired_differences_of_accuracies(run):
     with left_as_it_was(run.network):
-        found = compute_run_knockout(run, num_images=16)
+        found = compute_run_knockout(run, num_images=24)
     assert sorted(found.blocks) == ["dense", "mbconv", "residual"]
     assert found.losses.shape == found.low.shape == (2, 3)
     assert (found.low <= found.losses).all()
     assert (found.losses <= found.high).all()
-    assert np.allclose(found.losses * 16, np.round(found.losses * 16))
+    assert np.allclose(found.losses * 24, np.round(found.losses * 24))
     assert (np.array(found.accuracies)[:, None] - found.losses >= 0).all()
-    again = compute_run_knockout(run, num_images=16)
+    again = compute_run_knockout(run, num_images=24)
     assert np.array_equal(again.losses, found.losses)
 
 
