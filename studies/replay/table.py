@@ -62,7 +62,8 @@ class TabularObjective:
 
     Attributes:
         search_space: The parameters, in order.
-        accuracies: Mean accuracy of each combination over its seeds, in [0, 1].
+        accuracies_by_seed: Accuracies of each combination's runs, in [0, 1].
+        accuracies: Their means.
         best: The highest of these.
         worst: The lowest.
     """
@@ -82,12 +83,11 @@ class TabularObjective:
         for record, point in zip(evaluated, points, strict=True):
             self._found.setdefault(self._key(point), []).append(record)
         self._index = {key: number for number, key in enumerate(self._found)}
-        self._metric = metric
-        self.accuracies = tuple(map(fmean, self._accuracies_by_seed()))
+        self.accuracies_by_seed = tuple(
+            tuple(record.accuracy(metric) for record in runs) for runs in self._found.values()
+        )
+        self.accuracies = tuple(map(fmean, self.accuracies_by_seed))
         self.best, self.worst = max(self.accuracies), min(self.accuracies)
-
-    def _accuracies_by_seed(self) -> list[list[float]]:
-        return [[record.accuracy(self._metric) for record in runs] for runs in self._found.values()]
 
     def _key(self, point: Mapping[str, CategoricalChoiceType]) -> _Choices:
         """A block that a run does not have is False, whether or not the run knows of it."""
@@ -111,10 +111,20 @@ class TabularObjective:
         Raises:
             optuna.TrialPruned: If there is no run of it.
         """
-        key = tuple(
-            trial.suggest_categorical(name, distribution.choices)
-            for name, distribution in self.search_space.items()
+        return self.look_up(
+            {
+                name: trial.suggest_categorical(name, distribution.choices)
+                for name, distribution in self.search_space.items()
+            }
         )
+
+    def look_up(self, params: Mapping[str, CategoricalChoiceType]) -> int:
+        """Returns the number of a combination by its parameters' values.
+
+        Raises:
+            optuna.TrialPruned: If there is no run of it.
+        """
+        key = tuple(params[name] for name in self.search_space)
         if key not in self._index:
             raise optuna.TrialPruned("there is no record of this combination")
         return self._index[key]
@@ -125,7 +135,7 @@ class TabularObjective:
         Raises:
             ValueError: If the best one has fewer than two seeds.
         """
-        best = max(self._accuracies_by_seed(), key=fmean)
+        best = max(self.accuracies_by_seed, key=fmean)
         if len(best) < 2:
             raise ValueError(
                 f"an interval of the best combination needs at least 2 seeds, got {len(best)}"

@@ -130,8 +130,18 @@ def test_compare_image_by_image(place, capsys):
 
 
 def test_replay(place, capsys):
-    words = ["study", "replay", place, "--space", "blocks", "method", "beta", "--trials", "2"]
-    assert main([*words, "--seeds", "2"]) == 0
+    words = [
+        "study",
+        "replay",
+        place,
+        "--space",
+        "blocks",
+        "method",
+        "beta",
+        "--samplers",
+        "random",
+    ]
+    assert main([*words, "--pruners", "none", "--repetitions", "2", "--workers", "1"]) == 0
     assert "regret" in capsys.readouterr().out
 
 
