@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from analysis.claims import judge_paper
+from analysis.run_entries import collect_entries
 from nasbench_at import Benchmark, RunConfig, evaluate_run, train
 from nasbench_at.records.places import SHIPPED, metadata_path, shipped_tables
 from nasbench_at.runtime.provenance import collect_provenance
@@ -69,3 +73,45 @@ def test_two_rows_at_random_are_trained_again_to_the_same_bits(name, tmp_path):
             np.testing.assert_array_equal(
                 found.outcomes_of(again, attack), table.outcomes_of(record, attack)
             )
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/digits_table.md"])
+def test_documents_say_what_the_table_of_digits_says(document):
+    text = " ".join((ROOT / document).read_text("utf-8").replace("\N{MINUS SIGN}", "-").split())
+    table = Benchmark.load("digits")
+    (ranking,) = [r for r in table.summary().rankings if r.attack == "pgd"]
+    low, high = ranking.reliability.interval
+    assert f"{ranking.reliability.value:.2f} [{low:.2f}, {high:.2f}]" in text
+    judged = 0
+    for claim in judge_paper(collect_entries(["digits"]), "pgd"):
+        if claim.effect is None or claim.verdict == "cannot be told":
+            continue
+        scale = 100 if "points" in claim.unit else 1
+        value, (low, high) = claim.effect.value, claim.effect.interval
+        numbers = f"{scale * value:+.2f} [{scale * low:+.2f}, {scale * high:+.2f}]"
+        assert numbers in text, claim.statement
+        assert claim.verdict in text
+        judged += 1
+    assert judged > 0
+
+
+def test_documents_say_what_was_replayed():
+    text = " ".join((ROOT / "docs/digits_table.md").read_text("utf-8").split())
+    rows = csv.DictReader((ROOT / "docs/records/digits_regret.csv").read_text().splitlines())
+    tenth = {
+        (row["sampler"], row["pruner"]): {
+            k: float(row[k]) for k in ("regret", "low", "high", "best")
+        }
+        for row in rows
+        if row["share"] == "0.1"
+    }
+    regrets = [100 * row["regret"] for row in tenth.values()]
+    assert f"{min(regrets):.1f} to {max(regrets):.1f} points" in text
+    tpe = tenth["tpe", "hyperband"]
+    shown = " ".join(f"{100 * tpe[k]:.1f}" for k in ("regret", "low", "high"))
+    regret, low, high = shown.split()
+    assert f"TPE with Hyperband is {regret} [{low}, {high}] points" in text
+    assert f"probability of {100 * tpe['best']:.0f} %" in text
