@@ -31,6 +31,7 @@ class ProxyArguments:
     Attributes:
         paths: Folders of runs or of studies, files of records, or tables by name.
         attack: Whose test accuracy is to be foretold.
+        method: Of which training; others by which every network was trained, too, rank as well.
         one_shot: Ways to train one network of all blocks, by which its subsets are ranked, too.
         one_shot_epochs: Epochs of each such training.
         device: auto, cpu, cuda or cuda:N.
@@ -40,6 +41,7 @@ class ProxyArguments:
 
     paths: Positional[tuple[Place, ...]] = ("runs",)
     attack: Name = "pgd"
+    method: Name = "at"
     one_shot: tuple[Literal["subset", "size", "sandwich"], ...] = ()
     one_shot_epochs: Count = 50
     device: Device = "auto"
@@ -59,6 +61,7 @@ def run_proxies(words: Sequence[str]) -> int:
         found = compare_proxies(
             Benchmark.load(*arguments.paths),
             arguments.attack,
+            method=arguments.method,
             one_shot=arguments.one_shot,
             one_shot_epochs=arguments.one_shot_epochs,
             device=arguments.device,

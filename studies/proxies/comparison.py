@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Literal, TypeAlias
 
 import pandas as pd
 import torch
 
-from nasbench_at.config import RunConfig, resolve
+from nasbench_at.config import DS_NET_FIELDS, RunConfig, resolve
+from nasbench_at.config.contents import replace_paths
 from nasbench_at.records import Benchmark, Record, Reliability
+from nasbench_at.records.naming.labels import method_label
 from nasbench_at.records.summary import Summary
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.training.launch import create_network, load_config_data
@@ -21,7 +25,14 @@ from studies.proxies.agreement import Agreement, Ceiling, measure_agreement, mea
 from studies.proxies.one_shot import Draws, train_one_shot
 from studies.proxies.zero_cost import ZERO_COST, Score
 
-__all__ = ["ProxyComparison", "compare_proxies"]
+__all__ = ["Kind", "ProxyComparison", "compare_proxies"]
+
+Kind: TypeAlias = Literal["untrained", "epochs", "method", "one-shot"]
+"""What a ranking is by.
+
+A score of untrained networks, fewer epochs of the same training, another method of training, or one
+network that stands for all.
+"""
 
 FIDELITIES = (1, 2, 3, 5)
 """Epochs after which the ranking by validation accuracy is looked at."""
@@ -35,10 +46,10 @@ class ProxyComparison:
     """Cheap rankings of the networks of a table.
 
     Attributes:
-        frame: A row a proxy, cheapest first: ``proxy``, ``cost`` (seconds for all networks, as a
-            share of training every network once), ``tau``, ``tau_low``, ``tau_high``, ``corrected``
-            (tau corrected for the noise of the accuracies), ``spearman``, ``spearman_low``,
-            ``spearman_high``, ``networks``.
+        frame: A row a proxy, cheapest first: ``proxy``, ``kind`` (of :data:`Kind`), ``cost``
+            (seconds for all networks, as a share of training every network once), ``tau``,
+            ``tau_low``, ``tau_high``, ``corrected`` (tau corrected for the noise of the
+            accuracies), ``spearman``, ``spearman_low``, ``spearman_high``, ``networks``.
         ceiling: What none can be expected to exceed.
         attack: Whose accuracy is foretold.
     """
@@ -52,6 +63,7 @@ def compare_proxies(
     runs: Benchmark,
     attack: str = "pgd",
     *,
+    method: str = "at",
     scores: Mapping[str, Score] = ZERO_COST,
     one_shot: Sequence[Draws] = (),
     one_shot_epochs: int = 50,
@@ -65,10 +77,15 @@ def compare_proxies(
     score that cannot be had of some network is left out. The validation accuracy after a few epochs
     of one seed is held against the mean test accuracy of the other seeds, and averaged over seeds.
 
+    Where the table holds every network trained by another method, too, as by standard or by fast
+    adversarial training, that is a proxy: its validation accuracy in the last epoch, after standard
+    training the natural one, of each seed against all seeds' mean.
+
     Args:
         runs: Networks that were trained alike, each with the same seeds, at least two; those that
             were not evaluated by the attack are left out.
         attack: Whose accuracy is to be foretold.
+        method: Of which training.
         scores: Scores of untrained networks by name.
         one_shot: Train one network of all blocks with batches that draw theirs in each of these
             ways, and rank the subsets by it. The table must hold the network of all blocks.
@@ -81,33 +98,38 @@ def compare_proxies(
         ValueError: If there are fewer than three networks with two seeds each, they were trained or
             evaluated differently, or a learning curve or time is missing.
     """
-    groups = _groups_of(runs, attack)
+    groups = _groups_of(runs, attack, method)
     accuracies = [[record.accuracy(attack) for record in group] for group in groups]
     ceiling = measure_ceiling(accuracies)
     full = sum(fmean(_seconds_of(record) for record in group) for group in groups)
     means = [[fmean(of_network) for of_network in accuracies]]
     rows = []
-    fidelities = list(_rank_by_epochs(runs, groups, accuracies, ceiling.reliability))
-    for name, share, agreement in fidelities:
-        rows.append(_row(name, share, agreement))
+    for name, share, agreement in _rank_by_epochs(runs, groups, accuracies, ceiling.reliability):
+        rows.append(_row(name, "epochs", share, agreement))
+    for name, cheaper in _by_other_methods(runs, groups, method):
+        validated = [[_validated(runs, record) for record in seeds] for seeds in cheaper]
+        agreement = measure_agreement(validated, means * len(validated), ceiling.reliability.value)
+        of_seed = fmean(sum(map(_seconds_of, seeds)) for seeds in cheaper)
+        rows.append(_row(name, "method", of_seed / full, agreement))
     found, seconds = _score_all(groups, scores, device, data_root, on_progress)
     for name, values in found.items():
         if all(map(math.isfinite, values)):
             agreement = measure_agreement([values], means, ceiling.reliability.value)
-            rows.append(_row(name, seconds[name] / full, agreement))
+            rows.append(_row(name, "untrained", seconds[name] / full, agreement))
     for draws in one_shot:
         start = time.perf_counter()
         of_subsets = _score_subsets(groups, draws, one_shot_epochs, device, data_root)
         cost = (time.perf_counter() - start) / full
         agreement = measure_agreement([of_subsets], means, ceiling.reliability.value)
-        rows.append(_row(f"one-shot, {draws}", cost, agreement))
+        rows.append(_row(f"one-shot, {draws}", "one-shot", cost, agreement))
     frame = pd.DataFrame(rows).sort_values("cost", kind="stable", ignore_index=True)
     return ProxyComparison(frame, ceiling, attack)
 
 
-def _row(name: str, cost: float, agreement: Agreement) -> dict[str, object]:
+def _row(name: str, kind: Kind, cost: float, agreement: Agreement) -> dict[str, object]:
     return {
         "proxy": name,
+        "kind": kind,
         "cost": cost,
         "tau": agreement.tau,
         "tau_low": agreement.tau_interval[0],
@@ -120,14 +142,15 @@ def _row(name: str, cost: float, agreement: Agreement) -> dict[str, object]:
     }
 
 
-def _groups_of(runs: Benchmark, attack: str) -> list[list[Record]]:
+def _groups_of(runs: Benchmark, attack: str, method: str) -> list[list[Record]]:
     """Returns each network's runs by seed, of the seeds that all networks have."""
-    summary = Summary.of([record for record in runs if record.was_evaluated_by(attack)])
+    of_method = [record for record in runs if record.config.get("method") == method]
+    summary = Summary.of([record for record in of_method if record.was_evaluated_by(attack)])
     rankings = [ranking for ranking in summary.rankings if ranking.attack == attack]
     if len(rankings) != 1:
         raise ValueError(
             f"proxies are held against one ranking by {attack!r}, of networks that were trained "
-            f"and evaluated alike with at least two seeds each; got {len(rankings)}"
+            f"by {method!r} and evaluated alike with at least two seeds each; got {len(rankings)}"
         )
     by_seed = [{record.config["seed"]: record for record in group} for group in summary.groups]
     seeds = sorted(set.intersection(*map(set, by_seed)))
@@ -168,6 +191,44 @@ def _rank_by_epochs(
         agreement = measure_agreement(scores, others, reliability.of_means(num_seeds - 1))
         name = f"{epochs} epoch{'' if epochs == 1 else 's'}"
         yield name, epochs / num_epochs, agreement
+
+
+def _by_other_methods(
+    runs: Benchmark, groups: Sequence[Sequence[Record]], method: str
+) -> Iterator[tuple[str, list[list[Record]]]]:
+    """Yields each cheaper method that every network was trained by: its name, its runs by seed."""
+    networks = [_split(group[0])[0] for group in groups]
+    trainings: dict[str, dict[int, dict[str, Record]]] = {}
+    for record in runs:
+        if record.config.get("method") not in (None, method):
+            network, training = _split(record)
+            of_seed = trainings.setdefault(training, {}).setdefault(record.config["seed"], {})
+            of_seed[network] = record
+    for by_seed in trainings.values():
+        whole = [
+            [of_seed[network] for network in networks]
+            for of_seed in by_seed.values()
+            if all(network in of_seed for network in networks)
+        ]
+        if whole:
+            config = whole[0][0].config
+            name = method_label(config["method"], config.get("beta"))
+            yield f"{name}, {config['epochs']} epochs", whole
+
+
+def _split(record: Record) -> tuple[str, str]:
+    """Returns what stands for a record's network, and for its training but for the seed."""
+    fields = DS_NET_FIELDS | {"model", "model_options"}
+    config = replace_paths({k: v for k, v in record.config.items() if k != "seed"})
+    network = {k: v for k, v in config.items() if k in fields}
+    training = {k: v for k, v in config.items() if k not in fields}
+    return json.dumps(network, sort_keys=True), json.dumps(training, sort_keys=True)
+
+
+def _validated(runs: Benchmark, record: Record) -> float:
+    is_robust = record.config["method"] != "st"  # after which no network is
+    column = "validation_robust" if is_robust else "validation_natural"
+    return float(runs.metrics_of(record)[-1][column])
 
 
 def _score_all(

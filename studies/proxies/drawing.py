@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from analysis.style import INK, LEGEND_BELOW, PALETTE, create_figure, style_axes
 from nasbench_at.records.naming.labels import metric_label
-from studies.proxies.comparison import ProxyComparison
+from studies.proxies.comparison import Kind, ProxyComparison
 
 __all__ = ["draw_proxies"]
 
+_KINDS: Mapping[Kind, tuple[str, str, str]] = {
+    "untrained": (PALETTE[5], "white", "score of untrained networks"),
+    "epochs": (PALETTE[0], PALETTE[0], "validation accuracy after so many epochs"),
+    "method": (PALETTE[1], PALETTE[1], "validation accuracy after other training"),
+    "one-shot": (PALETTE[2], "white", "one network trained for all"),
+}
+"""Of each kind its colour, that of its points' faces, and what the legend says."""
 LEAST = 1e-5
 """Where a cost of next to nothing is drawn, on a logarithmic scale."""
 
@@ -19,7 +28,7 @@ LEAST = 1e-5
 def draw_proxies(comparison: ProxyComparison) -> Figure:
     """Draws Kendall's tau of each proxy against its cost, with 95 % intervals and the ceiling.
 
-    Filled points are training for a few epochs, hollow ones scores of untrained networks.
+    Filled points are networks trained one by one, hollow ones scores without that.
 
     Returns:
         A figure of its own canvas, which no global state refers to.
@@ -27,11 +36,10 @@ def draw_proxies(comparison: ProxyComparison) -> Figure:
     frame = comparison.frame
     figure = create_figure(6.4, 4.2)
     axes = figure.add_subplot()
-    is_trained = frame["proxy"].str.contains("epoch")
-    for rows, color, face, label in (
-        (frame[is_trained], PALETTE[0], PALETTE[0], "validation accuracy after so many epochs"),
-        (frame[~is_trained], PALETTE[5], "white", "score of untrained networks"),
-    ):
+    for kind, (color, face, label) in _KINDS.items():
+        rows = frame[frame["kind"] == kind]
+        if rows.empty:
+            continue
         spread = np.abs(rows[["tau_low", "tau_high"]].to_numpy().T - rows["tau"].to_numpy())
         axes.errorbar(
             rows["cost"].clip(lower=LEAST),
@@ -44,10 +52,10 @@ def draw_proxies(comparison: ProxyComparison) -> Figure:
             elinewidth=0.9,
             label=label,
         )
-    for proxy, cost, tau in frame[["proxy", "cost", "tau"]].itertuples(index=False):
+    for proxy, kind, cost, tau in frame[["proxy", "kind", "cost", "tau"]].itertuples(index=False):
         point = max(cost, LEAST), tau
         axes.annotate(
-            proxy.removesuffix(" epochs").removesuffix(" epoch"),
+            proxy.split()[0] if kind == "epochs" else proxy.removeprefix("one-shot, "),
             point,
             (4, 4),
             textcoords="offset points",

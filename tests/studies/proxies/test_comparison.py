@@ -101,7 +101,9 @@ def test_seeds_that_not_all_networks_have_are_left_out():
 
 
 def test_bad_table_is_one_line():
-    with pytest.raises(ValueError, match=r"one ranking by 'aa', of networks .*; got 0"):
+    with pytest.raises(
+        ValueError, match=r"one ranking by 'aa', of networks that were trained by 'at' .*; got 0"
+    ):
         compare(make_table(), attack="aa")
     with pytest.raises(ValueError, match=r"one ranking by 'pgd', .*; got 0"):
         compare(make_table(seeds=(0,)))
@@ -123,3 +125,46 @@ def test_figure_marks_each_proxy_and_the_ceiling():
     ceiling = next(line for line in axes.lines if line.get_label() == "noise ceiling")
     assert set(ceiling.get_ydata()) == {found.ceiling.tau}
     assert axes.get_title() == f"4 networks, reliability {found.ceiling.reliability.value:.2f}"
+
+
+def trained_otherwise(method, rank, *, seeds=(0, 1), networks=tuple(ACCURACIES)):
+    """The table's networks by another method, each of which validates best by ``rank``."""
+    found = make_table(seeds=seeds, method=method, lr=0.05)
+    records, measurements = [], {}
+    for record in found:
+        if tuple(record.config["blocks"]) in networks:
+            accuracy = ACCURACIES[tuple(record.config["blocks"])]
+            row = {"validation_natural": 0.5, "validation_robust": 0.5, rank: accuracy}
+            rows = [found.metrics_of(record)[0] | row]
+            records.append(dataclasses.replace(record, provenance={"train_seconds": SECONDS / 5}))
+            measurements[record.run_id] = StoredMeasurements(records[-1], {"metrics": rows})
+    return records, measurements
+
+
+def test_other_training_of_all_networks_ranks_them_too():
+    table = make_table()
+    standard, fast = (
+        trained_otherwise("st", "validation_natural"),
+        trained_otherwise("fast_at", "validation_robust", seeds=(7,)),
+    )
+    some = trained_otherwise("mart", "validation_robust", networks=list(ACCURACIES)[:3])
+    records = [*table, *standard[0], *fast[0], *some[0]]
+    measurements = table._measurements | standard[1] | fast[1] | some[1]
+    found = compare(Benchmark(records, measurements), scores={})
+    rows = found.frame[found.frame["kind"] == "method"].set_index("proxy")
+    assert sorted(rows.index) == ["Fast AT, 3 epochs", "ST, 3 epochs"]  # MART lacks a network
+    assert rows["tau"].round(6).tolist() == [1, 1]
+    assert rows["cost"].round(6).tolist() == [0.2, 0.2]
+    alone = compare(table, scores={}).frame
+    epochs = found.frame[found.frame["kind"] == "epochs"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(epochs, alone)
+
+
+def test_ranking_of_another_method_can_be_foretold():
+    table = make_table()
+    other = make_table(seeds=(0, 1), method="trades", beta=6.0)
+    both = Benchmark([*table, *other], table._measurements | other._measurements)
+    found = compare(both, scores={}, method="trades")
+    assert "AT, 3 epochs" in set(found.frame["proxy"])
+    with pytest.raises(ValueError, match=r"trained by 'mart' and evaluated alike .*; got 0"):
+        compare(both, method="mart")
