@@ -28,9 +28,10 @@ from nasbench_at.runtime.seeding import make_generator
 from nasbench_at.training.launch import create_network
 from nasbench_at.training.trainer import validation_attack
 
-__all__ = ["Knockout", "compute_run_knockout", "draw_knockout"]
+__all__ = ["STATISTICS", "Knockout", "compute_run_knockout", "draw_knockout"]
 
 STATISTICS = ("as trained", "recalibrated")
+"""Of the norms: the network's own, and those that are measured anew without the block."""
 _CALIBRATION_IMAGES = 1_024
 _BATCH = 128
 _UPDATES = 50

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nasbench_at.config import RunConfig
     from nasbench_at.config.architecture import Architecture, AttentionSpec
-    from nasbench_at.evaluation.robustness import RobustnessReport, evaluate
+    from nasbench_at.evaluation.one_call import evaluate
+    from nasbench_at.evaluation.robustness import RobustnessReport
     from nasbench_at.evaluation.run_evaluation import evaluate_run
     from nasbench_at.networks.authors import load_authors_checkpoint
     from nasbench_at.networks.ds_net import DSNet
@@ -30,7 +31,7 @@ _HOMES = {
     "build_graph": "networks.graph",
     "build_network": "networks.graph",
     "create_model": "networks.zoo",
-    "evaluate": "evaluation.robustness",
+    "evaluate": "evaluation.one_call",
     "evaluate_run": "evaluation.run_evaluation",
     "list_models": "networks.zoo",
     "load_authors_checkpoint": "networks.authors",

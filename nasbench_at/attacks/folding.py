@@ -59,7 +59,8 @@ def folded_norms(model: nn.Module, x: Tensor) -> Iterator[None]:
     and remembered until the model's structure changes. As a forward pass may depend on how many
     images it is given, the logits of the first batch of each size are compared too. One that
     depends on what is in the images, too, is found by :func:`folding_agrees`, by which
-    :func:`nasbench_at.evaluation.robustness.evaluate` compares the logits of all of its images.
+    :func:`nasbench_at.evaluation.robustness.measure_robustness` compares the logits of all of its
+    images.
 
     Inside, other modules stand in the place of these layers. They are of the same types and shapes
     in every attack, so that code compiled for one serves the next.

@@ -35,6 +35,7 @@ class L2PGD(GradientAttack):
 
 
 PGD_BY_NORM: Mapping[str, type[LinfPGD] | type[L2PGD]] = {"Linf": LinfPGD, "L2": L2PGD}
+"""PGD on the cross entropy by the name of the norm."""
 """PGD under each threat model, by the names that configurations have for these."""
 
 

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from nasbench_at.config.contents import import_function
 from nasbench_at.data.downloads import reading
+from nasbench_at.data.images import LabelledImages
 from nasbench_at.data.registry import Loader, RawData
 
-__all__ = ["custom_loader"]
+__all__ = ["custom_loader", "to_labelled_images"]
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 MAX_CHANNELS = 4
@@ -35,6 +36,27 @@ def custom_loader(name: str) -> Loader | None:
     if name.endswith(".npz"):
         return partial(_load_npz, Path(name).expanduser())
     return partial(_call_function, name) if ":" in name else None
+
+
+def to_labelled_images(x: Any, y: Any) -> LabelledImages:
+    """Returns arrays or tensors as images with labels.
+
+    Args:
+        x: Images, as a file's: uint8, or floats in [0, 1], which are rounded to 255 steps; shape
+            ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``.
+        y: Integer labels from 0, shape ``(N,)`` or ``(N, 1)``.
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    images, labels = (
+        part.detach().cpu().numpy() if isinstance(part, Tensor) else np.asarray(part)
+        for part in (x, y)
+    )
+    of_images = _to_images("x", images)
+    return LabelledImages(
+        of_images, _to_labels("y", labels, len(of_images), _count_classes(labels))
+    )
 
 
 def _load_npz(path: Path) -> RawData:

@@ -28,6 +28,7 @@ from nasbench_at.evaluation.outcome_files import ProgressFile, hash_images, hash
 from nasbench_at.evaluation.smoothing import CertifiedAccuracy, Smoothing
 from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
 from nasbench_at.records import AttackResult, TrustCheck
+from nasbench_at.records.text_tables import format_columns
 from nasbench_at.runtime.ranks import Ranks
 from nasbench_at.runtime.seeding import make_generator
 
@@ -36,7 +37,7 @@ __all__ = [
     "RobustnessReport",
     "check_model",
     "count_samples",
-    "evaluate",
+    "measure_robustness",
     "standard_attacks",
 ]
 
@@ -80,8 +81,21 @@ class RobustnessReport:
     checks: Sequence[TrustCheck]
     seed: int
 
+    def __str__(self) -> str:
+        rows = []
+        for name, row in self.results.items():
+            low, high = row.interval
+            correct = f"{row.num_correct}/{row.num_samples}"
+            rows.append((name, correct, f"{row.accuracy:.1%}", f"{low:.1%} to {high:.1%}"))
+        headings = ("attack", "correct", "accuracy", "95 % interval")
+        table = format_columns(headings, rows, width=80, numeric=(False, True, True, True))
+        failed = [
+            f"warning: {check.name}: {check.detail}" for check in self.checks if not check.passed
+        ]
+        return "\n".join([table.rstrip(), *failed])
 
-def evaluate(
+
+def measure_robustness(
     model: nn.Module,
     data: LabelledImages,
     attacks: Mapping[str, Measure],

@@ -12,14 +12,12 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from nasbench_at.attacks import AutoAttack, Counts
+from nasbench_at.attacks import AutoAttack
 from nasbench_at.config.allowed_values import ExistingFile, check_value
-from nasbench_at.config.architecture import Recipe
 from nasbench_at.config.contents import hash_contents
-from nasbench_at.config.run_config import NormName
 from nasbench_at.data import LabelledImages, load_data
-from nasbench_at.evaluation.corruptions import CorruptionSuite
-from nasbench_at.evaluation.options import CORRUPTIONS, EvaluationOptions
+from nasbench_at.evaluation.measures import measures_by_eps
+from nasbench_at.evaluation.options import EvaluationOptions
 from nasbench_at.evaluation.outcome_files import (
     hash_images,
     hash_subset,
@@ -32,11 +30,10 @@ from nasbench_at.evaluation.robustness import (
     RobustnessReport,
     check_model,
     count_samples,
-    evaluate,
+    measure_robustness,
 )
 from nasbench_at.evaluation.runs import Run
-from nasbench_at.evaluation.smoothing import CertifiedAccuracy, Smoothing
-from nasbench_at.evaluation.standard_attacks import standard_attacks
+from nasbench_at.evaluation.smoothing import Smoothing
 from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.networks.user_models import load_user_model
 from nasbench_at.records import AttackResult, Evaluation, Record, read_record
@@ -122,7 +119,7 @@ def prepare_evaluation(
         recipe=options.recipe or config.recipe,
         counts=options.counts or "last",
     )
-    attacks = _attacks_by_eps(options, config.method)
+    attacks = measures_by_eps(options, config.method)
     model, data = run.network, run.data
     trained_on = record.provenance.get("data_fingerprint", data.fingerprint)
     if trained_on != data.fingerprint:
@@ -180,7 +177,7 @@ def prepare_model_evaluation(
         recipe=options.recipe or "paper",
         counts=options.counts or "any",
     )
-    attacks = _attacks_by_eps(options, method="at")
+    attacks = measures_by_eps(options, method="at")
     chosen = select_device(device)
     data_set = load_data(data, root=data_root, device=chosen)
     images = data_set.test
@@ -249,50 +246,6 @@ def _check_samples(options: EvaluationOptions, num_images: int) -> None:
         count_samples(getattr(options, name), num_images, name=name)
 
 
-def _attacks_by_eps(options: EvaluationOptions, method: str) -> dict[float, dict[str, Measure]]:
-    """By radius, what is to be run; corruptions, which have none, with the first of them."""
-    recipe: Recipe = options.recipe or "paper"
-    counts: Counts = options.counts or "last"
-    norm: NormName = options.norm or "Linf"
-    others = [name for name in options.attack_names if _is_corruption(name) or name == "smooth"]
-    found: dict[float, dict[str, Measure]] = {
-        eps: {
-            **standard_attacks(
-                [name for name in options.attack_names if name not in others],
-                eps=eps,
-                norm=norm,
-                recipe=recipe,
-                method=method,
-                step_size=options.step_size,
-                restarts=options.restarts,
-                counts=counts,
-                seed=options.seed,
-            ),
-        }
-        for eps in options.eps
-    }
-    has_mean = "corruptions" in others
-    asked = tuple(name for name in CORRUPTIONS if has_mean or f"corrupt-{name}" in others)
-    if asked:
-        first = next(iter(found.values()))
-        first["corruptions"] = CorruptionSuite(asked, options.severities, has_mean=has_mean)
-    if "smooth" in others:
-        if norm != "L2":
-            raise ValueError(
-                f"attack 'smooth' certifies under norm L2, got {norm}; add --norm L2 and --eps"
-            )
-        smoothing = Smoothing(
-            options.smooth_sigma, options.smooth_n0, options.smooth_n, options.smooth_alpha
-        )
-        for eps, measures in found.items():
-            measures["smooth"] = CertifiedAccuracy(eps, smoothing, options.smooth_samples)
-    return found
-
-
-def _is_corruption(name: str) -> bool:
-    return name.startswith("corrupt")
-
-
 def _all_measures(attacks: Mapping[float, Mapping[str, Measure]]) -> list[Measure]:
     return [attack for by_name in attacks.values() for attack in by_name.values()]
 
@@ -340,7 +293,7 @@ class PreparedEvaluation:
         certified: dict[Smoothing, Tensor] = {}
         with self.lock() if ranks.is_main else nullcontext():
             reports = {
-                eps: evaluate(
+                eps: measure_robustness(
                     self.model,
                     self.images,
                     attacks,

@@ -35,7 +35,7 @@ class CheckpointError(ValueError):
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Writes a state of tensors, numbers, strings and containers of these, whole or not at all.
 
-    The checkpoint that was there is kept beside it under :func:`previous_path`.
+    The checkpoint that was there is kept beside it under ``previous_path(path)``.
     """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)

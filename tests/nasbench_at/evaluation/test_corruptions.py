@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nasbench_at.data import LabelledImages
 from nasbench_at.evaluation.corruptions import CorruptionSuite, corrupt
 from nasbench_at.evaluation.options import CORRUPTIONS
-from nasbench_at.evaluation.robustness import evaluate
+from nasbench_at.evaluation.robustness import measure_robustness
 from nasbench_at.runtime.seeding import make_generator
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (2, 9, 40)]
@@ -184,7 +184,7 @@ def greys() -> LabelledImages:
 
 def test_rows_count_what_is_still_right_and_means_are_of_all_rows(greys: LabelledImages) -> None:
     suite = CorruptionSuite(("brightness", "contrast"), (1, 4))
-    report = evaluate(Bright(), greys, {"corruptions": suite}, batch_size=60)
+    report = measure_robustness(Bright(), greys, {"corruptions": suite}, batch_size=60)
     # A grey of up to 127 turns bright within 0.05 of a half: 115 to 127; within 0.2: 77 to 127.
     wrong = {"corrupt-brightness/1": 13, "corrupt-brightness/4": 51}
     wrong |= {"corrupt-contrast/1": 0, "corrupt-contrast/4": 0, "natural": 0}
@@ -207,7 +207,7 @@ def test_rows_count_what_is_still_right_and_means_are_of_all_rows(greys: Labelle
 
 def test_rows_of_one_severity_are_no_means(greys: LabelledImages) -> None:
     suite = CorruptionSuite(("gaussian-noise",), (2,), has_mean=False)
-    report = evaluate(Bright(), greys, {"corruptions": suite}, seed=6)
+    report = measure_robustness(Bright(), greys, {"corruptions": suite}, seed=6)
     assert list(report.results) == list(report.outcomes) == ["natural", "corrupt-gaussian-noise"]
     assert report.results["corrupt-gaussian-noise"].seed == 6
 
@@ -217,7 +217,8 @@ def test_outcomes_do_not_depend_on_batches_and_no_worst_case_counts_them(
 ) -> None:
     suite = CorruptionSuite()
     one, other = (
-        evaluate(Bright(), greys, {"corruptions": suite}, batch_size=size) for size in (250, 33)
+        measure_robustness(Bright(), greys, {"corruptions": suite}, batch_size=size)
+        for size in (250, 33)
     )
     assert "worst_case" not in one.results
     assert one.outcomes.keys() == other.outcomes.keys()

@@ -15,7 +15,7 @@ from nasbench_at.evaluation.outcome_files import (
     hash_weights,
     remove_progress,
 )
-from nasbench_at.evaluation.robustness import evaluate
+from nasbench_at.evaluation.robustness import measure_robustness
 
 ATTACK = AutoAttack(0.28, attacks=("apgd-ce", "square"), square_queries=20, batch_size=4)
 NUM_IMAGES = 12
@@ -71,10 +71,10 @@ def count_batches(monkeypatch, *, kill_after: int | None = None) -> list[int]:
 def test_killed_evaluation_goes_on_at_the_next_batch_with_the_same_verdicts(
     model, data, tmp_path, monkeypatch
 ):
-    whole = evaluate(model, data, {"aa": ATTACK})
+    whole = measure_robustness(model, data, {"aa": ATTACK})
     with monkeypatch.context() as patch:
         sizes = count_batches(patch)
-        evaluate(model, data, {"aa": ATTACK})
+        measure_robustness(model, data, {"aa": ATTACK})
         total = len(sizes)
     assert total > 3  # three batches of apgd-ce, at least one of square
     for kill_after in range(1, total + 1):
@@ -82,10 +82,10 @@ def test_killed_evaluation_goes_on_at_the_next_batch_with_the_same_verdicts(
         with monkeypatch.context() as patch:
             count_batches(patch, kill_after=kill_after)
             with pytest.raises(Killed):
-                evaluate(model, data, {"aa": ATTACK}, progress_dir=folder)
+                measure_robustness(model, data, {"aa": ATTACK}, progress_dir=folder)
         with monkeypatch.context() as patch:
             sizes = count_batches(patch)
-            report = evaluate(model, data, {"aa": ATTACK}, progress_dir=folder)
+            report = measure_robustness(model, data, {"aa": ATTACK}, progress_dir=folder)
         assert len(sizes) == total - kill_after
         assert report.outcomes.keys() == whole.outcomes.keys()
         for name, row in whole.outcomes.items():
@@ -94,7 +94,7 @@ def test_killed_evaluation_goes_on_at_the_next_batch_with_the_same_verdicts(
 
 @pytest.fixture
 def saved(model, data, tmp_path) -> ProgressFile:
-    evaluate(model, data, {"aa": ATTACK}, progress_dir=tmp_path)
+    measure_robustness(model, data, {"aa": ATTACK}, progress_dir=tmp_path)
     return progress_of(tmp_path, model, data)
 
 
@@ -127,7 +127,7 @@ def test_file_of_other_weights_is_ignored_with_a_warning(saved, model, data, tmp
     with torch.no_grad():
         model[1].bias += 0.01
     with pytest.warns(UserWarning, match="AutoAttack starts anew: it is of other weights"):
-        report = evaluate(model, data, {"aa": ATTACK}, progress_dir=tmp_path)
+        report = measure_robustness(model, data, {"aa": ATTACK}, progress_dir=tmp_path)
     assert report.results["aa"].num_samples == NUM_IMAGES
 
 
@@ -159,7 +159,7 @@ def test_progress_of_the_attacks_that_ended_is_removed_and_no_other_s(model, dat
     folder = tmp_path / "record.progress" / "run"
     other = AutoAttack(0.1, attacks=("square",), square_queries=20)
     for attack in (ATTACK, other):
-        evaluate(model, data, {"aa": attack}, progress_dir=folder)
+        measure_robustness(model, data, {"aa": attack}, progress_dir=folder)
     kept = progress_of(folder, model, data, other).path
     remove_progress(folder, {"aa": ATTACK.settings(), "square": other.settings()})
     assert list(folder.iterdir()) == [kept]

@@ -14,7 +14,7 @@ from nasbench_at.data import LabelledImages, load_data
 from nasbench_at.evaluation.options import ATTACK_NAMES
 from nasbench_at.evaluation.robustness import (
     count_samples,
-    evaluate,
+    measure_robustness,
     standard_attacks,
 )
 from nasbench_at.records import AttackResult, wilson_interval
@@ -49,7 +49,7 @@ def report(model, data):
         "pgd": LinfPGD(0.28, steps=3),
         "aa": AutoAttack(0.29, square_queries=20),
     }
-    return evaluate(model, data, attacks, batch_size=10)
+    return measure_robustness(model, data, attacks, batch_size=10)
 
 
 def test_wilson_interval_equals_a_value_worked_out_by_hand():
@@ -208,7 +208,7 @@ def test_parts_of_autoattack_have_outcomes_that_only_shrink(report):
 
 def test_single_part_of_autoattack_is_one_row(model, data):
     attacks = standard_attacks(("apgd-ce",), eps=0.29)
-    report = evaluate(model, data.first(4), attacks)
+    report = measure_robustness(model, data.first(4), attacks)
     assert list(report.results) == ["natural", "apgd-ce", "worst_case"]
 
 
@@ -217,14 +217,16 @@ def test_what_an_attack_cannot_do_is_refused_before_natural_accuracy(data):
     told = []
     few = LabelledImages(data.images, data.labels % 2, channels_last=False)
     with pytest.raises(ValueError, match="AutoAttack's apgd-t needs at least 4 classes, got 2"):
-        evaluate(two, few, {"aa": AutoAttack(0.1)}, on_result=lambda *row: told.append(row))
+        measure_robustness(
+            two, few, {"aa": AutoAttack(0.1)}, on_result=lambda *row: told.append(row)
+        )
     assert told == []
 
 
 def test_natural_accuracy_counts_the_right_answers(model, data):
     labels = data.labels.clone()
     labels[:5] = (labels[:5] + 1) % 4
-    result = evaluate(model, LabelledImages(data.images, labels), {}, batch_size=7)
+    result = measure_robustness(model, LabelledImages(data.images, labels), {}, batch_size=7)
     assert result.outcomes["natural"].tolist() == [False] * 5 + [True] * 19
     assert list(result.results) == ["natural"]
 
@@ -234,19 +236,19 @@ def test_checks_use_the_first_iterative_attack_and_fgsm_is_none(model, data, rep
     assert list(checks) == CHECKS
     assert "with 3 steps" in checks["more_steps"].detail
     assert checks["logits"].passed
-    assert evaluate(model, data, {"fgsm": FGSM(0.1)}).checks == ()
+    assert measure_robustness(model, data, {"fgsm": FGSM(0.1)}).checks == ()
 
 
 def test_failed_check_is_reported_with_the_numbers(model, data):
     soft = nn.Sequential(*model, nn.Softmax(dim=1)).eval()
-    report = evaluate(soft, data, {"pgd": LinfPGD(0.1, steps=2)})
+    report = measure_robustness(soft, data, {"pgd": LinfPGD(0.1, steps=2)})
     assert [check.name for check in report.checks if not check.passed].count("logits") == 1
 
 
 @pytest.fixture(scope="module")
 def partial(model, data):
     attacks = {"fgsm": FGSM(0.29), "aa": AutoAttack(0.28, square_queries=5)}
-    return evaluate(model, data, attacks, aa_samples="37.5%")
+    return measure_robustness(model, data, attacks, aa_samples="37.5%")
 
 
 def test_autoattack_may_see_a_seeded_part_of_the_images(partial, model, data):
@@ -258,7 +260,7 @@ def test_autoattack_may_see_a_seeded_part_of_the_images(partial, model, data):
 
     def subset(seed):
         attacks = {"aa": AutoAttack(0.0, attacks=("apgd-ce",))}
-        return evaluate(model, data, attacks, aa_samples=9, seed=seed).aa_subset.tolist()
+        return measure_robustness(model, data, attacks, aa_samples=9, seed=seed).aa_subset.tolist()
 
     assert subset(0) == partial.aa_subset.tolist()
     assert subset(1) != subset(0)
@@ -266,7 +268,7 @@ def test_autoattack_may_see_a_seeded_part_of_the_images(partial, model, data):
 
 def test_autoattack_s_outcomes_are_those_of_the_images_it_saw(partial, model, data):
     chosen = LabelledImages(data.images[partial.aa_subset], data.labels[partial.aa_subset])
-    alone = evaluate(model, chosen, {"aa": AutoAttack(0.28, square_queries=5)})
+    alone = measure_robustness(model, chosen, {"aa": AutoAttack(0.28, square_queries=5)})
     assert torch.equal(partial.outcomes["aa"], alone.outcomes["aa"])
 
 
@@ -282,7 +284,7 @@ def test_number_of_images_for_autoattack_must_be_within_the_data(aa_samples, mod
     with pytest.raises(ValueError, match=message):
         count_samples(aa_samples, NUM_IMAGES)
     with pytest.raises(ValueError, match=message):
-        evaluate(model, data, {}, aa_samples=aa_samples)
+        measure_robustness(model, data, {}, aa_samples=aa_samples)
 
 
 @pytest.mark.parametrize("aa_samples", ["many", "1.5", "x%", "%", "5%%"])
@@ -319,7 +321,7 @@ def test_labels_out_of_range_are_refused_before_any_attack(label, low, high, mod
     labels[7] = label
     rows = []
     with pytest.raises(ValueError, match=rf"labels must be in 0\.\.3, got .* {low} to {high}"):
-        evaluate(
+        measure_robustness(
             model,
             LabelledImages(data.images, labels),
             {"fgsm": FGSM(0.1)},
@@ -330,17 +332,17 @@ def test_labels_out_of_range_are_refused_before_any_attack(label, low, high, mod
 
 def test_no_images_are_refused(model, data):
     with pytest.raises(ValueError, match="there are no images to evaluate"):
-        evaluate(model, data.first(0), {})
+        measure_robustness(model, data.first(0), {})
 
 
 def test_models_that_return_no_logits_are_refused(data):
     with pytest.raises(ValueError, match=r"must return logits \(N, C\), got \(1, 1, 8, 8\)"):
-        evaluate(nn.Identity(), data, {})
+        measure_robustness(nn.Identity(), data, {})
 
 
 def test_each_row_is_told_as_soon_as_it_is_known(model, data):
     rows = []
-    report = evaluate(
+    report = measure_robustness(
         model, data, {"fgsm": FGSM(0.1)}, on_result=lambda name, result: rows.append((name, result))
     )
     assert rows == list(report.results.items())
@@ -351,7 +353,11 @@ def test_verdicts_depend_on_the_seed_alone(data):
 
     def survivors(seed):
         attacks = {"pgd": LinfPGD(0.5, steps=1, step_size=1e-4)}
-        return evaluate(undecided, data, attacks, batch_size=8, seed=seed).outcomes["pgd"].tolist()
+        return (
+            measure_robustness(undecided, data, attacks, batch_size=8, seed=seed)
+            .outcomes["pgd"]
+            .tolist()
+        )
 
     assert survivors(1) == survivors(1)
     assert len({tuple(survivors(seed)) for seed in range(5)}) > 1
@@ -359,7 +365,7 @@ def test_verdicts_depend_on_the_seed_alone(data):
 
 def test_model_in_training_mode_is_evaluated_in_eval_mode_and_given_back(data, model):
     net = nn.Sequential(*model).train()
-    report = evaluate(net, data, {"fgsm": FGSM(0.05)})
+    report = measure_robustness(net, data, {"fgsm": FGSM(0.05)})
     assert report.results["natural"].accuracy == 1
     assert net.training
     assert all(module.training for module in net.modules())
@@ -386,13 +392,13 @@ def test_model_that_is_another_when_folded_is_attacked_as_it_is(number, stays, d
     if number is not None:
         images[number] = 0
     net = LooksAtTheImages().eval()
-    evaluate(net, LabelledImages(images, data.labels), {"fgsm": FGSM(0.1)}, batch_size=4)
+    measure_robustness(net, LabelledImages(images, data.labels), {"fgsm": FGSM(0.1)}, batch_size=4)
     with folded_norms(net, torch.rand(4, 1, 8, 8)):
         assert isinstance(net.norm, nn.BatchNorm2d) == stays
 
 
 def test_outcomes_of_all_rows_can_be_saved_together(model, data):
     attacks = {"aa": AutoAttack(0.05, square_queries=2)}
-    report = evaluate(model, data, attacks, aa_samples=4)
+    report = measure_robustness(model, data, attacks, aa_samples=4)
     saved = load(save(dict(report.outcomes)))
     assert torch.equal(saved["aa"], saved["aa/square"])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nasbench_at.attacks import LinfPGD
 from nasbench_at.data import LabelledImages
-from nasbench_at.evaluation.robustness import evaluate
+from nasbench_at.evaluation.robustness import measure_robustness
 from nasbench_at.evaluation.smoothing import (
     Certificate,
     CertifiedAccuracy,
@@ -116,7 +116,7 @@ def test_certified_accuracy_is_the_share_of_distances_above_the_radius(
     for eps in (0.0, 0.1, 0.3):
         # Images so near the radius that the bound of 20,000 votes decides.
         unsure = int(((distance - eps).abs() < 0.03).sum())
-        report = evaluate(model, data, {"smooth": CertifiedAccuracy(eps, SMOOTHING)})
+        report = measure_robustness(model, data, {"smooth": CertifiedAccuracy(eps, SMOOTHING)})
         row = report.results["smooth"]
         surely = int((distance >= eps + 0.03).sum())
         assert surely <= row.num_correct <= surely + unsure
@@ -129,8 +129,8 @@ def test_wrong_images_and_abstentions_are_not_correct(data: LabelledImages) -> N
     model, smoothing = Linear(), Smoothing(sigma=0.5, n0=10, n=100)
     flipped = LabelledImages(data.images, 1 - data.labels)
     measure = CertifiedAccuracy(0.0, smoothing)
-    right = evaluate(model, data, {"smooth": measure}).results["smooth"].num_correct
-    wrong = evaluate(model, flipped, {"smooth": measure}).results["smooth"].num_correct
+    right = measure_robustness(model, data, {"smooth": measure}).results["smooth"].num_correct
+    wrong = measure_robustness(model, flipped, {"smooth": measure}).results["smooth"].num_correct
     assert 0 < right < len(data)  # some are unsure with so few votes
     assert wrong == 0
 
@@ -144,9 +144,9 @@ def test_images_are_certified_once_for_all_radii(data: LabelledImages) -> None:
     for eps in (0.0, 0.2):
         measures = {"smooth": CertifiedAccuracy(eps, smoothing)}
         calls.clear()
-        counts.append(evaluate(model, data, measures, certified=known).results["smooth"])
+        counts.append(measure_robustness(model, data, measures, certified=known).results["smooth"])
         assert (len(calls) > 30) == (eps == 0)
-    alone = evaluate(model, data, {"smooth": CertifiedAccuracy(0.2, smoothing)})
+    alone = measure_robustness(model, data, {"smooth": CertifiedAccuracy(0.2, smoothing)})
     assert counts[1].num_correct == alone.results["smooth"].num_correct < counts[0].num_correct
 
 
@@ -155,7 +155,7 @@ def test_part_of_the_images_is_drawn_and_others_see_all(data: LabelledImages) ->
         "pgd": LinfPGD(0.1, steps=1),
         "smooth": CertifiedAccuracy(0.1, Smoothing(n=100), "20%"),
     }
-    report = evaluate(Linear(), data, measures)
+    report = measure_robustness(Linear(), data, measures)
     assert report.results["smooth"].num_samples == 6
     assert report.smooth_subset is not None
     assert len(report.smooth_subset) == 6

@@ -17,7 +17,7 @@ import nasbench_at.runtime.sync_norm as sync_norm
 from nasbench_at.attacks import AutoAttack, LinfPGD
 from nasbench_at.config import resolve
 from nasbench_at.data import LabelledImages
-from nasbench_at.evaluation.robustness import evaluate
+from nasbench_at.evaluation.robustness import measure_robustness
 from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.training.checkpoints import load_checkpoint
 from nasbench_at.training.launch import create_network, load_config_data, prepare_training
@@ -123,7 +123,7 @@ def evaluate_shared(out: Path, ranks: Ranks) -> dict[str, Tensor]:
         "pgd": LinfPGD(0.01, steps=3, noise=0.001, restarts=2, counts="any"),
         "aa": AutoAttack(0.005, batch_size=16, square_queries=20, attacks=("square", "apgd-ce")),
     }
-    report = evaluate(
+    report = measure_robustness(
         network,
         images,
         attacks,
