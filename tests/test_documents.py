@@ -23,6 +23,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
 from analysis.gallery import FIGURES
+from blocks.testing import check_block
 from nasbench_at import RunConfig, evaluate_run, train
 from nasbench_at.cli import find_commands, main
 from nasbench_at.records import Benchmark
@@ -32,6 +33,7 @@ from studies.queue import claim_trial
 from studies.recipes import RECIPES
 from studies.storage import storage_url
 from studies.study import open_study
+from tests.conftest import forget_plugins
 
 ROOT = Path(__file__).parents[1]
 WRITTEN_BY_TOOLS = ("docs/api/", "docs/drawn/")
@@ -72,12 +74,11 @@ SCALED = {
 """Flags behind the documents' own, by a command's first words; the last of a flag counts."""
 
 SLOW = (
-    "nasbench-at evaluate",
-    "nasbench-at study run",
-    "nasbench-at figure reliability",
+    "nasbench-at evaluate runs/<run-id>",
+    "nasbench-at evaluate RUN --attacks pgd",
     "nasbench-at theory",
     "nasbench-at report",
-    "nasbench-at claims",
+    "nasbench-at study run",
 )
 """First words of the commands that take more than two seconds."""
 
@@ -259,6 +260,8 @@ def test_command_runs(command, folder, capsys):
     if words[:2] in (["study", "status"], ["study", "export"]):
         create_study()
     assert main(list(filled_in(words, folder))) == 0, capsys.readouterr().err
+    if "--out" in words:
+        assert (folder / words[words.index("--out") + 1]).stat().st_size > 0
 
 
 @pytest.mark.timeout(600)
@@ -273,6 +276,18 @@ def test_python_runs(name, folder, own_registry):
         document.add(region)
     for example in document.examples():
         example.evaluate()
+
+
+def test_block_to_contribute_is_one(folder, own_registry):
+    (source,) = (text for _, language, text in blocks_of("CONTRIBUTING.md") if language == "python")
+    Path("my_blocks.py").write_text(source)
+    plugin = ["--plugins", "my_blocks.py", "--blocks", "plain", "residual"]
+    tiny = ["--data", "digits", "--num-modules", "3", "--init-channels", "4", *TINY.split()]
+    try:
+        assert main(["train", *plugin, *tiny]) == 0
+        check_block("plain")
+    finally:
+        forget_plugins()
 
 
 def test_substitutions_are_in_documents_that_have_python():
