@@ -49,7 +49,7 @@ DOCUMENTS = [
     ),
 ]
 
-SHELL = ("", "bash", "console")
+SHELL = ("", "bash")
 LANGUAGES = (*SHELL, "python", "text")
 """What a block may be; nothing in a block of text is run."""
 
@@ -118,13 +118,12 @@ def blocks_of(name):
 def commands_in(text):
     """Yields the number of its first line, from 1, and the words of each command of a shell block.
 
-    Continued lines are joined, comments and prompts cut, and variables that the block sets filled
-    in.
+    Continued lines are joined, comments cut, and variables that the block sets filled in.
     """
     variables, started, first = {}, "", 0
     for number, line in enumerate(text.splitlines(), start=1):
         first = first if started else number
-        started += line.removeprefix("$ ")
+        started += line
         if started.endswith("\\"):
             started = started[:-1]
             continue
