@@ -205,6 +205,14 @@ COMMANDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Sequence[str]]]] = 
             "--out": ("", "x.txt", "/nope/x.csv"),
         },
     ),
+    "watch RUN": (
+        {"--interval": "1"},
+        {
+            "--interval": ("x", "", "nan", "inf", "0", "-1", "0.05", "3601", HUGE),
+            "--nope": ("1",),
+        },
+    ),
+    "watch": ({}, {"": ("", "nope", "/dev/null", "x.parquet")}),
     "query": ({}, {"": ("", "nope", "/dev/null", "x.parquet")}),
     "figure class-accuracy RUN": (
         {"--num-images": "8"},
