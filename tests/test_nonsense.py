@@ -89,6 +89,7 @@ TRAIN_FLAGS = {
     "--attack-start": CHOICE,
     "--lr-schedule": CHOICE,
     "--precision": (*CHOICE, "fp12"),
+    "--log": (*CHOICE, "wandb"),
     "--optimizer-impl": (*CHOICE, "fusd"),
     "--method": ("", "nope", "att"),
     "--model": ("", "nope", "wrn_x_y"),
