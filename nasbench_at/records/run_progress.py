@@ -119,7 +119,9 @@ class FollowedRuns:
         return sorted(progress, key=lambda run: (_STATES.index(run.state), run.path))
 
     def _paths(self) -> list[Path]:
-        return list(dict.fromkeys(path for found in self._found.values() for path in found))
+        # A study's runs are found by whole paths, those of a folder as the folder was written.
+        found = [path for paths in self._found.values() for path in paths]
+        return list({path.absolute(): path for path in reversed(found)}.values())[::-1]
 
     def _has_open_study(self) -> bool:
         folders = (

@@ -183,7 +183,16 @@ def test_terminal_without_runs_shows_the_counts_alone(folder, terminal):
     finish(folder)
     screen = terminal()
     assert main(["watch"]) == 0
-    assert "runs: 1 done before" in ESCAPE.sub("", screen.getvalue())
+    text = ESCAPE.sub("", screen.getvalue())
+    assert {line.strip() for line in text.splitlines()} - {""} == {"runs: 1 done before"}
+
+
+def test_long_names_are_folded_and_not_cut(folder, terminal):
+    name = "a" * 60 + "b" * 60
+    folder.path.rename(folder.path.with_name(name))
+    screen = terminal()
+    assert main(["watch", "--once"]) == 0
+    assert "".join(re.findall("│ ([ab]+) *│", ESCAPE.sub("", screen.getvalue()))) == name
 
 
 @pytest.mark.parametrize("setting", ["", "1"])

@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -261,6 +262,25 @@ def test_damaged_configuration_is_counted_until_it_is_mended(tmp_path):
 def test_run_below_two_places_is_shown_once(tmp_path):
     folder = make_run(tmp_path)
     assert len(FollowedRuns([tmp_path, folder.path]).look()) == 1
+
+
+def test_run_of_a_folder_and_of_a_study_in_it_is_shown_once(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs"))
+    study.parent.rename("runs/studies")
+    (run,) = FollowedRuns([Path("runs"), Path("runs/studies/mine")]).look()
+    assert run.path.parent == Path("runs")
+
+
+def test_done_run_that_vanishes_and_is_trained_again_is_shown(tmp_path):
+    make_run(tmp_path).record.write_text("{}")
+    runs = FollowedRuns([tmp_path])
+    assert runs.look() == []
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    assert (runs.look(), runs.num_done_before) == ([], 0)
+    make_run(tmp_path)
+    assert states(runs) == {"s0": "waiting"}
 
 
 def test_place_that_is_no_folder_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import json
 import sys
 import types
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -31,6 +32,7 @@ class LineWriter:
     """
 
     numbers = itertools.count()
+    closed: ClassVar[list[Path]] = []
 
     def __init__(self, log_dir, *, purge_step, filename_suffix):
         assert purge_step == 1
@@ -46,7 +48,9 @@ class LineWriter:
             file.writelines(self.lines)
         self.lines.clear()
 
-    close = flush
+    def close(self):
+        self.flush()
+        self.closed.append(self.path)
 
 
 @pytest.fixture
@@ -109,6 +113,7 @@ def test_scalars_are_the_metrics(lines):
     (folder,) = Path("runs").iterdir()
     found = scalars(folder)
     assert found == expected(folder)
+    assert LineWriter.closed[-1:] == event_files(folder)
     assert {epoch for _, epoch in found} == {1, 2}
     assert {tag for tag, _ in found if tag.startswith("attention/")} == {
         f"attention/module0{i}/{block}" for i in (1, 2, 3) for block in ("residual", "mbconv")
