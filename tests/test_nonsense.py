@@ -89,6 +89,7 @@ TRAIN_FLAGS = {
     "--attack-start": CHOICE,
     "--lr-schedule": CHOICE,
     "--precision": (*CHOICE, "fp12"),
+    "--log": (*CHOICE, "wandb"),
     "--optimizer-impl": (*CHOICE, "fusd"),
     "--method": ("", "nope", "att"),
     "--model": ("", "nope", "wrn_x_y"),
@@ -205,6 +206,14 @@ COMMANDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Sequence[str]]]] = 
             "--out": ("", "x.txt", "/nope/x.csv"),
         },
     ),
+    "watch RUN": (
+        {"--interval": "1"},
+        {
+            "--interval": ("x", "", "nan", "inf", "0", "-1", "0.05", "3601", HUGE),
+            "--nope": ("1",),
+        },
+    ),
+    "watch": ({}, {"": ("", "nope", "/dev/null", "x.parquet")}),
     "query": ({}, {"": ("", "nope", "/dev/null", "x.parquet")}),
     "figure class-accuracy RUN": (
         {"--num-images": "8"},

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
@@ -26,7 +26,9 @@ from nasbench_at.config.catalogue import check_names
 
 if TYPE_CHECKING:
     from nasbench_at.records import Record
+    from nasbench_at.records.run_folders import RunFolder
     from nasbench_at.runtime.ranks import Ranks
+    from nasbench_at.training.trainer import TrainingReporter
 
 __all__ = ["RunArguments", "TrainArguments", "run_train"]
 
@@ -63,11 +65,13 @@ class TrainArguments(RunArguments):
         checkpoint_minutes: Time between checkpoints within an epoch.
         dry_run: Train nothing: show the model, its memory and how long it would take.
         print_sbatch: Train nothing: print a SLURM script that runs this command.
+        log: Write each epoch's metrics to an event file for TensorBoard in the run's folder, too.
     """
 
     checkpoint_minutes: CheckpointMinutes = 5.0
     dry_run: bool = False
     print_sbatch: bool = False
+    log: Literal["tensorboard"] | None = None
 
 
 def run_train(words: Sequence[str]) -> int:
@@ -81,6 +85,7 @@ def run_train(words: Sequence[str]) -> int:
         return 0
     with bad_input():
         check_names(arguments.config)
+        _check_log(arguments)
     if arguments.dry_run:
         return _show_estimate(arguments)
     from nasbench_at.commands.console import show_seeds
@@ -98,8 +103,15 @@ def run_train(words: Sequence[str]) -> int:
     return 0
 
 
+def _check_log(arguments: TrainArguments) -> None:
+    if arguments.log is not None:
+        from nasbench_at.training.tensorboard import check_tensorboard
+
+        check_tensorboard()
+
+
 def _train_one(arguments: TrainArguments, seed: int, ranks: Ranks) -> Record:
-    from nasbench_at.commands.console import ConsoleReporter, show_training
+    from nasbench_at.commands.console import show_training
     from nasbench_at.training.launch import prepare_training
 
     with bad_input(), one_line_warnings():
@@ -111,14 +123,30 @@ def _train_one(arguments: TrainArguments, seed: int, ranks: Ranks) -> Record:
             checkpoint_minutes=arguments.checkpoint_minutes,
             ranks=ranks,
         )
-    reporter = ConsoleReporter(silent=not ranks.is_main)
-    try:
+    with _reporting(arguments, trainer.folder, ranks) as reporter:
         record = trainer.run(reporter)
-    finally:
-        reporter.stop()
     if ranks.is_main:
         show_training(record, trainer.folder.path)
     return record
+
+
+@contextmanager
+def _reporting(
+    arguments: TrainArguments, folder: RunFolder, ranks: Ranks
+) -> Iterator[TrainingReporter]:
+    from nasbench_at.commands.console import ConsoleReporter
+
+    console = ConsoleReporter(silent=not ranks.is_main)
+    try:
+        if arguments.log is None or not ranks.is_main:
+            yield console
+        else:
+            from nasbench_at.training.tensorboard import TensorBoardReporter
+
+            with TensorBoardReporter(console, folder) as reporter:
+                yield reporter
+    finally:
+        console.stop()
 
 
 def _show_estimate(arguments: TrainArguments) -> int:

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from nasbench_at.records.validation import OPEN, Finite, NonNegative, Positive, Share, check, parse
 
-__all__ = ["check_metrics", "read_metrics"]
+__all__ = ["check_metrics", "read_metrics", "read_whole_metrics"]
 
 
 class _Row(TypedDict, total=False):
@@ -47,6 +47,20 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
             rows.append(check_metrics(parse(line)))
         except ValueError as error:
             raise ValueError(f"cannot read metrics {str(path)!r}: line {number}: {error}") from None
+    return rows
+
+
+def read_whole_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Reads the lines before the first that is not whole; none if there is no file to read.
+
+    A file that is being copied ends in half a line.
+    """
+    rows: list[dict[str, Any]] = []
+    try:
+        for line in Path(path).read_bytes().splitlines():
+            rows.append(check_metrics(parse(line)))
+    except (OSError, ValueError):
+        pass
     return rows
 
 

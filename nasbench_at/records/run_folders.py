@@ -8,11 +8,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nasbench_at.config import ResolvedConfig, dump_config, load_config
 from nasbench_at.records.places import find_table, shipped_tables
@@ -64,6 +65,11 @@ class RunFolder:
         """State at the end of the last finished epoch."""
         return self.path / "last.pt"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works in the folder; written when one begins to."""
+        return self.path / ".lock"
+
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes the whole history, so that no line can be missing or doubled."""
         lines = (json.dumps(row) + "\n" for row in rows)
@@ -82,14 +88,42 @@ class RunFolder:
         if not hold:
             yield
             return
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with self.lock.open("w") as file:
+            if not any(map(_takes_lock, [file] * _LOCK_TRIES)):
                 raise FolderInUseError(
                     f"run folder {str(self.path)!r} is in use by another process"
-                ) from None
+                )
             yield
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a process works in the folder.
+
+        Only the system knows, and says it to who tries: this takes the lock for an instant, shared
+        with others who look. Nothing is written.
+        """
+        try:
+            with self.lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # there is no folder, or none that anybody has worked in
+            return False
+        return False
+
+
+_LOCK_TRIES = 10
+_LOCK_PAUSE = 0.02
+
+
+def _takes_lock(file: IO[str]) -> bool:
+    """Tries to take a lock; pauses where it fails, as somebody may only be looking at it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_LOCK_PAUSE)
+        return False
+    return True
 
 
 def create_run_folder(runs_dir: str | Path, config: ResolvedConfig) -> RunFolder:
