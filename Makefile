@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 -
 # The Python of `make gpu`; `make gpu PYTHON_GPU=python3` installs nothing.
 PYTHON_GPU ?= $(BIN)/python
 
-.PHONY: demo test slow lint coverage gpu
+.PHONY: demo test slow lint coverage gpu docs
 
 demo: $(READY)
 	$(BIN)/nasbench-at study run block-ensemble --config demo.yaml --methods at --seeds 0 1 \
@@ -34,6 +34,11 @@ coverage: $(READY)
 # At most 8 minutes on one GPU; writes gpu.md.
 gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),$(READY))
 	$(PYTHON_GPU) -m benchmarks.gpu_check --out gpu.md
+
+# Needs no network; a warning is an error. Opens from disk: site/index.html.
+docs: $(READY)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs site
+	$(BIN)/nasbench-at report digits --title "NASBench-AT-digits" --out site/report.html
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

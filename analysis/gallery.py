@@ -360,3 +360,4 @@ FIGURES: Mapping[str, FigureKind] = {
         ),
     ),
 }
+"""What ``nasbench-at figure`` draws, by name."""

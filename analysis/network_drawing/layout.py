@@ -38,7 +38,8 @@ __all__ = [
 Graph: TypeAlias = "nx.DiGraph[str]"
 Point: TypeAlias = tuple[float, float]
 
-FONT = FontProperties(family="DejaVu Sans", size=7)  # ships with matplotlib, so is everywhere
+FONT = FontProperties(family="DejaVu Sans", size=7)
+"""Ships with matplotlib, so is everywhere."""
 TIMES = " \N{MULTIPLICATION SIGN} "
 BAND_TITLE, MODULE_TITLE = 0.19, 0.14
 

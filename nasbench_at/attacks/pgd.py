@@ -14,6 +14,8 @@ from .gradient import GradientAttack, Start
 from .norms import L2, LINF
 from .objectives import Objective, margin_objective
 
+__all__ = ["FGSM", "L2PGD", "PGD_BY_NORM", "LinfPGD", "MarginPGD"]
+
 
 @dataclass(frozen=True)
 class LinfPGD(GradientAttack):
@@ -35,7 +37,6 @@ class L2PGD(GradientAttack):
 
 
 PGD_BY_NORM: Mapping[str, type[LinfPGD] | type[L2PGD]] = {"Linf": LinfPGD, "L2": L2PGD}
-"""PGD on the cross entropy by the name of the norm."""
 """PGD under each threat model, by the names that configurations have for these."""
 
 

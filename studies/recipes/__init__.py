@@ -48,6 +48,7 @@ RECIPES: Mapping[str, Callable[..., StudyConfig]] = {
     "nasbench-at-digits": nasbench_at_digits,
     "search": search,
 }
+"""What ``nasbench-at study run`` trains, by name."""
 
 
 def find_recipe(name: str) -> Callable[..., StudyConfig]:
