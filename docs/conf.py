@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "api_reference",
     "live_output",
+    "mathml",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["extensions", "records"]
@@ -45,6 +46,7 @@ toc_object_entries_show_parents = "hide"
 maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["narrow.css"]

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from string import Template
 
+import numpy as np
 import pytest
 from sybil import Document
 from sybil.parsers.markdown import PythonCodeBlockParser
@@ -50,10 +51,16 @@ DOCUMENTS = [
 ]
 
 SHELL = ("", "bash")
-LANGUAGES = (*SHELL, "python", "text")
-"""What a block may be; nothing in a block of text is run."""
+MADE_WITH_THE_SITE = ("{output}", "{drawn}")
+"""Their command stands beside the fence, and `make docs` runs it."""
+LANGUAGES = (*SHELL, "python", "text", "toml", "{toctree}", "{include}")
+"""What else a block may be; only shell and Python are run."""
 
 NOT_RUN = {
+    "pip install": "installs the package",
+    "export": "sets what a session of many commands shares",
+    "nasbench-at study worker": "works on until the study is done, which nobody does here",
+    "nasbench-at train --model ds_net_4 --data cifar10 --method": "needs CIFAR-10, a download",
     "make": "installs the package, or runs these tests",
     "bash .ci/run": "installs the package, and runs these tests",
     ".venv/bin/pre-commit install": "changes the checkout's hooks",
@@ -63,7 +70,11 @@ NOT_RUN = {
 TINY = "--epochs 1 --attack-steps 1"
 ONE_TRIAL = f"--blocks residual dense --sizes 2 --workers 1 {TINY}"
 SCALED = {
-    "nasbench-at train --data digits": TINY,
+    "nasbench-at train --data": TINY,
+    "nasbench-at train --blocks": TINY,
+    "nasbench-at train --plugins": f"--init-channels 4 {TINY}",
+    "nasbench-at evaluate --model my_model:tiny": "--aa-samples 8",
+    "nasbench-at study replay": "--repetitions 2",
     "nasbench-at evaluate runs/<run-id> --attacks fgsm pgd cw aa": "--aa-samples 8",
     "nasbench-at evaluate RUN --attacks smooth": "--smooth-samples 4 --smooth-n 100",
     "nasbench-at evaluate RUN --attacks apgd-ce+square": "--aa-samples 8",
@@ -79,6 +90,8 @@ SLOW = (
     "nasbench-at theory",
     "nasbench-at report",
     "nasbench-at study run",
+    "nasbench-at study replay",
+    "nasbench-at evaluate --model my_model:tiny",
 )
 """First words of the commands that take more than two seconds."""
 
@@ -91,10 +104,15 @@ SUBSTITUTIONS = {
         ),
         "workers=2": "workers=1",
     },
+    "docs/guides/python.md": {
+        "epochs=5,": "epochs=1, attack_steps=1,",
+        "epochs=2": "epochs=1",
+        "workers=2": "workers=1",
+    },
 }
 """What Python blocks say, by document, and what is run in its place."""
 
-SLOW_PYTHON = ("README.md",)
+SLOW_PYTHON = ("README.md", "docs/guides/python.md", "docs/guides/tables.md")
 
 
 def read(name):
@@ -151,8 +169,21 @@ def starts_with(words, start):
     return words[: len(start.split())] == start.split()
 
 
+def commands_of_the_site():
+    """Yields the command of each block that `make docs` fills: where it stands, and its text."""
+    for name in DOCUMENTS:
+        for line, language, _ in blocks_of(name):
+            directive, _, command = language.partition(" ")
+            if directive in MADE_WITH_THE_SITE:
+                yield f"{name}:{line}", command
+
+
 def is_run(words):
     return not any(starts_with(words, start) for start in NOT_RUN)
+
+
+def commands_not_run():
+    return [(place, " ".join(words)) for place, words in shell_commands() if not is_run(words)]
 
 
 def commands_that_run():
@@ -196,9 +227,18 @@ def spans():
 def commands_in_prose():
     return [
         pytest.param(text, id=f"{place} {text[:60]}")
-        for place, text in spans()
+        for place, text in (*spans(), *commands_of_the_site(), *commands_not_run())
         if text.startswith("nasbench-at ")
     ]
+
+
+def files_in_documents():
+    """Yields the files that Python blocks say they are, in their first line: name and text."""
+    for name in DOCUMENTS:
+        for _, language, text in blocks_of(name):
+            of_file = re.match(r"# (\w+\.py)\n", text)
+            if language == "python" and of_file:
+                yield of_file[1], text
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +260,11 @@ def supposed(tmp_path_factory):
             record = train(config, runs_dir=folder / "runs", device="cpu")
             evaluate_run(folder / "runs" / record.run_id, ("pgd",), device="cpu")
     Benchmark.load(folder / "runs").save(folder / "all.parquet")
+    for name, text in files_in_documents():
+        (folder / name).write_text(text)
+    x = np.arange(12 * 64, dtype=np.uint8).reshape(12, 8, 8)
+    y = np.arange(12) % 3
+    np.savez(folder / "three.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     shutil.copytree(folder / "runs", folder / "pilot")
     return folder
 
@@ -237,7 +282,10 @@ def filled_in(words, folder):
     """Yields words, with a run where a word stands for one, and for the next one another."""
     runs = [str(path) for path in sorted((folder / "runs").iterdir())]
     for word in words:
-        yield runs.pop() if word in ("runs/<run-id>", "RUN") else word
+        if word.startswith("runs/studies/"):
+            yield "runs"
+        else:
+            yield runs.pop() if word in ("runs/<run-id>", "RUN") else word
 
 
 def create_study():
@@ -252,13 +300,16 @@ def create_study():
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("command", commands_that_run())
-def test_command_runs(command, folder, capsys):
+def test_command_runs(command, folder, own_registry, capsys):
     scaled = [flags.split() for start, flags in SCALED.items() if starts_with(command, start)]
     name, *words = sum(scaled, command)
     assert name == "nasbench-at", "a command of another program: run it, or say why not in NOT_RUN"
     if words[:2] in (["study", "status"], ["study", "export"]):
         create_study()
-    assert main(list(filled_in(words, folder))) == 0, capsys.readouterr().err
+    try:
+        assert main(list(filled_in(words, folder))) == 0, capsys.readouterr().err
+    finally:
+        forget_plugins()
     if "--out" in words:
         assert (folder / words[words.index("--out") + 1]).stat().st_size > 0
 
@@ -302,7 +353,10 @@ def test_declaration_is_used(start):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_languages_are_known(name):
     unknown = [
-        f"{line}: {language}" for line, language, _ in blocks_of(name) if language not in LANGUAGES
+        f"{line}: {language}"
+        for line, language, _ in blocks_of(name)
+        if language not in LANGUAGES and language.split()[0] not in MADE_WITH_THE_SITE
+        if not language.startswith("{include} ")
     ]
     assert not unknown
     fences = re.findall(r"^ *(?:```|~~~)", (ROOT / name).read_text("utf-8"), re.MULTILINE)
@@ -337,7 +391,7 @@ def test_command_in_prose_has_its_flags(text):
     words = text.split()[1:]
     assert words[0] in find_commands()
     if words[0] == "figure":
-        assert words[1] in (*FIGURES, "NAME")
+        assert words[1] in (*FIGURES, "NAME", "--help")
     # `figure` takes a name before its flags, `study` one or two.
     names = {"figure": 2, "study": 3 if words[1:2] == ["run"] else 2}.get(words[0], 1)
     assert help_of(*words[:names])

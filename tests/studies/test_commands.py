@@ -233,7 +233,7 @@ def test_proxies_are_tabulated_and_drawn(capsys):
     make_proxy_table().save("runs.parquet")
     assert main(["study", "proxies", "runs.parquet", "--out", "proxies.svg"]) == 0
     headings, *rows, ceiling, last = capsys.readouterr().out.splitlines()
-    assert headings.split("\t")[:3] == ["proxy", "cost", "tau"]
+    assert headings.split("\t")[:4] == ["proxy", "kind", "cost", "tau"]
     assert {"synflow", "croze", "ntk", "3 epochs"} <= {row.split("\t")[0] for row in rows}
     assert ceiling.startswith("noise ceiling: tau ")
     assert last == "figure drawn to proxies.svg, table written to proxies.csv"
