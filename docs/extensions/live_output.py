@@ -17,6 +17,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+import nasbench_at
+
 FOLDER = "drawn"
 _SECONDS = 600
 
@@ -46,7 +48,16 @@ def run(command: str, *flags: str) -> str:
     return done.stdout
 
 
-class Output(SphinxDirective):
+class Live(SphinxDirective):
+    """What a command gives."""
+
+    def note_tables(self) -> None:
+        """Has the page made anew when a shipped table is another one."""
+        for table in Path(nasbench_at.__file__).with_name("tables").glob("*.parquet"):
+            self.env.note_dependency(str(table))
+
+
+class Output(Live):
     """What a command prints, below the command."""
 
     required_arguments = 1
@@ -55,6 +66,7 @@ class Output(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Runs the command."""
         command = self.arguments[0]
+        self.note_tables()
         try:
             text = run(command)
         except ValueError as error:
@@ -62,7 +74,7 @@ class Output(SphinxDirective):
         return [nodes.literal_block(text, f"$ {command}\n{text.rstrip()}", language="text")]
 
 
-class Drawn(SphinxDirective):
+class Drawn(Live):
     """The figure that a command draws, below the command."""
 
     required_arguments = 1
@@ -75,11 +87,11 @@ class Drawn(SphinxDirective):
         name = f"{hashlib.sha256(command.encode()).hexdigest()[:12]}.svg"
         path = Path(self.env.srcdir) / FOLDER / name
         path.parent.mkdir(exist_ok=True)
-        if not path.exists():
-            try:
-                run(command, "--out", str(path))
-            except ValueError as error:
-                raise self.error(str(error)) from error
+        self.note_tables()
+        try:
+            run(command, "--out", str(path))
+        except ValueError as error:
+            raise self.error(str(error)) from error
         caption = " ".join(self.content)
         shown = nodes.literal_block(command, f"$ {command}", language="text")
         return [shown, nodes.image(uri=f"/{FOLDER}/{name}", alt=caption)]
