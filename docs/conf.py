@@ -52,4 +52,5 @@ html_static_path = ["static"]
 html_css_files = ["narrow.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_theme_options = {"navigation_with_keys": True}
