@@ -34,7 +34,7 @@ def draw_proxies(comparison: ProxyComparison) -> Figure:
         A figure of its own canvas, which no global state refers to.
     """
     frame = comparison.frame
-    figure = create_figure(6.4, 4.2)
+    figure = create_figure(7.2, 5.0)
     axes = figure.add_subplot()
     for kind, (color, face, label) in _KINDS.items():
         rows = frame[frame["kind"] == kind]
@@ -54,10 +54,11 @@ def draw_proxies(comparison: ProxyComparison) -> Figure:
         )
     for proxy, kind, cost, tau in frame[["proxy", "kind", "cost", "tau"]].itertuples(index=False):
         point = max(cost, LEAST), tau
+        above = kind in ("untrained", "epochs")  # so that few labels meet
         axes.annotate(
             proxy.split()[0] if kind == "epochs" else proxy.removeprefix("one-shot, "),
             point,
-            (4, 4),
+            (4, 4) if above else (4, -10),
             textcoords="offset points",
             fontsize=7,
             color=INK,
@@ -74,5 +75,5 @@ def draw_proxies(comparison: ProxyComparison) -> Figure:
         f"{comparison.ceiling.reliability.value:.2f}",
     )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-    figure.legend(**LEGEND_BELOW)
+    figure.legend(**LEGEND_BELOW | {"ncols": 2})
     return figure
