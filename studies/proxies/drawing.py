@@ -75,5 +75,5 @@ def draw_proxies(comparison: ProxyComparison) -> Figure:
         f"{comparison.ceiling.reliability.value:.2f}",
     )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-    figure.legend(**LEGEND_BELOW | {"ncols": 2})
+    figure.legend(**{**LEGEND_BELOW, "ncols": 2})
     return figure
