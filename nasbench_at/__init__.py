@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nasbench_at.config import RunConfig
     from nasbench_at.config.architecture import Architecture, AttentionSpec
+    from nasbench_at.evaluation.exported import load_model
     from nasbench_at.evaluation.one_call import evaluate
     from nasbench_at.evaluation.robustness import RobustnessReport
     from nasbench_at.evaluation.run_evaluation import evaluate_run
@@ -35,6 +36,7 @@ _HOMES = {
     "evaluate_run": "evaluation.run_evaluation",
     "list_models": "networks.zoo",
     "load_authors_checkpoint": "networks.authors",
+    "load_model": "evaluation.exported",
     "match_parameters": "networks.widths",
     "train": "training.launch",
 }
@@ -54,6 +56,7 @@ __all__ = [
     "evaluate_run",
     "list_models",
     "load_authors_checkpoint",
+    "load_model",
     "match_parameters",
     "train",
 ]

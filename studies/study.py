@@ -15,7 +15,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
-from nasbench_at.data import DataSet
+from nasbench_at.data import DataSet, ImageSpec
 from nasbench_at.evaluation.robustness import count_samples
 from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
 from nasbench_at.runtime.atomic_files import write_atomically
@@ -25,7 +25,7 @@ from nasbench_at.runtime.seeding import derive_seed
 from nasbench_at.training.launch import load_config_data
 from studies.config import DIRECTIONS, StudyConfig, study_folder
 from studies.storage import folder_storage, open_storage, without_experimental_warnings
-from studies.variants import ImageSpec, load_blocks
+from studies.variants import load_blocks
 
 __all__ = [
     "OpenStudy",

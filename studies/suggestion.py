@@ -10,11 +10,12 @@ import optuna
 
 from nasbench_at.config import ResolvedConfig
 from nasbench_at.config.architecture import Blocks
+from nasbench_at.data import ImageSpec
 from nasbench_at.networks.graph import count_planned_parameters
 from nasbench_at.networks.widths import match_parameters
 from studies.config import StudyConfig, label_values
 from studies.space import SearchSpace
-from studies.variants import ImageSpec, with_blocks
+from studies.variants import with_blocks
 
 __all__ = ["Suggestion", "suggest_run"]
 
@@ -74,7 +75,7 @@ def _search(
         config = replace(
             config, init_channels=trial.suggest_int("init_channels", *space.init_channels)
         )
-    architecture = config.architecture(images.input_shape, images.num_classes)
+    architecture = config.architecture(images.image_shape, images.num_classes)
     if space.match_parameters is not None:
         architecture = match_parameters(architecture, space.match_parameters)
         config = replace(config, init_channels=architecture.init_channels)

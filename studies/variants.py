@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from blocks import load_entry_points, load_plugin
 from nasbench_at.config import DS_NET_FIELDS, RunConfig, resolve
 from nasbench_at.config.architecture import Blocks, block_sets
+from nasbench_at.data import ImageSpec
 from nasbench_at.networks.graph import count_planned_parameters
 from nasbench_at.networks.widths import match_parameters
 from nasbench_at.records.naming.labels import describe_blocks
@@ -19,7 +20,6 @@ from nasbench_at.training.launch import fit_batch_size, load_config_data
 from studies.config import Label, PlannedRun
 
 __all__ = [
-    "ImageSpec",
     "common_blocks",
     "fit_batch",
     "fit_width",
@@ -36,23 +36,10 @@ __all__ = [
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
 
-@dataclass(frozen=True)
-class ImageSpec:
-    """What a network must fit.
-
-    Attributes:
-        input_shape: Channels, height and width of an image.
-        num_classes: Number of classes.
-    """
-
-    input_shape: tuple[int, int, int]
-    num_classes: int
-
-
 @lru_cache(maxsize=8)
 def _image_spec(data: str, data_root: Path | None) -> ImageSpec:
     loaded = load_config_data(RunConfig(data=data), select_device("cpu"), data_root)
-    return ImageSpec(loaded.image_shape, loaded.num_classes)
+    return loaded.spec
 
 
 def image_spec(config: RunConfig, data_root: str | Path | None = None) -> ImageSpec:
@@ -153,7 +140,7 @@ def with_seeds(
 
 def num_params(config: RunConfig, images: ImageSpec) -> int:
     """Returns the parameters of a run's DS-Net, attention logits not counted."""
-    return count_planned_parameters(config.architecture(images.input_shape, images.num_classes))
+    return count_planned_parameters(config.architecture(images.image_shape, images.num_classes))
 
 
 def match_width(
@@ -171,7 +158,7 @@ def match_width(
     Raises:
         ValueError: If no width comes near it.
     """
-    architecture = config.architecture(images.input_shape, images.num_classes)
+    architecture = config.architecture(images.image_shape, images.num_classes)
     found = match_parameters(architecture, target, tolerance)
     return replace(config, init_channels=found.init_channels, widen_factor=found.widen_factor)
 
@@ -191,5 +178,5 @@ def fit_width(config: RunConfig, images: ImageSpec, budget: int) -> RunConfig:
             break
         if size <= budget:
             return fitting
-    blocks = describe_blocks(config.architecture(images.input_shape, images.num_classes))
+    blocks = describe_blocks(config.architecture(images.image_shape, images.num_classes))
     raise ValueError(f"no width of blocks {blocks} meets a budget of {budget} parameters")

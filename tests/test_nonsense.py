@@ -196,6 +196,11 @@ COMMANDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Sequence[str]]]] = 
     "blocks": ({}, {"": ("residul", "nope", "residual densse"), "--plugins": NO_FILE}),
     "models tiny_wrn": ({}, {"": ("tiny_wrm", "nope"), "--nope": ("1",)}),
     "compare RUN RUN": ({"--attack": "natural"}, {"--attack": ("", "nope", "pgdd")}),
+    "export RUN": (
+        {"--out": "x.pt2"},
+        {"--out": ("", "x.onnx", "/nope/x.pt2", "/dev/null/x.pt2"), "--nope": ("1",)},
+    ),
+    "export --out x.pt2": ({}, {"": ("", "nope", "/dev/null")}),
     "query RUN": (
         {},
         {

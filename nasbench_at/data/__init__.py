@@ -9,7 +9,7 @@ from __future__ import annotations
 # Imported for what it registers.
 from nasbench_at.data import sources as _sources  # noqa: F401
 from nasbench_at.data.augmentation import Augmentation
-from nasbench_at.data.datasets import DataSet, load_data
+from nasbench_at.data.datasets import DataSet, ImageSpec, load_data
 from nasbench_at.data.downloads import default_root
 from nasbench_at.data.images import LabelledImages
 from nasbench_at.data.registry import RawData, list_data_sets, register_data_set
@@ -17,6 +17,7 @@ from nasbench_at.data.registry import RawData, list_data_sets, register_data_set
 __all__ = [
     "Augmentation",
     "DataSet",
+    "ImageSpec",
     "LabelledImages",
     "RawData",
     "default_root",

@@ -24,6 +24,19 @@ __all__ = ["DataSet", "load_data"]
 
 
 @dataclass(frozen=True)
+class ImageSpec:
+    """What a network must fit.
+
+    Attributes:
+        image_shape: Channels, height and width of an image.
+        num_classes: Number of classes.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+
+@dataclass(frozen=True)
 class DataSet:
     """A data set with its three parts on one device.
 
@@ -49,6 +62,11 @@ class DataSet:
         """Channels, height and width of an image."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    @property
+    def spec(self) -> ImageSpec:
+        """What a network for these images must fit."""
+        return ImageSpec(self.image_shape, self.num_classes)
 
 
 def load_data(

@@ -24,6 +24,7 @@ from nasbench_at.records.columns import describe_column
 from nasbench_at.records.places import metadata_path
 from nasbench_at.records.record import Record
 from nasbench_at.records.summary import Summary
+from nasbench_at.records.text_tables import format_markdown
 from nasbench_at.runtime.atomic_files import write_atomically
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _write_card(
         "",
         "## What is in it",
         "",
-        *_table(("", ""), _describe_content(records, summary)),
+        format_markdown(("", ""), _describe_content(records, summary)),
         "",
         "## How it was measured",
         "",
@@ -219,7 +220,7 @@ def _write_card(
         "",
         "## Where it comes from",
         "",
-        *_table(("", "value", "runs"), _describe_origin(records)),
+        format_markdown(("", "value", "runs"), _describe_origin(records)),
         "",
         "## Known limits",
         "",
@@ -237,7 +238,7 @@ def _write_card(
         "",
         "## Columns",
         "",
-        *_table(("column", "meaning", "unit or form"), _describe_columns(columns)),
+        format_markdown(("column", "meaning", "unit or form"), _describe_columns(columns)),
         "",
         "## Licence, version, file",
         "",
@@ -321,9 +322,3 @@ def _value(value: Any) -> str:
 
 def _bullets(texts: Sequence[str]) -> list[str]:
     return [f"- {text}" for text in texts]
-
-
-def _table(headings: Sequence[str], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
-    for row in [headings, ["---"] * len(headings), *rows]:
-        cells = [" ".join(cell.split()).replace("|", "\\|") for cell in row]
-        yield f"| {' | '.join(cells)} |"

@@ -1,12 +1,12 @@
-"""Tables as text: columns that fit a terminal, and tab-separated lines for pipes."""
+"""Tables as text: columns that fit a terminal, tab-separated lines for pipes, and Markdown."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
-__all__ = ["format_columns", "format_tabs"]
+__all__ = ["format_columns", "format_markdown", "format_tabs"]
 
 _GAP = "  "
 
@@ -39,6 +39,20 @@ def format_columns(
     for row in rows:
         lines += _wrap(row, widths, is_right)
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def format_markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table in Markdown, a line a row, without a newline at its end.
+
+    Args:
+        headings: The columns' names.
+        rows: Cells, one a column; they may hold Markdown.
+    """
+    lines = []
+    for row in [headings, ["---"] * len(headings), *rows]:
+        cells = [_in_one_line(cell).replace("|", "\\|") for cell in row]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def format_tabs(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

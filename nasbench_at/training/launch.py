@@ -18,7 +18,7 @@ from blocks import load_entry_points, load_plugin
 from nasbench_at.config import Precision, ResolvedConfig, RunConfig, resolve
 from nasbench_at.config.allowed_values import CheckpointMinutes, check_value
 from nasbench_at.config.contents import check_contents
-from nasbench_at.data import DataSet, load_data
+from nasbench_at.data import DataSet, ImageSpec, load_data
 from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.networks.graph import build_network
 from nasbench_at.networks.zoo import create_model
@@ -195,7 +195,9 @@ def load_config_data(
     )
 
 
-def create_network(config: ResolvedConfig, data: DataSet, device: torch.device) -> nn.Module:
+def create_network(
+    config: ResolvedConfig, images: DataSet | ImageSpec, device: torch.device
+) -> nn.Module:
     """Builds a configuration's network as it is before training, its plugins loaded first.
 
     Raises:
@@ -210,11 +212,11 @@ def create_network(config: ResolvedConfig, data: DataSet, device: torch.device) 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(config.seed, "network"))
         if config.model == "ds_net":
-            architecture = config.architecture(data.image_shape, data.num_classes)
+            architecture = config.architecture(images.image_shape, images.num_classes)
             network: nn.Module = build_network(architecture)
         else:
             options = config.model_options
-            network = create_model(config.model, data.num_classes, data.image_shape, **options)
+            network = create_model(config.model, images.num_classes, images.image_shape, **options)
     fit_threads(network)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     return network.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]

@@ -93,7 +93,7 @@ def _prune(
     if form == "zeroed" or all(len(k) == len(row) for k, row in zip(kept, weights, strict=True)):
         return fixed
     images = image_spec(base, data_root)
-    sets = base.architecture(images.input_shape, images.num_classes).blocks
+    sets = base.architecture(images.image_shape, images.num_classes).blocks
     blocks = tuple(
         tuple(row[column] for column in columns) for row, columns in zip(sets, kept, strict=True)
     )

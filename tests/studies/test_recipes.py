@@ -180,13 +180,13 @@ def test_pruning_of_block_sets_that_differ_by_module(stripes, tmp_path):
     images = image_spec(base)
     for planned in study.runs:
         count, config = planned.labels["kept"], planned.config
-        network = build_network(config.architecture(images.input_shape, images.num_classes))
+        network = build_network(config.architecture(images.image_shape, images.num_classes))
         weights = network.attention.weights()
         for row, blocks in zip(weights.tolist(), sets, strict=True):
             kept = [weight for weight in row if weight > 0]
             assert len(kept) == min(count, len(blocks))
             assert sum(kept) == pytest.approx(1.0)
-        x = torch.rand(2, *images.input_shape)
+        x = torch.rand(2, *images.image_shape)
         assert network(x).shape == (2, images.num_classes)
     zeroed = study.runs[3].config
     assert zeroed.blocks == sets

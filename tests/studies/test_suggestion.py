@@ -5,10 +5,10 @@ from typing import Any
 import optuna
 import pytest
 
+from nasbench_at.data import ImageSpec
 from nasbench_at.networks.graph import count_planned_parameters
 from studies.recipes import search
 from studies.suggestion import suggest_run
-from studies.variants import ImageSpec
 
 IMAGES = ImageSpec((1, 8, 8), 4)
 POOL = ("residual", "mbconv", "dense")
