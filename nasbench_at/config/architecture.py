@@ -95,6 +95,22 @@ TRAINED_BLOCKS = ("residual", "mbconv", "dense", "ada_rk")
 """The columns of the logits that the authors ship, for each of 15 modules."""
 
 
+def repr_of_changes(value: object, default: object, shown: Mapping[str, object] = {}) -> str:
+    """Returns a dataclass's ``repr`` with the fields alone that differ from a default's.
+
+    Args:
+        value: The dataclass; what is returned makes an equal one.
+        default: One of the same type.
+        shown: What to show of some fields in place of their values.
+    """
+    changed = [
+        f"{entry.name}={shown.get(entry.name, getattr(value, entry.name))!r}"
+        for entry in fields(value)  # type: ignore[arg-type]
+        if getattr(value, entry.name) != getattr(default, entry.name)
+    ]
+    return f"{type(value).__name__}({', '.join(changed)})"
+
+
 @dataclass(frozen=True)
 class AttentionSpec:
     """How the blocks of a module are weighted.
@@ -255,6 +271,10 @@ class Architecture:
     block_options: BlockOptions = field(default_factory=dict)
     block_copies: BlockCopies = field(default_factory=dict)
     attention: AttentionSpec = field(default_factory=AttentionSpec, metadata={"is_flag": False})
+
+    def __repr__(self) -> str:
+        shown = {"blocks": self.blocks[0]} if len(set(self.blocks)) == 1 else {}
+        return repr_of_changes(self, Architecture(), shown)
 
     def __post_init__(self) -> None:
         sets = block_sets(self.blocks, self.num_modules)

@@ -41,6 +41,7 @@ from nasbench_at.config.architecture import (
     Weights,
     WidenFactor,
     architecture_of,
+    repr_of_changes,
     spell_out,
 )
 from nasbench_at.config.contents import changed_contents, hash_contents, replace_paths
@@ -276,6 +277,9 @@ class RunConfig(Generic[UnsetT]):
             if item.name in DS_NET_FIELDS and value not in (item.default, None, {}):
                 raise ValueError(f"{item.name} goes with model ds_net, got it with {self.model!r}")
         self.spelled_out()
+
+    def __repr__(self) -> str:
+        return repr_of_changes(self, RunConfig())
 
     def spelled_out(self) -> Self:
         """Returns the same network and run with a named DS-Net's fields in its name's place."""

@@ -28,7 +28,7 @@ from nasbench_at.evaluation.outcome_files import ProgressFile, hash_images, hash
 from nasbench_at.evaluation.smoothing import CertifiedAccuracy, Smoothing
 from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
 from nasbench_at.records import AttackResult, TrustCheck
-from nasbench_at.records.text_tables import format_columns
+from nasbench_at.records.evaluation import format_results
 from nasbench_at.runtime.ranks import Ranks
 from nasbench_at.runtime.seeding import make_generator
 
@@ -82,17 +82,10 @@ class RobustnessReport:
     seed: int
 
     def __str__(self) -> str:
-        rows = []
-        for name, row in self.results.items():
-            low, high = row.interval
-            correct = f"{row.num_correct}/{row.num_samples}"
-            rows.append((name, correct, f"{row.accuracy:.1%}", f"{low:.1%} to {high:.1%}"))
-        headings = ("attack", "correct", "accuracy", "95 % interval")
-        table = format_columns(headings, rows, width=80, numeric=(False, True, True, True))
         failed = [
             f"warning: {check.name}: {check.detail}" for check in self.checks if not check.passed
         ]
-        return "\n".join([table.rstrip(), *failed])
+        return "\n".join([format_results(self.results), *failed])
 
 
 def measure_robustness(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import html
 import itertools
 import json
 import warnings
@@ -70,6 +71,14 @@ class Benchmark(Sequence[Record]):
     ) -> None:
         self._records = tuple(records)
         self._measurements = dict(measurements or {})
+
+    def __repr__(self) -> str:
+        return f"<Benchmark, runs: {len(self)}, networks: {len({r.architecture for r in self})}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a run."""
+        table: str = self.to_frame().to_html(max_rows=10, max_cols=12, border=0)
+        return f"<p>{html.escape(repr(self))}</p>{table}"
 
     @classmethod
     def load(cls, *places: str | Path) -> Benchmark:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
 from pydantic.dataclasses import dataclass
 
+from nasbench_at.records.text_tables import format_columns
 from nasbench_at.records.validation import (
     CHECKED,
     Count,
@@ -21,7 +23,7 @@ from nasbench_at.records.validation import (
     Word,
 )
 
-__all__ = ["AttackResult", "Evaluation", "TrustCheck", "wilson_interval"]
+__all__ = ["AttackResult", "Evaluation", "TrustCheck", "format_results", "wilson_interval"]
 
 
 def wilson_interval(num_correct: int, num_samples: int) -> tuple[float, float]:
@@ -128,6 +130,17 @@ class TrustCheck:
     passed: Flag
     detail: Text
     eps: NonNegative | None = None
+
+
+def format_results(results: Mapping[str, AttackResult]) -> str:
+    """Returns rows as a table of counts, accuracies and intervals, without a newline at its end."""
+    rows = []
+    for name, row in results.items():
+        low, high = row.interval
+        correct = f"{row.num_correct}/{row.num_samples}"
+        rows.append((name, correct, f"{row.accuracy:.1%}", f"{low:.1%} to {high:.1%}"))
+    headings = ("attack", "correct", "accuracy", "95 % interval")
+    return format_columns(headings, rows, width=80, numeric=(False, True, True, True)).rstrip("\n")
 
 
 @dataclass(frozen=True, config=CHECKED)

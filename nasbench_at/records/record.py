@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
@@ -14,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
 from nasbench_at.records.conditions import Conditions, curve_conditions, meets
-from nasbench_at.records.evaluation import AttackResult, Evaluation
+from nasbench_at.records.evaluation import AttackResult, Evaluation, format_results
 from nasbench_at.records.validation import (
     CHECKED,
     OPEN,
@@ -103,6 +104,14 @@ class Record:
     training: Annotated[dict[str, Any], _checked_as(_Training)] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = ()
     schema_version: Literal[2] = SCHEMA_VERSION
+
+    def __str__(self) -> str:
+        network = f"{self.run_id}: {self.num_params:,} parameters"
+        return f"{network}\n{format_results(self.results)}" if self.results else network
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-ready data from which :meth:`from_dict` restores the record."""
