@@ -218,7 +218,7 @@ from nasbench_at.attacks import autoattack
 from tests.nasbench_at import conftest  # registers the data set
 from nasbench_at.cli import main
 from dataclasses import replace
-import nasbench_at.evaluation.run_evaluation as evaluation
+import nasbench_at.evaluation.measures as evaluation
 make_attacks = evaluation.standard_attacks
 evaluation.standard_attacks = lambda *words, **settings: {
     name: replace(attack, batch_size=2) for name, attack in make_attacks(*words, **settings).items()
