@@ -34,7 +34,7 @@ def export_run(path: str | Path, out: str | Path) -> tuple[Path, ...]:
     """Writes a run's selected network to a file, and beside it a model card.
 
     ``.safetensors`` holds the weights, the configuration and the record: :func:`load_model` makes
-    the network of it. ``.pt2`` is a program of :mod:`torch.export` that needs no nasbench-at: from
+    the network of it. ``.pt2`` is a program of ``torch.export`` that needs no nasbench-at: from
     images in [0, 1], any number of them, to logits, in float32 and eval mode.
 
     Args:
