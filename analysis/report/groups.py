@@ -15,6 +15,7 @@ from nasbench_at.records import (
     Record,
     conditions_of,
     describe_conditions,
+    differences,
     mean_interval,
 )
 from nasbench_at.records.naming.labels import data_label, metric_label
@@ -26,6 +27,7 @@ __all__ = [
     "Headline",
     "SeedGroup",
     "attack_names",
+    "describe_each",
     "find_headlines",
     "group_seeds",
     "rank_by_robustness",
@@ -232,10 +234,19 @@ class ConditionNotes:
     def texts(self, attacks: Iterable[str]) -> dict[str, list[str]]:
         """Returns by attack the descriptions of its conditions, in the order of their numbers."""
         return {
-            attack: [
-                ", ".join(filter(None, [result.data, describe_conditions(result)]))
-                for result in self._found[attack].values()
-            ]
+            attack: describe_each(self._found[attack].values())
             for attack in attacks
             if attack in self._found
         }
+
+
+def describe_each(results: Iterable[AttackResult]) -> list[str]:
+    """Describes conditions that differ, a row of each, so that no two of an attack read alike."""
+    texts: list[str] = []
+    known: dict[tuple[str, str], AttackResult] = {}
+    for result in results:
+        text = ", ".join(filter(None, [result.data, describe_conditions(result)]))
+        first = known.setdefault((result.attack, text), result)
+        different = differences(conditions_of(first), conditions_of(result))
+        texts.append(", ".join([text, *different]))
+    return texts

@@ -158,7 +158,7 @@ def _collect(
         "headlines": find_headlines(groups),
         "waiting": [entry for entry in entries if entry.status != "evaluated"],
         "data_tables": {table.name: table for table in data_tables},
-        "details": describe_runs(entries, names, anchors, out),
+        "details": describe_runs(entries, names, anchors, attention, out),
         "tables": tables,
         "figures": figures,
         "conflicts": [*table_conflicts, *figure_conflicts],

@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.report.attention import AttentionView
+from analysis.report.groups import attack_names, describe_each
 from analysis.run_entries import RunEntry
-from nasbench_at.records import AttackResult, Record, describe_conditions
+from analysis.study_figures import LearningCurve
+from nasbench_at.records import AttackResult, Conditions, Record, conditions_of
 from nasbench_at.records.naming.labels import data_label, method_label, metric_label
 
 __all__ = ["describe_runs", "provenance_groups", "summarise"]
@@ -24,17 +30,20 @@ def describe_runs(
     entries: Sequence[RunEntry],
     names: Mapping[str, str],
     anchors: Mapping[str, str],
+    attention: Iterable[AttentionView],
     out: Path,
 ) -> dict[str, Any]:
-    """Returns all that is known of each run, for the page to show on demand.
+    """Returns all that is known of each run, for the page to show and to compare on demand.
 
-    What many runs share is said once: the configuration that all have, provenances, and the words
-    for attacks and their conditions.
+    What many runs share is said once: the configuration that all have, provenances, epochs, names
+    of blocks, and the words for attacks and their conditions. Accuracies by epoch and attention
+    weights are whole thousandths, which is finer than they are drawn.
 
     Args:
         entries: The runs.
         names: What they are called.
         anchors: By run, the id of its place in the page.
+        attention: The attention weights of those that have some.
         out: Where the page will lie, for relative links.
     """
     texts = [{key: _to_text(value) for key, value in e.config.items()} for e in entries]
@@ -43,7 +52,10 @@ def describe_runs(
         for key, text in (texts[0] if texts else {}).items()
         if all(each.get(key) == text for each in texts)
     }
-    words: dict[str, int] = {}
+    results = _ResultRows(entries)
+    weights = {view.run_id: view for view in attention}
+    epochs: dict[str, int] = {}
+    columns: dict[str, int] = {}
     provenances: dict[str, int] = {}
     return {
         "runs": {
@@ -53,18 +65,66 @@ def describe_runs(
                 "state": entry.status if entry.record else f"{entry.status}: {entry.progress}",
                 "link": _link(entry, out),
                 "isSelectedOnTest": entry.config.get("select_on") == "test",
+                "parameters": None if entry.record is None else entry.record.num_params,
                 "config": {key: text for key, text in own.items() if key not in shared},
-                "results": [_row(row, words) for row in _results_of(entry)],
+                "results": results.of(entry),
+                "main": _main_rows(entry),
                 "checks": [[c.name, c.passed, c.detail] for c in _checks_of(entry.record)],
+                "curve": _curve(entry.curve, epochs),
+                "attention": _attention(weights.get(entry.run_id), columns),
                 "provenance": _index(_shared_provenance(entry), provenances),
                 "own": _own_provenance(entry),
             }
             for entry, own in zip(entries, texts, strict=True)
         },
         "config": shared,
-        "words": list(words),
-        "provenances": [json.loads(text) for text in provenances],
+        "attacks": results.attacks,
+        "conditions": results.conditions,
+        "epochs": _listed(epochs),
+        "columns": _listed(columns),
+        "provenances": _listed(provenances),
     }
+
+
+class _ResultRows:
+    """The accuracies of runs as rows, whose attacks and conditions are numbers of what they share.
+
+    Two rows may be compared where these numbers are equal, and nowhere else.
+
+    Args:
+        entries: The runs.
+    """
+
+    def __init__(self, entries: Iterable[RunEntry]) -> None:
+        entries = list(entries)
+        labels = map(metric_label, attack_names(entries))
+        self._attacks = {label: number for number, label in enumerate(labels)}
+        self._conditions: dict[Conditions, tuple[int, AttackResult]] = {}
+
+    def of(self, entry: RunEntry) -> list[list[Any]]:
+        """Returns a run's rows, in the order they were measured."""
+        return [self._row(row) for row in _results_of(entry)]
+
+    def _row(self, row: AttackResult) -> list[Any]:
+        attack = self._attacks.setdefault(metric_label(row.attack), len(self._attacks))
+        conditions, _ = self._conditions.setdefault(
+            conditions_of(row), (len(self._conditions), row)
+        )
+        return [
+            *(attack, conditions, row.num_correct, row.num_samples),
+            *(round(100 * end, 2) for end in row.interval),
+            round(row.seconds, 1),
+        ]
+
+    @property
+    def attacks(self) -> list[str]:
+        """What the attacks are called: first those of tables, in the paper's order."""
+        return list(self._attacks)
+
+    @property
+    def conditions(self) -> list[str]:
+        """The conditions of the rows so far, in words."""
+        return describe_each(row for _, row in self._conditions.values())
 
 
 def _to_text(value: Any) -> str:
@@ -75,22 +135,50 @@ def _results_of(entry: RunEntry) -> Sequence[AttackResult]:
     return () if entry.record is None else entry.record.all_results
 
 
+def _main_rows(entry: RunEntry) -> list[int]:
+    """Where among a run's rows those are that tables show, in the paper's order."""
+    places = {id(row): place for place, row in enumerate(_results_of(entry))}
+    return [places[id(entry.results[attack])] for attack in attack_names([entry])]
+
+
 def _checks_of(record: Record | None) -> list[Any]:
     return [] if record is None else [check for e in record.evaluations for check in e.checks]
 
 
-def _row(row: AttackResult, words: dict[str, int]) -> list[Any]:
-    label = metric_label(row.attack)
-    return [
-        *(words.setdefault(text, len(words)) for text in (label, describe_conditions(row))),
-        *(row.num_correct, row.num_samples),
-        *(round(100 * end, 2) for end in row.interval),
-        round(row.seconds, 1),
-    ]
+def _curve(curve: LearningCurve | None, epochs: dict[str, int]) -> dict[str, Any] | None:
+    if curve is None:
+        return None
+    return {
+        "epochs": _index(curve.epochs.tolist(), epochs),
+        "best": curve.best_epoch,
+        "train": _thousandths(curve.train),
+        "natural": _thousandths(curve.natural),
+        "robust": _thousandths(curve.robust),
+    }
 
 
-def _index(terms: Mapping[str, str], known: dict[str, int]) -> int | None:
-    return known.setdefault(json.dumps(terms), len(known)) if terms else None
+def _attention(view: AttentionView | None, columns: dict[str, int]) -> dict[str, Any] | None:
+    if view is None:
+        return None
+    return {
+        "epoch": view.epoch,
+        "isLearned": view.is_learned,
+        "columns": _index(view.columns, columns),
+        "weights": [_thousandths(np.asarray(row)) for row in view.weights],
+    }
+
+
+def _thousandths(shares: NDArray[np.float64]) -> list[int]:
+    return [round(1000 * share) for share in shares.tolist()]
+
+
+def _index(value: Any, known: dict[str, int]) -> int | None:
+    """The number of a value among those that are said once; None of an empty one."""
+    return known.setdefault(json.dumps(value), len(known)) if value else None
+
+
+def _listed(known: Iterable[str]) -> list[Any]:
+    return [json.loads(text) for text in known]
 
 
 def _flatten(provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -4,14 +4,13 @@
   const PAGE = 100;
   const IS_WORDS = { link: true, links: true, text: true };
 
-  function make(tag, text, attributes = {}) {
-    const element = document.createElement(tag);
-    if (text !== undefined) element.textContent = text;
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    return element;
-  }
-
   const link = ([text, anchor]) => make("a", text, { href: `#${anchor}` });
+
+  // What a row's run is called; where seeds have a column, its network's name is not enough.
+  function nameOf(row, columns) {
+    const seed = columns.findIndex((column) => column.label === "Seed");
+    return seed < 0 || row[seed] === null ? row[0][0] : `${row[0][0]}, seed ${row[seed]}`;
+  }
 
   // What a cell is sorted by; null sorts last.
   function keyOf(cell, kind) {
@@ -144,6 +143,7 @@
         const row = this.rows[i];
         const anchor = this.columns[0].kind === "link" ? row[0][1] : null;
         row.forEach((cell, j) => line.append(layOut(cell, this.columns[j], anchor, j === 0)));
+        if (anchor) line.cells[0].prepend(pins.button(anchor, nameOf(row, this.columns)));
         body.append(line);
       }
       this.element.tBodies[0].replaceChildren(body);
