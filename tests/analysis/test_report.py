@@ -119,8 +119,8 @@ def page(tmp_path_factory):
 
 def test_sections_appear_where_there_is_something_to_show(page, tmp_path):
     assert page.sections == [
-        *("summary", "means", "runs", "tables", "figures", "claims", "curves", "landscapes"),
-        *("provenance", "records"),
+        *("summary", "means", "runs", "compare", "tables", "figures", "claims", "curves"),
+        *("landscapes", "provenance", "records"),
     ]
     assert write_page(tmp_path, [make_run(None)]).sections == [
         *("summary", "runs", "provenance", "records")
@@ -410,11 +410,62 @@ def test_record_holds_configuration_provenance_and_counts(page):
     assert config["blocks"] == '["residual", "mbconv", "dense", "ada_rk"]'
     assert "seed" not in details["config"]  # which all share
     attack, conditions, *counts = run["results"][2]
-    assert details["words"][attack] == "PGD-20"
-    assert details["words"][conditions].startswith("L∞ eps 0.1, 20 steps of 0.02581")
+    assert details["attacks"][attack] == "PGD-20"
+    start = "digits/test, L∞ eps 0.1, 20 steps of 0.02581"
+    assert details["conditions"][conditions].startswith(start)
+    assert run["main"] == [0, 1, 2]
     assert counts == [5000, 10_000, 49.02, 50.98, 1.0]
     assert details["provenances"][run["provenance"]]["commit"] == "0123456789ab"
     assert "0123456789ab" in page.text
+
+
+def test_record_holds_its_learning_curve_and_attention_weights_in_thousandths(tmp_path):
+    metrics = make_metrics(weights=WEIGHTS)
+    page = write_page(tmp_path, [make_run({"natural": 80.0}, **DEPTH)], metrics=metrics)
+    details = page.data("details")
+    (run,) = details["runs"].values()
+    assert details["epochs"] == [[1, 2, 3, 4]]
+    assert run["curve"] == {
+        "epochs": 0,
+        "best": 2,
+        "train": [500] * 4,
+        "natural": [900] * 4,
+        "robust": [450, 500, 450, 400],
+    }
+    assert details["columns"] == [["residual", "mbconv", "dense", "ada_rk"]]
+    assert run["attention"] == {
+        "epoch": 2,
+        "isLearned": True,
+        "columns": 0,
+        "weights": [[round(1000 * weight) for weight in row] for row in WEIGHTS],
+    }
+
+
+def test_rows_are_of_one_condition_where_and_only_where_they_may_be_compared(tmp_path):
+    accuracies = {"natural": 80.0, "pgd": 50.0}
+    runs = [
+        make_run(accuracies, seed=0),
+        make_run(accuracies, seed=1),
+        make_run(accuracies, seed=2, eps=0.05),
+        make_run(accuracies, seed=3, fingerprint="others"),
+    ]
+    details = write_page(tmp_path, runs).data("details")
+    found = {
+        r["config"]["seed"]: [row[1] for row in r["results"]] for r in details["runs"].values()
+    }
+    natural, pgd = zip(*(found[seed] for seed in "0123"), strict=True)
+    assert natural[0] == natural[1] == natural[2] != natural[3]
+    assert pgd[0] == pgd[1]
+    assert len(set(pgd)) == 3
+    # What reads alike says in what it differs.
+    assert details["conditions"][pgd[3]].endswith("data_fingerprint ('digits' and 'others')")
+    assert len(set(details["conditions"])) == len(details["conditions"])
+
+
+def test_run_alone_is_compared_with_nothing(tmp_path):
+    page = write_page(tmp_path, [make_run({"natural": 80.0})])
+    assert {"href": "#compare"} not in page.all("a")
+    assert not [a for a in page.all("a") if a.get("class") == "to-comparison"]
 
 
 def test_records_of_a_file_have_no_link(tmp_path):
@@ -448,8 +499,9 @@ def hostile(tmp_path):
 def test_names_that_are_markup_are_text(hostile):
     assert {a["src"][:19] for a in hostile.all("img")} == {"data:image/svg+xml;"}
     assert not [a for _, a in hostile.elements if any(name.startswith("on") for name in a)]
-    # Theme, tables, records, page and landscapes; data of three tables, the records, a landscape.
-    assert len(hostile.all("script")) == 5 + 5
+    # Theme, elements, pins, tables, records, comparison, page and landscapes; data of three tables,
+    # the records, a landscape.
+    assert len(hostile.all("script")) == 8 + 5
     assert EVIL in hostile.text
     assert EVIL in {run["id"] for run in hostile.data("details")["runs"].values()}
     (title,) = (data for tag, data in hostile.texts if tag == "title")

@@ -42,8 +42,11 @@
     }));
   }
 
-  function differs({ cells }) {
-    return new Set(cells.map((cell) => (Array.isArray(cell) ? cell[2] / cell[3] : cell))).size > 1;
+  // Of two accuracies one that is missing says nothing; a setting that a run lacks does.
+  function differs({ attack, cells }) {
+    if (attack === undefined) return new Set(cells).size > 1;
+    const known = cells.filter((cell) => cell !== null);
+    return new Set(known.map(([, , correct, samples]) => correct / samples)).size > 1;
   }
 
   function layOutCell(cell, isText) {

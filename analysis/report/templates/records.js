@@ -49,7 +49,7 @@
     const epochs = details().epochs[curve.epochs];
     const lines = [["robust", "under attack"], ["natural", "natural"], ["train", "training"]];
     const [width, height] = [400, 230];
-    const [left, right, top, bottom] = [42, width - 92, 10, height - 34];
+    const [left, right, top, bottom] = [42, width - 102, 10, height - 34];
     const all = lines.flatMap(([name]) => curve[name]);
     const low = Math.floor(Math.min(...all) / 100) * 100;
     const high = Math.max(Math.ceil(Math.max(...all) / 100) * 100, low + 100);
