@@ -111,6 +111,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Data is most of the page: no spaces in it.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     environment.globals["asset"] = _asset
     environment.filters["metric"] = metric_label
     environment.filters["attack"] = describe_attack

@@ -239,10 +239,11 @@ def test_numbers_under_different_conditions_never_share_a_row(comparable):
 def test_comparison_has_a_link_that_other_links_keep(comparable):
     with open_browser() as (page, errors):
         page.goto(comparable)
+        assert page.url == comparable
         zero, one, two = anchors(page)
         pin_button(page, 2).click()
         pin_button(page, 0).click()
-        assert page.url.endswith(f"#&pins={two},{zero}")
+        assert page.url.endswith(f"#compare&pins={two},{zero}")
         page.locator("nav").get_by_role("link", name="Summary").press("Enter")
         page.wait_for_url(f"**#summary&pins={two},{zero}")
         link = page.get_by_role("link", name="Link to this comparison").get_attribute("href")
@@ -261,6 +262,21 @@ def test_comparison_has_a_link_that_other_links_keep(comparable):
         assert pin.get_attribute("aria-pressed") == "true"
         pin.press("Enter")
         assert page.url.endswith(f"#{one}")
+    assert errors == []
+
+
+def test_back_leads_to_where_the_reader_was(comparable):
+    with open_browser(viewport={"width": 400, "height": 400}) as (page, errors):
+        page.goto(f"{comparable}#runs&pins=")
+        pin_button(page, 1).click()
+        page.evaluate("scrollBy(0, 120)")
+        before = page.evaluate("scrollY")
+        page.locator("#runs-table tbody th a").last.evaluate("link => link.click()")
+        page.wait_for_selector("#record article")
+        assert page.evaluate("scrollY") > before + 400
+        page.go_back()
+        page.wait_for_function(f"Math.abs(scrollY - {before}) < 2")
+        assert pin_button(page, 1).get_attribute("aria-pressed") == "true"
     assert errors == []
 
 

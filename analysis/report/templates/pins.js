@@ -18,11 +18,14 @@ const pins = (() => {
     return { place, given: given?.slice("pins=".length).split(",").filter(Boolean) };
   }
 
-  const addressOf = (place) => (pinned.length ? `#${place}&pins=${pinned.join(",")}` : `#${place}`);
+  // Pins without a place lead to what they are for.
+  const addressOf = (place) =>
+    pinned.length ? `#${place || "compare"}&pins=${pinned.join(",")}` : `#${place}`;
 
-  // Without a new entry in the history: Back leads to the place before, not through every pin.
-  function writeAddress() {
-    history.replaceState(history.state, "", addressOf(readAddress().place));
+  // Without a new entry in the history: Back leads to the place before, not through every pin. That
+  // an entry was here before is its state.
+  function writeAddress(address) {
+    history.replaceState("visited", "", address);
   }
 
   function announce() {
@@ -30,20 +33,24 @@ const pins = (() => {
   }
 
   function follow() {
+    if (!canCompare) return;
     const { place, given } = readAddress();
-    if (given && canCompare) {
-      const known = [...new Set(given)].filter((anchor) => Object.hasOwn(details().runs, anchor));
-      numUnknown = new Set(given).size - known.length;
-      pinned = known;
+    const isReturn = history.state === "visited";
+    if (given) {
+      const wanted = [...new Set(given)];
+      pinned = wanted.filter((anchor) => Object.hasOwn(details().runs, anchor));
+      numUnknown = wanted.length - pinned.length;
       announce();
-    } else if (pinned.length) writeAddress(); // a plain link to a place keeps what is pinned
-    if (given) document.getElementById(place)?.scrollIntoView(); // it is no element's whole name
+      // The browser finds places by the whole fragment; where it returns to, it scrolls itself.
+      if (!isReturn) document.getElementById(place)?.scrollIntoView();
+      writeAddress(location.href);
+    } else writeAddress(pinned.length ? addressOf(place) : location.href); // plain links keep pins
   }
 
   function set(anchors) {
     pinned = anchors;
     numUnknown = 0;
-    writeAddress();
+    writeAddress(addressOf(readAddress().place));
     announce();
   }
 
