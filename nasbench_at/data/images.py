@@ -39,6 +39,11 @@ class LabelledImages:
         """Returns the part made of the first ``count`` images."""
         return LabelledImages(self.images[:count], self.labels[:count], self.channels_last)
 
+    def part(self, indices: Tensor) -> LabelledImages:
+        """Returns the part made of the images of the indices, in their order."""
+        indices = indices.to(self.labels.device)
+        return LabelledImages(self.images[indices], self.labels[indices], self.channels_last)
+
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the images of the indices as floats in [0, 1], and their labels."""
         indices = indices.to(self.labels.device)

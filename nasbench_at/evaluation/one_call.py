@@ -13,7 +13,7 @@ from nasbench_at.data.custom import to_labelled_images
 from nasbench_at.data.images import LabelledImages
 from nasbench_at.evaluation.measures import measures_by_eps
 from nasbench_at.evaluation.options import EvaluationOptions
-from nasbench_at.evaluation.robustness import RobustnessReport, count_samples, measure_robustness
+from nasbench_at.evaluation.robustness import RobustnessReport, measure_robustness
 
 __all__ = ["evaluate"]
 
@@ -26,7 +26,7 @@ def evaluate(
     eps: float,
     attacks: Sequence[str] | None = None,
     norm: NormName = "Linf",
-    num_images: int | None = None,
+    num_images: int | str | None = None,
     aa_samples: int | str | None = None,
     counts: Literal["last", "any"] = "any",
     restarts: int = 1,
@@ -49,8 +49,9 @@ def evaluate(
             ``pgd`` (20 steps), ``cw`` (30) and ``aa`` (AutoAttack), under ``L2`` ``pgd`` and
             ``aa``.
         norm: ``Linf`` or ``L2``.
-        num_images: Measure on a part of the images, drawn at random with the seed.
-        aa_samples: Let AutoAttack alone see a part: a count or a percentage such as ``"12.5%"``.
+        num_images: Measure on a part of the images, drawn at random with the seed: a count or a
+            percentage such as ``"12.5%"``.
+        aa_samples: Let AutoAttack alone see a part.
         counts: Whether ``any`` iterate of ``pgd`` and ``cw`` counts, or the ``last``.
         restarts: Runs of ``pgd`` and ``cw`` from other random starts.
         step_size: Their step; the paper's by default.
@@ -72,13 +73,14 @@ def evaluate(
     )
     (measures,) = measures_by_eps(options, method="at").values()
     data = to_labelled_images(x, y)
-    count = count_samples(num_images, len(data), name="num_images")
-    if count is not None and count < len(data):
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(data), generator=generator)[:count].sort().values
-        data = LabelledImages(data.images[chosen], data.labels[chosen])
     weight = next(model.parameters(), torch.empty(0))
     data = LabelledImages(data.images.to(weight.device), data.labels.to(weight.device))
     return measure_robustness(
-        model, data, measures, batch_size=batch_size, seed=seed, aa_samples=aa_samples
+        model,
+        data,
+        measures,
+        batch_size=batch_size,
+        seed=seed,
+        num_images=num_images,
+        aa_samples=aa_samples,
     )

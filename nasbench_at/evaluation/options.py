@@ -73,16 +73,16 @@ class EvaluationOptions:
             (eps / 4, 0.003 for TRADES; FGSM from a random start); the run's own by default.
         counts: Whether the last iterate of pgd and cw counts, as in the paper, or any; any is
             stronger and faster. Default last for runs, any for other models.
-        aa_samples: Let AutoAttack see a seeded random part of the test images: a count, or a
-            percentage such as 12.5%.
+        num_images: Measure on a seeded random part of the test images: a count, or a percentage
+            such as 12.5%.
+        aa_samples: Let AutoAttack see a part of these, likewise.
         severities: Severities of corruptions, of 1 to 5; of several there is a row each, and their
             mean.
         smooth_sigma: Standard deviation of the noise of smooth, in pixel scale.
         smooth_n0: Noisy images that choose the smoothed network's class of an image.
         smooth_n: Noisy images that estimate how likely it is.
         smooth_alpha: Probability that a certificate is wrong.
-        smooth_samples: Let smooth see a seeded random part of the test images: a count, or a
-            percentage.
+        smooth_samples: Let smooth see a part of the images, likewise.
         seed: Seed of random starts, of corruptions' and smooth's noise, and of those parts.
     """
 
@@ -93,6 +93,7 @@ class EvaluationOptions:
     restarts: Annotated[int, Range("[1, 10000]")] = 1
     recipe: Recipe | None = None
     counts: Literal["last", "any"] | None = None
+    num_images: Samples | None = None
     aa_samples: Samples | None = None
     severities: Annotated[tuple[Annotated[int, Range("[1, 5]")], ...], Distinct(), InOrder()] = (
         SEVERITIES

@@ -64,8 +64,9 @@ class RobustnessReport:
             interval is that of so many images, which is too wide rather than too narrow.
         outcomes: By the same names, those of means over severities or corruptions left out:
             whether each image is still classified correctly, shape ``(num_samples,)``.
-        aa_subset: Indices of the images that AutoAttack saw, in order; None if it saw all. The
-            rows of AutoAttack and ``worst_case`` are of these images.
+        subset: Indices of the images that were measured on, in order; None if it was all.
+        aa_subset: Likewise of the images that AutoAttack saw. The rows of AutoAttack and
+            ``worst_case`` are of these images.
         smooth_subset: Likewise of the images that smoothing was certified at.
         data_fingerprint: Hash of the images and labels.
         checks: Signs that the numbers cannot be trusted, looked for with the first iterative
@@ -75,6 +76,7 @@ class RobustnessReport:
 
     results: Mapping[str, AttackResult]
     outcomes: Mapping[str, Tensor]
+    subset: Tensor | None
     aa_subset: Tensor | None
     smooth_subset: Tensor | None
     data_fingerprint: str
@@ -95,6 +97,7 @@ def measure_robustness(
     *,
     batch_size: int = 256,
     seed: int = 0,
+    num_images: int | str | None = None,
     aa_samples: int | str | None = None,
     data_name: str = "",
     progress_dir: str | Path | None = None,
@@ -121,8 +124,9 @@ def measure_robustness(
             rows have names of their own, and a :class:`CertifiedAccuracy
             <nasbench_at.evaluation.smoothing.CertifiedAccuracy>`.
         batch_size: Images at a time; AutoAttack has its own.
-        seed: Seed of random starts and of AutoAttack's subset.
-        aa_samples: Let AutoAttack see a random part of the images, see :func:`count_samples`.
+        seed: Seed of random starts and of subsets.
+        num_images: Measure on a random part of the images, see :func:`count_samples`.
+        aa_samples: Let AutoAttack see a random part of these.
         data_name: What the rows call the images.
         progress_dir: Keep AutoAttack's verdicts in files there after each batch, and go on from
             them. The files stay; whoever has the report removes them.
@@ -137,16 +141,28 @@ def measure_robustness(
 
     Raises:
         ValueError: If images or labels are not usable, an attack cannot work with so few classes
-            or so small images, or ``aa_samples`` is out of range.
+            or so small images, or a number of images is out of range.
     """
-    count = count_samples(aa_samples, len(data))
+    fingerprint = hash_images(data.images, data.labels)
+    subset = _draw_subset(num_images, len(data), seed, name="num_images")
+    if subset is not None:
+        data = data.part(subset)
+    aa_part = _draw_subset(aa_samples, len(data), seed)
     check_model(model, data, attacks.values())
     ranks = ranks or Ranks()
     evaluation = _Evaluation(
-        model, data, data_name, batch_size, seed, progress_dir, on_result, ranks
+        model,
+        data,
+        data_name,
+        fingerprint,
+        subset,
+        aa_part,
+        batch_size,
+        seed,
+        progress_dir,
+        on_result,
+        ranks,
     )
-    if count is not None and count < len(data):
-        evaluation.aa_subset = _draw_subset(len(data), count, seed)
     evaluation.add_natural()
     adversarial = select_attacks(attacks)
     if adversarial:
@@ -166,9 +182,10 @@ def measure_robustness(
     return RobustnessReport(
         evaluation.results,
         evaluation.outcomes,
-        evaluation.aa_subset,
+        subset,
+        None if aa_part is None else evaluation.indices_of(aa_part),
         evaluation.smooth_subset,
-        evaluation.data_fingerprint,
+        fingerprint,
         checks,
         seed,
     )
@@ -186,7 +203,7 @@ def select_attacks(measures: Mapping[str, Measure]) -> dict[str, Attack]:
 def count_samples(
     samples: int | str | None, num_images: int, *, name: str = "aa_samples"
 ) -> int | None:
-    """Returns how many images AutoAttack or smoothing is to see.
+    """Returns how many images are to be measured on.
 
     Args:
         samples: A count, a percentage such as ``"12.5%"``, or None for all.
@@ -234,20 +251,31 @@ def check_model(model: nn.Module, data: LabelledImages, attacks: Iterable[Measur
     check_attacks(attacks, num_classes, x.shape[1:])
 
 
-def _draw_subset(num_images: int, count: int, seed: int) -> Tensor:
+def _draw_subset(
+    samples: int | str | None, num_images: int, seed: int, *, name: str = "aa_samples"
+) -> Tensor | None:
     """A random part of the images; not the first ones, since some test sets are sorted."""
+    count = count_samples(samples, num_images, name=name)
+    if count is None or count == num_images:
+        return None
     generator = make_generator(seed, "autoattack subset")
     return torch.randperm(num_images, generator=generator)[:count].sort().values
 
 
 class _Evaluation:
-    """Rows as they come in."""
+    """Rows as they come in.
+
+    Parts are positions in the images that are measured on, subsets indices of all images.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         data: LabelledImages,
         data_name: str,
+        data_fingerprint: str,
+        subset: Tensor | None,
+        aa_part: Tensor | None,
         batch_size: int,
         seed: int,
         progress_dir: str | Path | None,
@@ -256,13 +284,19 @@ class _Evaluation:
     ) -> None:
         self.results: dict[str, AttackResult] = {}
         self.outcomes: dict[str, Tensor] = {}
-        self.aa_subset: Tensor | None = None
         self.smooth_subset: Tensor | None = None
-        self.data_fingerprint = hash_images(data.images, data.labels)
         self._model, self._data, self._data_name = model, data, data_name
+        self._data_fingerprint = data_fingerprint
+        self._subset, self._aa_part = subset, aa_part
         self._batch_size, self._seed = batch_size, seed
         self._progress_dir, self._on_result = progress_dir, on_result
         self._ranks = ranks
+
+    def indices_of(self, part: Tensor | None) -> Tensor:
+        """Returns which of all images a part, or everything that is measured on, consists of."""
+        if part is None:
+            part = torch.arange(len(self._data))
+        return part if self._subset is None else self._subset[part]
 
     def _add(
         self,
@@ -271,10 +305,10 @@ class _Evaluation:
         settings: Mapping[str, Any],
         seconds: float,
         *,
-        subset: Tensor | None = None,
+        part: Tensor | None = None,
     ) -> None:
         self.outcomes[name] = correct.cpu().clone()  # AutoAttack's row is its last part's
-        self._add_row(name, len(correct), int(correct.sum()), settings, seconds, subset)
+        self._add_row(name, len(correct), int(correct.sum()), settings, seconds, part)
 
     def _add_row(
         self,
@@ -283,8 +317,9 @@ class _Evaluation:
         num_correct: int,
         settings: Mapping[str, Any],
         seconds: float,
-        subset: Tensor | None = None,
+        part: Tensor | None = None,
     ) -> None:
+        is_everything = part is None and self._subset is None
         self.results[name] = AttackResult(
             attack=name,
             num_samples=num_samples,
@@ -294,8 +329,8 @@ class _Evaluation:
             settings={key: value for key, value in settings.items() if key not in _OWN_FIELDS},
             seed=settings.get("seed", self._seed) if settings else None,
             data=self._data_name,
-            data_fingerprint=self.data_fingerprint,
-            subset=None if subset is None else hash_subset(subset),
+            data_fingerprint=self._data_fingerprint,
+            subset=None if is_everything else hash_subset(self.indices_of(part)),
             seconds=seconds,
         )
         if self._on_result is not None:
@@ -347,15 +382,14 @@ class _Evaluation:
                 settings = {**attack.settings(), "attacks": parts[: i + 1]}
                 robust = result.robust_after[part]
                 self._add(
-                    f"{name}/{part}", robust, settings, result.seconds[part], subset=self.aa_subset
+                    f"{name}/{part}", robust, settings, result.seconds[part], part=self._aa_part
                 )
         seconds = sum(result.seconds.values())
-        self._add(name, result.robust, attack.settings(), seconds, subset=self.aa_subset)
+        self._add(name, result.robust, attack.settings(), seconds, part=self._aa_part)
 
     def _run_autoattack(self, name: str, attack: AutoAttack) -> AutoAttackResult:
         everything = torch.arange(len(self._data))
-        indices = everything if self.aa_subset is None else self.aa_subset
-        x, y = self._data.take(indices)
+        x, y = self._data.take(everything if self._aa_part is None else self._aa_part)
         run = partial(
             attack.run,
             self._model,
@@ -382,11 +416,11 @@ class _Evaluation:
             return
         rows = list(self.outcomes.values())
         num_shared = min(map(len, rows))
-        if self.aa_subset is not None and num_shared < len(self._data):
-            rows = [row if len(row) == num_shared else row[self.aa_subset] for row in rows]
+        if self._aa_part is not None and num_shared < len(self._data):
+            rows = [row if len(row) == num_shared else row[self._aa_part] for row in rows]
         correct = torch.stack(rows).all(dim=0)
-        subset = self.aa_subset if len(correct) < len(self._data) else None
-        self._add("worst_case", correct, _join_settings(attacks), 0.0, subset=subset)
+        part = self._aa_part if len(correct) < len(self._data) else None
+        self._add("worst_case", correct, _join_settings(attacks), 0.0, part=part)
 
     def add_corruptions(self, suite: CorruptionSuite) -> None:
         """Adds a row for each corruption and severity, and means where there are several."""
@@ -407,7 +441,7 @@ class _Evaluation:
     def _add_corrupted(self, row: str, corruption: str, severity: int) -> None:
         def perturb(number: int, x: Tensor, y: Tensor) -> Tensor:
             first = number * self._batch_size
-            indices = range(first, first + len(x))
+            indices = self.indices_of(torch.arange(first, first + len(x))).tolist()
             return corrupt(x, corruption, severity, seed=self._seed, indices=indices)
 
         start = time.perf_counter()
@@ -434,28 +468,26 @@ class _Evaluation:
         self, name: str, measure: CertifiedAccuracy, known: dict[Smoothing, Tensor]
     ) -> None:
         start = time.perf_counter()
-        count = count_samples(measure.samples, len(self._data), name="smooth_samples")
-        if count is not None and count < len(self._data):
-            self.smooth_subset = _draw_subset(len(self._data), count, self._seed)
+        part = _draw_subset(measure.samples, len(self._data), self._seed, name="smooth_samples")
+        self.smooth_subset = None if part is None else self.indices_of(part)
         if measure.smoothing not in known:
-            known[measure.smoothing] = self._certify(measure.smoothing)
+            known[measure.smoothing] = self._certify(measure.smoothing, part)
         correct = self._ranks.true_on_all(known[measure.smoothing] >= measure.eps)
         seconds = time.perf_counter() - start
-        self._add(name, correct, measure.settings(), seconds, subset=self.smooth_subset)
+        self._add(name, correct, measure.settings(), seconds, part=part)
 
-    def _certify(self, smoothing: Smoothing) -> Tensor:
+    def _certify(self, smoothing: Smoothing, part: Tensor | None) -> Tensor:
         """Returns the radius in which each image is right, -inf where it is wrong or unsure.
 
         An image is the work of one rank; to the others its radius is inf.
         """
         rank, num_ranks = self._ranks.shard
-        everything = torch.arange(len(self._data))
-        indices = everything if self.smooth_subset is None else self.smooth_subset
-        radii = torch.full((len(indices),), torch.inf, device=self._data.labels.device)
-        for place, index in enumerate(indices.tolist()):
+        positions = torch.arange(len(self._data)) if part is None else part
+        radii = torch.full((len(positions),), torch.inf, device=self._data.labels.device)
+        for place, index in enumerate(self.indices_of(part).tolist()):
             if place % num_ranks != rank:
                 continue
-            x, y = self._data.take(torch.tensor([index]))
+            x, y = self._data.take(positions[place : place + 1])
             generator = make_generator(self._seed, "smoothing", index, device=x.device)
             found = smoothing.certify(self._model, x[0], generator)
             radii[place] = found.radius if found.label == int(y) else -torch.inf

@@ -242,8 +242,9 @@ def _prepare_file(path: Path, run_id: str) -> None:
 
 
 def _check_samples(options: EvaluationOptions, num_images: int) -> None:
+    measured = count_samples(options.num_images, num_images, name="num_images") or num_images
     for name in ("aa_samples", "smooth_samples"):
-        count_samples(getattr(options, name), num_images, name=name)
+        count_samples(getattr(options, name), measured, name=name)
 
 
 def _all_measures(attacks: Mapping[float, Mapping[str, Measure]]) -> list[Measure]:
@@ -298,6 +299,7 @@ class PreparedEvaluation:
                     self.images,
                     attacks,
                     seed=self.options.seed,
+                    num_images=self.options.num_images,
                     aa_samples=self.options.aa_samples,
                     data_name=self.data,
                     progress_dir=progress_dir,
@@ -337,14 +339,14 @@ class PreparedEvaluation:
 
 
 def _collect_outcomes(reports: Sequence[RobustnessReport]) -> dict[str, Tensor]:
-    """Outcomes by the keys of their rows, and which images AutoAttack or smoothing saw."""
+    """Outcomes by the keys of their rows, and which images those of a part are of."""
     tensors = {
         report.results[name].key: outcomes
         for report in reports
         for name, outcomes in report.outcomes.items()
     }
     for report in reports:
-        for subset in (report.aa_subset, report.smooth_subset):
+        for subset in (report.subset, report.aa_subset, report.smooth_subset):
             if subset is not None:
                 tensors[f"{SUBSET_PREFIX}{hash_subset(subset)}"] = subset
     return tensors

@@ -54,10 +54,11 @@ def test_arrays_and_tensors_are_measured_as_the_engine_does(digits, model):
 def test_part_of_the_images_is_drawn_by_the_seed(digits, model):
     x, y = digits
     parts = [
-        evaluate(model, x, y, eps=EPS, attacks=(), num_images=20, seed=seed).data_fingerprint
+        evaluate(model, x, y, eps=EPS, attacks=(), num_images=20, seed=seed).results["natural"]
         for seed in (0, 0, 1)
     ]
-    assert parts[0] == parts[1] != parts[2]
+    assert parts[0].subset == parts[1].subset != parts[2].subset
+    assert parts[0].subset is not None
     few = evaluate(model, x, y, eps=EPS, attacks=("fgsm",), num_images=20)
     assert {row.num_samples for row in few.results.values()} == {20}
 

@@ -11,12 +11,15 @@ from torch import nn
 from nasbench_at.attacks import FGSM, AutoAttack, LinfPGD
 from nasbench_at.attacks.folding import folded_norms
 from nasbench_at.data import LabelledImages, load_data
+from nasbench_at.evaluation.corruptions import CorruptionSuite
 from nasbench_at.evaluation.options import ATTACK_NAMES
+from nasbench_at.evaluation.outcome_files import hash_subset
 from nasbench_at.evaluation.robustness import (
     count_samples,
     measure_robustness,
     standard_attacks,
 )
+from nasbench_at.evaluation.smoothing import CertifiedAccuracy, Smoothing
 from nasbench_at.records import AttackResult, wilson_interval
 from tests.nasbench_at.conftest import one_line
 
@@ -276,6 +279,42 @@ def test_worst_case_is_over_the_images_that_all_attacks_saw(partial):
     shared = partial.outcomes["fgsm"][partial.aa_subset] & partial.outcomes["aa"]
     assert torch.equal(partial.outcomes["worst_case"], shared)
     assert 0 < shared.sum() < partial.outcomes["fgsm"].sum()
+
+
+def test_part_of_the_images_has_the_verdicts_that_it_has_among_all():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    undecided = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).eval()
+    with torch.no_grad():
+        undecided[1].weight.normal_(generator=generator)
+        undecided[1].bias.zero_()
+        data = LabelledImages(x, undecided(x / 255).argmax(dim=1))
+
+    def measure(smooth_samples, **options):
+        measures = {
+            "fgsm": FGSM(0.03),
+            "aa": AutoAttack(0.03, attacks=("apgd-ce",)),
+            "corruptions": CorruptionSuite(("gaussian-noise",), (5,), has_mean=False),
+            "smooth": CertifiedAccuracy(0.05, Smoothing(n0=10, n=100), smooth_samples),
+        }
+        return measure_robustness(undecided, data, measures, **options)
+
+    everything = measure(None)
+    few = measure("50%", num_images=20, aa_samples="50%")
+    assert few.subset.tolist() == sorted(set(few.subset.tolist()))
+    assert [len(few.subset), len(few.aa_subset), len(few.smooth_subset)] == [20, 10, 10]
+    assert set(few.aa_subset.tolist()) < set(few.subset.tolist())
+    assert few.data_fingerprint == everything.data_fingerprint
+    of_all = everything.outcomes
+    for name, subset in (
+        *((name, few.subset) for name in ("natural", "fgsm", "corrupt-gaussian-noise")),
+        ("smooth", few.smooth_subset),
+    ):
+        assert torch.equal(few.outcomes[name], of_all[name][subset]), name
+        assert name == "natural" or 0 < of_all[name].sum() < 40, name
+        assert few.results[name].subset == hash_subset(subset)
+    for name in ("aa", "worst_case"):
+        assert few.results[name].subset == hash_subset(few.aa_subset)
 
 
 @pytest.mark.parametrize("aa_samples", [0, -1, NUM_IMAGES + 1])
