@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ class BlockCheckError(AssertionError):
     """A block does not behave as a network can rely on."""
 
 
-def check_block(name: str, *, channels: int = 8, resolution: int = 6, **options: Any) -> None:
+def check_block(name: str, *, channels: int = 8, resolution: int = 6, **options: Any) -> str:
     """Checks that a registered block can be part of any network.
 
     Shape and dtype are kept; the input is not modified; every parameter receives a finite
@@ -30,6 +31,9 @@ def check_block(name: str, *, channels: int = 8, resolution: int = 6, **options:
         channels: Width to test with.
         resolution: Height and width of the test images.
         **options: Options of the block.
+
+    Returns:
+        A line that begins with ``ok`` and says what was checked.
 
     Raises:
         BlockCheckError: At the first property that does not hold; the message names it.
@@ -48,17 +52,22 @@ def check_block(name: str, *, channels: int = 8, resolution: int = 6, **options:
                 "a state_dict loaded into a new block changes its output",
             )
 
-        for check in (*_CHECKS, _check_state_dict):
+        checks = (*_CHECKS, _check_state_dict)
+        for check in checks:
             try:
                 check(block, x)
             except BlockCheckError as error:
                 raise BlockCheckError(f"block {name!r} ({channels} channels): {error}") from None
             except Exception as error:
-                what = check.__name__.removeprefix("_check_")
                 raise BlockCheckError(
-                    f"block {name!r} ({channels} channels): fails in the check of its {what}: "
-                    f"{error}"
+                    f"block {name!r} ({channels} channels): fails in the check of its "
+                    f"{_what(check)}: {error}"
                 ) from error
+    return f"ok: block {name!r} ({channels} channels): {', '.join(map(_what, checks))}"
+
+
+def _what(check: Callable[[nn.Module, Tensor], None]) -> str:
+    return check.__name__.removeprefix("_check_")
 
 
 def _require(holds: bool, complaint: str) -> None:

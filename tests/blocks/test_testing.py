@@ -178,6 +178,11 @@ def test_width_resolution_and_options_reach_the_block(check):
     assert shapes == {("here", 3, 5, 5)}
 
 
+def test_what_was_checked_is_said():
+    checks = "shape, gradients, eval, deepcopy, float64, state_dict"
+    assert check_block("mbconv", channels=4) == f"ok: block 'mbconv' (4 channels): {checks}"
+
+
 def test_global_random_state_is_left_as_it_was():
     before = torch.get_rng_state()
     check_block("mbconv")
