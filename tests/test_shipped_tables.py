@@ -5,15 +5,21 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from analysis.claims import judge_paper
 from analysis.run_entries import collect_entries
-from nasbench_at import Benchmark, RunConfig, evaluate_run, train
+from nasbench_at import Benchmark, RunConfig, evaluate_run, load_model, train
+from nasbench_at.data.datasets import load_data
+from nasbench_at.evaluation.exported import shipped_networks
+from nasbench_at.evaluation.robustness import measure_robustness
 from nasbench_at.records.places import SHIPPED, metadata_path, shipped_tables
 from nasbench_at.runtime.provenance import collect_provenance
 
@@ -76,6 +82,34 @@ def test_two_rows_at_random_are_trained_again_to_the_same_bits(name, tmp_path):
 
 
 ROOT = Path(__file__).parents[1]
+
+
+def test_lock_names_what_the_tables_were_measured_with():
+    lines = (ROOT / "docs/records/digits_table.lock.txt").read_text("utf-8").splitlines()
+    pins = [line.split("==") for line in lines if not line.startswith("#")]
+    locked = {canonicalize_name(name): version for name, version in pins}
+    measured_with = {record.provenance["torch"] for record in Benchmark.load("digits")}
+    assert {version.partition("+")[0] for version in measured_with} == {locked["torch"]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for needed in map(Requirement, project["dependencies"]):
+        assert locked[canonicalize_name(needed.name)] in needed.specifier
+
+
+@pytest.mark.parametrize("name", shipped_networks())
+def test_shipped_network_is_that_of_its_row(name):
+    data, _, blocks = name.partition("/")
+    table = Benchmark.load(data)
+    card = (SHIPPED.parent / "weights" / f"{name}.md").read_text("utf-8")
+    (record,) = [record for record in table if record.run_id == card.splitlines()[0][2:]]
+    assert set(record.config["blocks"]) == set(blocks.split("+"))
+    runs = table.query(blocks=tuple(record.config["blocks"]), method="at")
+    selected = [run.training["selected"]["validation_robust"] for run in runs]
+    assert record.training["selected"]["validation_robust"] == max(selected)
+
+    model, test = load_model(name), load_data(data).test
+    report = measure_robustness(model, test, {})
+    found = report.outcomes["natural"].numpy()
+    assert (found != table.outcomes_of(record, "natural")).sum() <= 1  # another CPU may round
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/digits_table.md"])

@@ -25,9 +25,10 @@ from nasbench_at.runtime.devices import select_device
 from nasbench_at.training.checkpoints import load_weights
 from nasbench_at.training.launch import create_network
 
-__all__ = ["EXPORT_SUFFIXES", "export_run", "load_model"]
+__all__ = ["EXPORT_SUFFIXES", "export_run", "load_model", "shipped_networks"]
 
 _FORMAT = "nasbench-at network 1"
+_SHIPPED = Path(__file__).parents[1] / "weights"
 
 
 def export_run(path: str | Path, out: str | Path) -> tuple[Path, ...]:
@@ -65,22 +66,26 @@ def export_run(path: str | Path, out: str | Path) -> tuple[Path, ...]:
 
 
 def load_model(path: str | Path, *, device: str = "cpu") -> nn.Module:
-    """Returns a network that was exported to ``.safetensors``, or that of a run's folder.
+    """Returns a trained network: of an exported file, of a run's folder, or of the package.
 
-    Plugins and data that the configuration names are not part of the file: a network with blocks
-    of a plugin needs it where it was.
+    Plugins and data that the configuration names are not part of a file: a network with blocks of
+    a plugin needs it where it was.
 
     Args:
-        path: The file or folder.
+        path: A ``.safetensors`` file that was exported, the folder of a run, or as a text one of
+            :func:`shipped_networks`, which stands before a folder called so.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns:
         The network in eval mode and float32, from images in [0, 1] to logits.
 
     Raises:
-        ValueError: If it is neither, or is damaged.
+        ValueError: If it is none of these, or is damaged.
+
+    Example:
+        ``load_model("digits/NAME")``
     """
-    path = Path(path)
+    path = _SHIPPED / f"{path}.safetensors" if path in shipped_networks() else Path(path)
     if path.is_dir():
         return Run.open(path, device=device).network
     record, images = _read_metadata(path)
@@ -90,12 +95,25 @@ def load_model(path: str | Path, *, device: str = "cpu") -> nn.Module:
     return network.eval()
 
 
+def shipped_networks() -> list[str]:
+    """Returns the names of the trained networks that come with the package, ``DATA/BLOCKS``.
+
+    Of the runs of those blocks in the table called DATA, each is the one with the best robust
+    accuracy on the images held out from training. Its model card lies beside it in the package.
+    """
+    files = _SHIPPED.glob("*/*.safetensors")
+    return sorted(path.relative_to(_SHIPPED).with_suffix("").as_posix() for path in files)
+
+
 def _read_metadata(path: Path) -> tuple[Record, ImageSpec]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"cannot read network {str(path)!r}: {error}") from None
+        shipped = ", ".join(shipped_networks())
+        raise ValueError(
+            f"cannot read network {str(path)!r}: {error}; those of the package: {shipped}"
+        ) from None
     if metadata.get("format") != _FORMAT:
         raise ValueError(
             f"{str(path)!r} is no network that nasbench-at exported: its metadata must have format "
@@ -156,7 +174,10 @@ def _card(record: Record, images: ImageSpec, out: Path) -> Iterator[str]:
     else:
         yield from ("from nasbench_at import load_model", "", f'model = load_model("{out.name}")')
     yield from ("```", "", "## How it was trained", "")
-    told = ("data", "method", "beta", "norm", "eps", "epochs", "select_on", "recipe", "seed")
+    told = (
+        *("data", "blocks", "method", "beta", "norm", "eps", "epochs", "select_on", "recipe"),
+        "seed",
+    )
     rows = [(name, write_scalar(config[name])) for name in told if config.get(name) is not None]
     rows.append(("parameters", f"{record.num_params:,}"))
     if selected := record.training.get("selected"):
