@@ -258,7 +258,7 @@ def supposed(tmp_path_factory):
                 seed=seed,
             )
             record = train(config, runs_dir=folder / "runs", device="cpu")
-            evaluate_run(folder / "runs" / record.run_id, ("pgd",), device="cpu")
+            evaluate_run(folder / "runs" / record.run_id, ("pgd", "aa"), device="cpu", aa_samples=2)
     Benchmark.load(folder / "runs").save(folder / "all.parquet")
     for name, text in files_in_documents():
         (folder / name).write_text(text)

@@ -201,6 +201,8 @@ COMMANDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Sequence[str]]]] = 
         {"--out": "x.pt2"},
         {"--out": ("", "x.onnx", "/nope/x.pt2", "/dev/null/x.pt2"), "--nope": ("1",)},
     ),
+    "claim RUN": ({}, {"--out": ("/dev/null",), "--name": ("",), "--nope": ("1",)}),
+    "claim": ({}, {"": ("", "nope", "/dev/null")}),
     "export --out x.pt2": ({}, {"": ("", "nope", "/dev/null")}),
     "query RUN": (
         {},
@@ -436,7 +438,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     record = train(config, runs_dir=path / "runs", device="cpu")
     run = path / "runs" / record.run_id
-    evaluate_run(run, ("fgsm",))
+    evaluate_run(run, ("fgsm", "aa"), aa_samples=2)
     run.rename(path / "RUN")
     (path / "nonsense.pt").write_bytes(b"nonsense")
     return path

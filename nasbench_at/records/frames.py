@@ -103,25 +103,31 @@ def group_seeds(records: Sequence[Record]) -> list[list[Record]]:
 def summary_rows(groups: Sequence[Sequence[Record]]) -> list[Row]:
     """Returns a row a configuration, as :meth:`nasbench_at.Benchmark.summary` describes it.
 
-    A mean over different conditions is NaN, without columns of conditions; a warning says why.
+    A mean over different conditions is NaN, without columns of conditions; a warning says why, one
+    for each attack. A worst case over other attacks is another measure, which needs none.
 
     Args:
         groups: The records of each configuration, as :func:`group_seeds` returns them.
     """
     varying = varying_keys([group[0].config for group in groups])
     rows = []
+    obstacles: dict[str, list[str]] = {}
     for group in groups:
         row: dict[str, Any] = {key: group[0].config.get(key) for key in varying}
         row |= {"num_params": group[0].num_params, "seeds": len(group)}
         for attack in dict.fromkeys(name for record in group for name in record.results):
             measured = [(r, r.results[attack]) for r in group if r.was_evaluated_by(attack)]
             if obstacle := find_obstacle(measured):
-                warnings.warn(f"no mean of {attack!r} over seeds: {obstacle}", stacklevel=4)
+                if attack != "worst_case":
+                    obstacles.setdefault(attack, []).append(obstacle)
                 row[attack] = math.nan
                 continue
             row |= _describe(attack, [result.accuracy for _, result in measured])
             row |= _conditions_columns(measured[0][1])
         rows.append(row)
+    for attack, (first, *others) in obstacles.items():
+        likewise = f"; likewise of {len(others)} more networks" if others else ""
+        warnings.warn(f"no mean of {attack!r} over seeds: {first}{likewise}", stacklevel=4)
     return rows
 
 

@@ -194,6 +194,9 @@ class Summary:
 
     def _format_rows(self) -> str:
         attacks = [name for name in self.conditions if "/" not in name]
+        # Of one seed beside several, or of none, there is no mean worth a column.
+        told = [name for name in attacks if any(_has_interval(row, name) for row in self.rows)]
+        attacks = told or attacks
         names = name_variants([group[0].config for group in self.groups])
         shown = self.rows[:_MAX_ROWS]
         cells = [
@@ -223,6 +226,10 @@ def _count(number: int, what: str) -> str:
 
 def _write(value: Any) -> str:
     return write_scalar(json.loads(json.dumps(value)))
+
+
+def _has_interval(row: Mapping[str, Any], attack: str) -> bool:
+    return not math.isnan(row.get(f"{attack}_low", math.nan))
 
 
 def _write_mean(row: Mapping[str, Any], attack: str) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -88,8 +89,37 @@ def test_mean_over_mixed_conditions_is_left_out_with_a_warning(runs, tmp_path):
     mixed = Benchmark([*runs.query(**shared), *Benchmark.load(tmp_path / "more")])
     with pytest.warns(UserWarning, match=r"no mean of 'pgd' over seeds: .* eps \(0.1 and 0.3\)"):
         summary = mixed.summary()
-    assert str(summary).splitlines()[-1].split()[-1] == "-"
+    assert math.isnan(summary.frame["pgd"][0])
+    (headings,) = (line for line in str(summary).splitlines() if line.startswith("network "))
+    assert headings.split() == ["network", "seeds", "natural"]
     assert summary.rankings == ()
+
+
+def test_networks_without_a_mean_have_one_warning(tmp_path):
+    for network in range(3):
+        for seed, eps in enumerate((0.1, 0.3)):
+            write_run(tmp_path, NUM_IMAGES, eps=eps, seed=seed, init_channels=network + 1)
+    with pytest.warns(
+        UserWarning, match=r"no mean of 'pgd'.*; likewise of 2 more networks$"
+    ) as got:
+        Benchmark.load(tmp_path).summary()
+    assert len(got) == 1
+
+
+def test_worst_case_over_other_attacks_is_no_mean_and_no_fault(runs):
+    one, *rest = runs.query(blocks=("residual", "dense"), method="at")
+    few = replace(
+        one.result("pgd"), attack="worst_case", settings={"attacks": {"pgd": {"steps": 20}}}
+    )
+    many = replace(few, settings={"attacks": {"pgd": {"steps": 20}, "aa": {"version": "standard"}}})
+    mixed = [
+        record.with_evaluation(replace(record.evaluations[0], results=(worst,)))
+        for record, worst in ((one, few), *((record, many) for record in rest))
+    ]
+    with warnings.catch_warnings(action="error"):
+        summary = Benchmark(mixed).summary()
+    assert math.isnan(summary.frame["worst_case"][0])
+    assert not math.isnan(summary.frame["pgd"][0])
 
 
 def test_nothing_is_said_so():
