@@ -28,7 +28,7 @@ from nasbench_at.training.launch import create_network
 __all__ = ["EXPORT_SUFFIXES", "export_run", "load_model", "shipped_networks"]
 
 _FORMAT = "nasbench-at network 1"
-_SHIPPED = Path(__file__).parents[1] / "weights"
+_SHIPPED = Path(__file__).parents[1] / "tables"  # a table's networks in a folder of its name
 
 
 def export_run(path: str | Path, out: str | Path) -> tuple[Path, ...]:

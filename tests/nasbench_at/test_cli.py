@@ -152,8 +152,11 @@ def test_help_loads_no_torch(words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown command 'trian'; did you mean 'train'? known: blocks, claims, com"),
-        (["zzz"], "unknown command 'zzz'; known: blocks, claims, compare, eva"),
+        (
+            ["trian"],
+            "unknown command 'trian'; did you mean 'train'? known: blocks, claim, claims, com",
+        ),
+        (["zzz"], "unknown command 'zzz'; known: blocks, claim, claims, compare, eva"),
         (["blocks", "residul"], "unknown block 'residul'; did you mean 'residual'"),
         (
             ["blocks", "--plugins", "nope.py"],
