@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import yaml
 
 from nasbench_at.config import DS_NET_FIELDS, ResolvedConfig, config_from_mapping
+from nasbench_at.config.run_config import EXTRA_FIELDS
 from nasbench_at.evaluation.options import ATTACK_NAMES
 from studies.space import SearchSpace
 
@@ -199,9 +200,10 @@ class StudyConfig:
         """Returns in words where another study of the same name is another study."""
         mine, theirs = self.to_dict(), other.to_dict()
         contents, known = mine["base"].pop("contents"), theirs["base"].pop("contents")
+        here = {**dict.fromkeys(EXTRA_FIELDS), **mine["base"]}
         found = [
             f"{name} {theirs['base'].get(name)!r} there, {value!r} here"
-            for name, value in mine["base"].items()
+            for name, value in here.items()
             if theirs["base"].get(name) != value
         ]
         found += [f"{name!r} has changed" for name in contents if contents[name] != known.get(name)]
@@ -222,6 +224,8 @@ def _write(config: ResolvedConfig) -> dict[str, Any]:
 
 
 def _difference(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run changes of the base; extra data that it leaves out are none."""
+    config = {**dict.fromkeys(name for name in EXTRA_FIELDS if name in base), **config}
     return {
         name: value for name, value in config.items() if name not in base or value != base[name]
     }

@@ -94,6 +94,8 @@ TRAIN_FLAGS = {
     "--method": ("", "nope", "att"),
     "--model": ("", "nope", "wrn_x_y"),
     "--data": ("", "digts", "nope.npz", "nope:nope"),
+    "--extra-data": ("", "nope.npz", "digits", "/dev/null"),
+    "--extra-fraction": (*POSITIVE, "1", "0.5"),
     "--blocks": ("residul", "residual nope", ",", "residual,dense dense,"),
     "--device": ("", "gpu", "cuda:99", "tpu"),
     "--block-options": ("residual", "residual.x", "residual.nope=1", "nope.x=1", "dense.=1"),

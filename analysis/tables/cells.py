@@ -63,8 +63,8 @@ def published_result(
 
     Args:
         table: The table's number.
-        record: A run: its data set, method, β, network, radius and weight decay must be the
-            paper's.
+        record: A run: its data set, without extra data, and its method, β, network, radius and
+            weight decay must be the paper's.
         metric: ``natural`` or an attack.
         kept_blocks: Table 4: how many blocks a module keeps.
     """
@@ -72,7 +72,7 @@ def published_result(
     eps, norm = record.config.get("eps", PAPER_EPS), record.config.get("norm", "Linf")
     if row is not None and row.eps is not None:
         eps, norm = row.eps, str(row.norm)
-    if norm != "Linf" or not math.isclose(eps, PAPER_EPS):
+    if norm != "Linf" or not math.isclose(eps, PAPER_EPS) or record.config.get("extra_data"):
         return None
     decay = record.config.get("weight_decay", _PAPER_WEIGHT_DECAY)
     model = _paper_model(record.config) if table in (4, 6) else network_name(record.config)

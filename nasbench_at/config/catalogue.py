@@ -143,7 +143,7 @@ def is_complete(plugins: Sequence[str] = ()) -> bool:
 
 
 def check_names(config: RunConfig) -> None:
-    """Refuses a configuration's unknown block, network or data set before torch is loaded.
+    """Refuses a configuration's unknown block, network, data set or file before torch is loaded.
 
     Names that a plugin may register are left to the registries.
 
@@ -151,6 +151,8 @@ def check_names(config: RunConfig) -> None:
         ValueError: If a name is unknown; the message lists near matches.
     """
     check_data_name(config.data)
+    if config.extra_data is not None:
+        check_data_name(config.extra_data)
     blocks = config.architecture((1, 8, 8), 2).all_blocks  # whatever the images are
     check_network_names(config.model, sorted(blocks), config.plugins)
 

@@ -77,7 +77,7 @@ def replace_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     contents = plain.pop("contents", {})
     if "plugins" in plain:
         plain["plugins"] = [contents.get(path, path) for path in plain["plugins"]]
-    for key in ("data", "model"):
+    for key in ("data", "extra_data", "model"):
         if (name := plain.get(key, "")) in contents:
             function = "" if name.endswith(".npz") else name.partition(":")[2]
             plain[key] = [contents[name], function]

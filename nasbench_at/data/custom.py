@@ -7,11 +7,13 @@ Images are uint8, or floats in [0, 1], which are rounded to 255 steps. They are 
 axis has 1 to 4 entries, and where both or neither have, the shape is refused. Labels are integers
 0..C-1, ``(N,)`` or ``(N, 1)``, every class among the training images. A function may also return
 :class:`~nasbench_at.data.RawData`, which leaves nothing to guess.
+
+Generated images to train on besides are a file with ``x`` and ``y``, in the same forms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,11 @@ from nasbench_at.data.downloads import reading
 from nasbench_at.data.images import LabelledImages
 from nasbench_at.data.registry import Loader, RawData
 
-__all__ = ["custom_loader", "to_labelled_images"]
+__all__ = ["custom_loader", "load_extra_images", "to_labelled_images"]
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+EXTRA_KEYS = (("x", "y"), ("image", "label"))
+"""What a file of generated images holds; the second as Gowal et al. published theirs."""
 MAX_CHANNELS = 4
 
 
@@ -59,7 +63,51 @@ def to_labelled_images(x: Any, y: Any) -> LabelledImages:
     )
 
 
+def load_extra_images(
+    path: str | Path, image_shape: Sequence[int], num_classes: int
+) -> LabelledImages:
+    """Reads generated images and their labels, which are to be trained on besides a data set's.
+
+    Args:
+        path: An ``.npz`` file with ``x``, images, and ``y``, labels, in the forms of a data set's;
+            or with ``image`` and ``label``, as Gowal et al. (NeurIPS 2021) published theirs. Not
+            every class need be there.
+        image_shape: Channels, height and width of the data set's images.
+        num_classes: Its number of classes.
+
+    Returns:
+        The images, on the CPU.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or its images or labels do not fit.
+    """
+    path = Path(path).expanduser()
+    arrays = _read_npz(path, [key for keys in EXTRA_KEYS for key in keys])
+    with reading(path):
+        keys = next((keys for keys in EXTRA_KEYS if arrays.keys() >= set(keys)), None)
+        if keys is None:
+            raise ValueError(
+                f"extra data need {' or '.join(' and '.join(keys) for keys in EXTRA_KEYS)}, got "
+                f"{' and '.join(arrays) or 'none of them'}"
+            )
+        images = _to_images(keys[0], arrays[keys[0]])
+        if tuple(images.shape[1:]) != tuple(image_shape):
+            raise ValueError(
+                f"{keys[0]} must be images of the data set's shape {tuple(image_shape)}, got "
+                f"{tuple(images.shape[1:])}"
+            )
+        labels = _to_labels(keys[1], arrays[keys[1]], len(images), num_classes, "the data set")
+        return LabelledImages(images, labels)
+
+
 def _load_npz(path: Path) -> RawData:
+    arrays = _read_npz(path, KEYS)
+    with reading(path):
+        return _from_arrays(arrays)
+
+
+def _read_npz(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """Returns those of the arrays that a file has."""
     if not path.is_file():
         raise ValueError(f"data file {str(path)!r} does not exist")
     # Opened here, since NumPy leaves the file of a damaged archive open.
@@ -68,7 +116,7 @@ def _load_npz(path: Path) -> RawData:
         if not isinstance(content, np.lib.npyio.NpzFile):
             raise ValueError("is a single array, not an .npz archive")
         with content:
-            return _from_arrays({key: content[key] for key in KEYS if key in content})
+            return {key: content[key] for key in keys if key in content}
 
 
 def _call_function(spec: str) -> RawData:
@@ -110,7 +158,14 @@ def _count_classes(y_train: np.ndarray[Any, Any]) -> int:
     return int(y_train.max()) + 1 if y_train.size and y_train.dtype.kind in "iu" else 0
 
 
-def _to_labels(key: str, labels: np.ndarray[Any, Any], num_images: int, num_classes: int) -> Tensor:
+def _to_labels(
+    key: str,
+    labels: np.ndarray[Any, Any],
+    num_images: int,
+    num_classes: int,
+    owner: str = "y_train",
+) -> Tensor:
+    """Returns labels as int64, ``(N,)``; the classes are those of the owner, in words."""
     if labels.dtype.kind not in "iu" or labels.shape not in ((num_images,), (num_images, 1)):
         raise ValueError(
             f"{key} must be integers ({num_images},), one for each image, got {labels.dtype} "
@@ -121,7 +176,7 @@ def _to_labels(key: str, labels: np.ndarray[Any, Any], num_images: int, num_clas
     present = np.unique(labels).tolist()
     if not 0 <= present[0] <= present[-1] < num_classes:
         raise ValueError(
-            f"{key} must lie in 0..{num_classes - 1}, the classes of y_train, got "
+            f"{key} must lie in 0..{num_classes - 1}, the classes of {owner}, got "
             f"{present[0]}..{present[-1]}"
         )
     if key == "y_train" and len(present) < num_classes:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nasbench_at.data.custom import custom_loader
+from nasbench_at.data.custom import custom_loader, load_extra_images
 from nasbench_at.data.downloads import default_root
 from nasbench_at.data.images import LabelledImages
+from nasbench_at.data.mixing import MixedImages
 from nasbench_at.data.registry import RawData, find_loader
 from nasbench_at.runtime.seeding import make_generator
 
-__all__ = ["DataSet", "load_data"]
+__all__ = ["DataSet", "load_data", "mix_in"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class DataSet:
         test: Test images.
         num_classes: Number of classes.
         fingerprint: Hash of all images and labels before the split.
+        mixture: The images to train on with generated ones among them; None without.
     """
 
     name: str
@@ -56,6 +59,7 @@ class DataSet:
     test: LabelledImages
     num_classes: int
     fingerprint: str
+    mixture: MixedImages | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -121,8 +125,31 @@ def load_data(
         validation=validation,
         test=test,
         num_classes=raw.num_classes,
-        fingerprint=_fingerprint(raw),
+        fingerprint=_fingerprint(raw[:4]),
     )
+
+
+def mix_in(data: DataSet, path: str | Path, fraction: float) -> DataSet:
+    """Returns a data set that is trained on with generated images among its own.
+
+    Args:
+        data: The data set.
+        path: Their ``.npz`` file, see :func:`nasbench_at.data.custom.load_extra_images`. All of
+            them are kept on the data set's device.
+        fraction: Part of each batch that is drawn from them, in (0, 1).
+
+    Raises:
+        ValueError: If the file is not usable, or its images do not fit the data set's.
+    """
+    extra, real = load_extra_images(path, data.image_shape, data.num_classes), data.train
+    device = real.labels.device
+    images = torch.cat((real.images, extra.images.to(device)))
+    labels = torch.cat((real.labels, extra.labels.to(device)))
+    pool = LabelledImages(images, labels, real.channels_last)
+    fingerprint = _fingerprint((extra.images, extra.labels))
+    mixture = MixedImages(pool, len(real), fraction, fingerprint)
+    # A part of the pool, which shares its memory: no image is kept twice.
+    return replace(data, train=pool.first(len(real)), mixture=mixture)
 
 
 def _split(num_images: int, validation_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -168,8 +195,8 @@ def _checked(name: str, raw: RawData) -> RawData:
     return raw._replace(train_labels=raw.train_labels.long(), test_labels=raw.test_labels.long())
 
 
-def _fingerprint(raw: RawData) -> str:
+def _fingerprint(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
-    for tensor in raw[:4]:
+    for tensor in tensors:
         digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from nasbench_at.data.augmentation import Augmentation
 
-__all__ = ["LabelledImages"]
+__all__ = ["LabelledImages", "count_batches"]
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,43 @@ class LabelledImages:
             ValueError: If the shard is impossible, or one of the two augmentation arguments is
                 missing.
         """
+        order = torch.randperm(len(self), generator=generator).to(self.labels.device)
+        yield from self.batches_of(
+            torch.split(order, batch_size)[: self.num_batches(batch_size, shard[1])],
+            augmentation=augmentation,
+            augmentation_generator=augmentation_generator,
+            skip=skip,
+            shard=shard,
+        )
+
+    def batches_of(
+        self,
+        order: Sequence[Tensor],
+        *,
+        augmentation: Augmentation | None = None,
+        augmentation_generator: Callable[[int], Generator] | None = None,
+        skip: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields batches of given images; all but the order as in :meth:`shuffled_batches`.
+
+        Args:
+            order: Each batch's indices, int64, shape ``(n,)``, on the images' device.
+            augmentation: Applied to the pixels.
+            augmentation_generator: Called with a batch's number.
+            skip: Start at this batch.
+            shard: Rank and number of ranks.
+
+        Raises:
+            ValueError: If the shard is impossible, or one of the two augmentation arguments is
+                missing.
+        """
         rank, num_ranks = shard
         if not 0 <= rank < num_ranks:
             raise ValueError(f"shard must be (rank, ranks) with 0 <= rank < ranks, got {shard!r}")
         if (augmentation is None) != (augmentation_generator is None):
             raise ValueError("augmentation and augmentation_generator must be set together")
-        order = torch.randperm(len(self), generator=generator).to(self.labels.device)
-        for number in range(skip, self.num_batches(batch_size, num_ranks)):
-            batch = order[number * batch_size : (number + 1) * batch_size]
+        for number, batch in enumerate(order[skip:], start=skip):
             indices = batch.tensor_split(num_ranks)[rank]
             pixels = self._take_pixels(indices)
             if augmentation is not None and augmentation_generator is not None:
@@ -103,10 +132,7 @@ class LabelledImages:
 
     def num_batches(self, batch_size: int, num_ranks: int = 1) -> int:
         """Number of batches that :meth:`shuffled_batches` yields, none of them skipped."""
-        if batch_size < 2 * num_ranks:
-            return 0
-        full, rest = divmod(len(self), batch_size)
-        return full + (rest >= 2 * num_ranks)
+        return count_batches(len(self), batch_size, num_ranks)
 
     def _take_pixels(self, indices: Tensor) -> Tensor:
         channels, height, width = self.images.shape[1:]
@@ -114,6 +140,20 @@ class LabelledImages:
             return self.images.flatten(1).index_select(0, indices).view(-1, channels, height, width)
         rows = self.images.permute(0, 2, 3, 1).flatten(1).index_select(0, indices)
         return rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def count_batches(num_images: int, batch_size: int, num_ranks: int = 1) -> int:
+    """Returns how many batches an epoch has; a last one with too few images a rank is none.
+
+    Args:
+        num_images: Images of an epoch.
+        batch_size: Images a batch, over all ranks.
+        num_ranks: Ranks, each of which needs two images of a batch.
+    """
+    if batch_size < 2 * num_ranks:
+        return 0
+    full, rest = divmod(num_images, batch_size)
+    return full + (rest >= 2 * num_ranks)
 
 
 def _to_float(pixels: Tensor) -> Tensor:

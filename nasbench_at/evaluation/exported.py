@@ -19,6 +19,7 @@ from nasbench_at.data import ImageSpec
 from nasbench_at.evaluation.runs import Run
 from nasbench_at.records import Record
 from nasbench_at.records.conditions import describe_conditions
+from nasbench_at.records.naming.labels import extra_label
 from nasbench_at.records.text_tables import format_markdown
 from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
@@ -179,6 +180,8 @@ def _card(record: Record, images: ImageSpec, out: Path) -> Iterator[str]:
         "seed",
     )
     rows = [(name, write_scalar(config[name])) for name in told if config.get(name) is not None]
+    if extra := extra_label(config):
+        rows.append(("generated images", extra))
     rows.append(("parameters", f"{record.num_params:,}"))
     if selected := record.training.get("selected"):
         count = selected["num_samples"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from nasbench_at.evaluation.exported import export_run
 from nasbench_at.records import AttackResult, Record, read_record
 from nasbench_at.records.conditions import describe_conditions
-from nasbench_at.records.naming.labels import network_label
+from nasbench_at.records.naming.labels import extra_label, network_label
 from nasbench_at.records.run_folders import open_run_folder
 from nasbench_at.runtime.atomic_files import write_atomically
 
@@ -101,7 +101,7 @@ def _entry(record: Record, attacked: AttackResult, authorship: Authorship) -> di
     return {
         **asdict(authorship),
         "name": authorship.name or record.run_id,
-        "additional_data": False,
+        "additional_data": record.config.get("extra_data") is not None,
         "number_forward_passes": 1,
         "dataset": record.config["data"],
         "threat_model": attacked.norm,
@@ -131,6 +131,10 @@ def _reservations(record: Record, attacked: AttackResult) -> Iterator[str]:
         f"Under AutoAttack {low:.1%} to {high:.1%} with 95 % confidence, on {images} "
         f"{attacked.num_samples:,} test images."
     )
+    if extra := extra_label(record.config):
+        count = record.training.get("num_extra")
+        images = "generated images" if count is None else f"{count} generated images"
+        yield f"Trained on {images}, too: {extra}."
     if record.config.get("select_on") == "test":
         yield "The epoch was selected on test images: accuracies on them are too high."
     for evaluation in record.evaluations:

@@ -45,6 +45,8 @@ class _Config(TypedDict, total=False):
     seed: Integer
     norm: Text
     eps: NonNegative | None
+    extra_data: Text | None
+    extra_fraction: NonNegative | None
     beta: NonNegative | None
     epochs: Count | None
     plugins: list[Text]
@@ -56,6 +58,7 @@ class _Provenance(TypedDict, total=False):
 
     train_seconds: NonNegative
     data_fingerprint: Text
+    extra_data_fingerprint: Text
 
 
 class _Selected(TypedDict, total=False):
@@ -73,6 +76,7 @@ class _Training(TypedDict, total=False):
     epochs: Count
     stopped: Text | None
     num_train: Count
+    num_extra: Count
     selected: _Selected
 
 

@@ -18,7 +18,7 @@ from blocks import load_entry_points, load_plugin
 from nasbench_at.config import Precision, ResolvedConfig, RunConfig, resolve
 from nasbench_at.config.allowed_values import CheckpointMinutes, check_value
 from nasbench_at.config.contents import check_contents
-from nasbench_at.data import DataSet, ImageSpec, load_data
+from nasbench_at.data import DataSet, ImageSpec, load_data, mix_in
 from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.networks.graph import build_network
 from nasbench_at.networks.zoo import create_model
@@ -124,8 +124,13 @@ def _begin_record(config: ResolvedConfig, data: DataSet, training_step: Training
             "precision": config.precision,
             "num_ranks": training_step.ranks.world_size,
             "data_fingerprint": data.fingerprint,
+            **_extra_provenance(data),
         },
     )
+
+
+def _extra_provenance(data: DataSet) -> dict[str, str]:
+    return {} if data.mixture is None else {"extra_data_fingerprint": data.mixture.fingerprint}
 
 
 def _prepare_step(
@@ -147,11 +152,23 @@ def _prepare_step(
             f"batch_size must be at most the number of training images, {len(data.train)}, got "
             f"{resolved.batch_size}"
         )
+    if resolved.extra_data is not None:
+        data = _mix_in_extra(data, resolved)
     training_step = TrainingStep(create_network(resolved, data, chosen), resolved, ranks)
     if resolved.compile:
         x, _ = data.train.take(torch.arange(min(resolved.batch_size, 8), device=chosen))
         compile_blocks(training_step.network, x)
     return resolved, data, training_step
+
+
+def _mix_in_extra(data: DataSet, config: ResolvedConfig) -> DataSet:
+    """Adds a configuration's generated images to its data set."""
+    assert config.extra_data is not None
+    assert config.extra_fraction is not None  # a resolved configuration has both or neither
+    data = mix_in(data, config.extra_data, config.extra_fraction)
+    assert data.mixture is not None
+    data.mixture.extra_in(config.batch_size)  # complains now, if it cannot
+    return data
 
 
 def fit_batch_size(config: ResolvedConfig, num_images: int, *, warn: bool = True) -> ResolvedConfig:
@@ -178,7 +195,7 @@ def fit_batch_size(config: ResolvedConfig, num_images: int, *, warn: bool = True
 def load_config_data(
     config: RunConfig, device: torch.device, data_root: str | Path | None = None
 ) -> DataSet:
-    """Loads a configuration's data set onto a device.
+    """Loads a configuration's data set onto a device, without extra data: only training needs them.
 
     Raises:
         ValueError: If the data set is unknown or not usable, or a file of the configuration has

@@ -241,7 +241,8 @@ class Trainer:
         def crops(step: int) -> torch.Generator:
             return make_generator(seed, "augmentation", epoch, step, device=self.device)
 
-        batches = self.data.train.shuffled_batches(
+        images = self.data.train if self.data.mixture is None else self.data.mixture
+        batches = images.shuffled_batches(
             self.config.batch_size,
             make_generator(seed, "order", epoch),
             skip=first,
@@ -279,6 +280,8 @@ class Trainer:
     def _num_images(self, step: int) -> int:
         """Images of all ranks in a step."""
         batch_size = self.config.batch_size
+        if self.data.mixture is not None:  # whose batches are all full
+            return batch_size
         return min(batch_size, len(self.data.train) - step * batch_size)
 
     def _save_within_epoch(self, step: int, totals: Tensor, bad_step: Tensor) -> None:
@@ -380,7 +383,7 @@ class Trainer:
             save_checkpoint(self.folder.checkpoint, state)
 
     def _write_record(self) -> Record:
-        progress, begun = self.progress, self.begun
+        progress, begun, mixture = self.progress, self.begun, self.data.mixture
         record = replace(
             begun,
             provenance={**begun.provenance, "train_seconds": progress.seconds},
@@ -388,6 +391,7 @@ class Trainer:
                 "epochs": progress.epoch,
                 "stopped": progress.stopped,
                 "num_train": len(self.data.train),
+                **({} if mixture is None else {"num_extra": mixture.num_extra}),
                 "selected": {
                     **progress.best,
                     "num_samples": len(self.data.validation),

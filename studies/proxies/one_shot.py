@@ -145,6 +145,8 @@ def train_one_shot(
     """
     changes = {"epochs": epochs, "milestones": None, "milestone_factors": None}
     own = resolve(RunConfig(**{**vars(config), **changes}))
+    if own.extra_data is not None:
+        raise ValueError(f"one-shot training knows no extra data, got {own.extra_data!r}")
     network = create_network(own, data, device)
     if not isinstance(network, DSNet):
         raise ValueError(f"one-shot training needs a DS-Net, got {own.model!r}")

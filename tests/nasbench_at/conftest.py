@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,6 +42,13 @@ def make_stripes(num_train: int = 160, num_test: int = 24) -> RawData:
 
 
 register_data_set("stripes")(make_stripes)
+
+
+def save_extra(path: Path, count: int = 40, brightness: int = 5) -> str:
+    """Writes a file of generated stripes; returns its path."""
+    images, labels, *_ = make_stripes(count)
+    np.savez(path, x=images.numpy() + np.uint8(brightness), y=labels.numpy())
+    return str(path)
 
 
 def tiny_config(**changes: Any) -> RunConfig:

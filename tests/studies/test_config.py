@@ -58,6 +58,26 @@ def test_norm_of_a_run_survives_yaml_beside_another_of_the_base(own, planned, ba
     assert (read.base.norm, read.runs[0].config.norm) == (own, planned)
 
 
+EXTRA = {"extra_data": "generated.npz", "extra_fraction": 0.5}
+
+
+@pytest.mark.parametrize(("own", "planned"), [(EXTRA, {}), ({}, EXTRA), (EXTRA, EXTRA)])
+def test_extra_data_of_a_run_survive_yaml_beside_others_of_the_base(own, planned, base):
+    import yaml
+
+    configs = [resolve(replace(base, **extra)) for extra in (own, planned)]
+    runs = (PlannedRun({"extra": str(planned)}, configs[1]),)
+    study = StudyConfig("extra", "mine", configs[0], runs=runs)
+    read = StudyConfig.from_dict(yaml.safe_load(study.to_yaml()))
+    assert read == study
+    assert [read.base.extra_data, read.runs[0].config.extra_data] == [
+        own.get("extra_data"),
+        planned.get("extra_data"),
+    ]
+    other = replace(study, base=resolve(replace(base, epochs=study.base.epochs)))
+    assert bool(other.differences(study)) == bool(own)
+
+
 def test_runs_are_written_as_what_differs_from_the_base(tiny_study):
     runs = tiny_study.to_dict()["runs"]
     assert runs[0]["changes"].keys() == {"blocks", "init_channels"}

@@ -12,6 +12,7 @@ from nasbench_at.config.architecture import Architecture, architecture_of
 __all__ = [
     "data_label",
     "describe_blocks",
+    "extra_label",
     "method_label",
     "metric_label",
     "network_label",
@@ -69,6 +70,17 @@ _NETWORKS = {
 def data_label(data: str) -> str:
     """Returns a data set's name as papers write it; a file's without its folders."""
     return _DATA.get(data, Path(data).name if data.endswith(".npz") else data)
+
+
+def extra_label(config: Mapping[str, Any]) -> str | None:
+    """Returns what is trained on besides the data set, such as ``70 % of each batch of gen.npz``.
+
+    None if that is nothing.
+    """
+    if config.get("extra_data") is None:
+        return None
+    share = 100 * float(config["extra_fraction"])
+    return f"{share:g} % of each batch of {Path(str(config['extra_data'])).name}"
 
 
 def method_label(method: str, beta: float | None = None) -> str:

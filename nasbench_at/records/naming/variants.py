@@ -10,10 +10,11 @@ from typing import Any
 from nasbench_at.config import DS_NET_FIELDS
 from nasbench_at.config.architecture import AttentionSpec, architecture_of
 from nasbench_at.config.presets import SCALED
-from nasbench_at.config.run_config import recipe_of
+from nasbench_at.config.run_config import EXTRA_FIELDS, recipe_of
 from nasbench_at.records.naming.labels import (
     data_label,
     describe_blocks,
+    extra_label,
     method_label,
     network_label,
 )
@@ -26,9 +27,11 @@ Facets = dict[str, str]
 _IN_FACETS = frozenset(
     {"model", "model_options", "data", "method", "norm", "beta", "seed", "blocks", "num_modules"}
     | {"widen_factor", "attention", "attention_init", "attention_weights", "attention_keep"}
+    | set(EXTRA_FIELDS)
 )
 """Configuration keys that facets speak of."""
 _WHOLE = "all blocks kept"
+_NO_EXTRA = "no extra data"
 _LINF = "trained under L\N{INFINITY}"
 _STARTS = {"normal": "", "given": " from given weights", "trained": " from trained weights"}
 
@@ -71,7 +74,7 @@ def describe_shared(configs: Sequence[Config]) -> str:
     shared = [
         f"{text} weights" if key == "weights" else text
         for key, text in (facets[0] if facets else {}).items()
-        if text not in (_WHOLE, _LINF) and all(each.get(key) == text for each in facets)
+        if text not in (_WHOLE, _LINF, _NO_EXTRA) and all(each.get(key) == text for each in facets)
     ]
     return ", ".join(shared)
 
@@ -115,6 +118,7 @@ def _facets(config: Config, *, is_mixed: bool) -> Facets:
         facets["method"] = method_label(str(config["method"]), config.get("beta"))
         facets["norm"] = "trained under L2" if config.get("norm") == "L2" else _LINF
     facets["data"] = data_label(str(config.get("data")))
+    facets["extra"] = extra_label(config) or _NO_EXTRA
     return facets
 
 

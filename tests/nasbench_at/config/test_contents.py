@@ -22,7 +22,7 @@ from nasbench_at.records import read_record
 from nasbench_at.records.run_folders import create_run_folder, open_run_folder
 from nasbench_at.training.launch import prepare_training
 from tests.conftest import forget_plugins
-from tests.nasbench_at.conftest import make_stripes, one_line, tiny_config, tiny_flags
+from tests.nasbench_at.conftest import make_stripes, one_line, save_extra, tiny_config, tiny_flags
 
 PLUGIN = """
 from torch import nn
@@ -175,6 +175,16 @@ def test_run_with_another_file_is_another_run(what, plugin, archive, module, tmp
         case "module":
             (tmp_path / f"{module}.py").write_text(DATA.replace("{}", "[]"))
     assert config().run_id != before.run_id
+
+
+def test_run_with_other_extra_data_is_another_run_and_moved_ones_are_the_same(tmp_path):
+    paths = [
+        save_extra(tmp_path / f"{i}.npz", brightness=brightness)
+        for i, brightness in enumerate((5, 5, 6))
+    ]
+    one, moved, other = (resolve(tiny_config(extra_data=path)) for path in paths)
+    assert list(one.contents) == [paths[0]]
+    assert one.run_id == moved.run_id != other.run_id
 
 
 def test_functions_of_one_module_are_two_runs(module):

@@ -28,6 +28,8 @@ FULL = RunConfig(
     data="cifar10",
     validation_fraction=0.2,
     split_seed=3,
+    extra_data="generated.npz",
+    extra_fraction=0.5,
     blocks=(("residual",), ("residual", "ada_rk"), ("mbconv", "dense")),
     num_modules=3,
     init_channels=8,
@@ -104,6 +106,8 @@ NOT_ALLOWED = {
     "model_options": ("a mapping of names to plain data", [{"a": NAN}, {"a": object}, {1: 2}]),
     "plugins": ("a list of names", [("",)]),
     "data": ("a name", [5, ""]),
+    "extra_data": ("a file ending in .npz", [5, "", "x.npy", ".npz"]),
+    "extra_fraction": ("a number in (0, 1)", [0, 1, -0.5, NAN, "a", True]),
     "method": ("a name", [None]),
     "compile": ("true or false", ["yes", 1]),
     "augment": ("true or false", ["no"]),
@@ -282,6 +286,8 @@ GIVEN = {
         ({}, {"data": "digits"}),
         ({}, {"validation_fraction": 0.2}),
         ({}, {"split_seed": 1}),
+        ({}, {"extra_data": "generated.npz", "extra_fraction": 0.7}),
+        ({"extra_data": "generated.npz", "extra_fraction": 0.7}, {"extra_fraction": 0.8}),
         ({}, {"blocks": ("residual", "dense", "ada_rk")}),
         ({}, {"num_modules": 9}),
         ({}, {"init_channels": 8}),
@@ -473,6 +479,28 @@ def test_options_of_a_ds_net_by_name_are_its_fields():
     assert resolve(named) == resolve(spelled_out)
     with pytest.raises(ValueError, match="model 'ds_net_6' has no option 'recipe'; known: init_ch"):
         RunConfig(model="ds_net_6", model_options={"recipe": "paper"})
+
+
+# Extra data
+
+
+def test_extra_data_are_left_out_where_there_are_none():
+    plain = resolve(RunConfig(data="cifar10", eps=0.1, step_size=0.02))
+    assert plain.run_id == "cifar10-at-d57c22386d-s0"  # as it was before there were extra data
+    assert not {"extra_data", "extra_fraction"} & plain.to_dict().keys()
+
+
+def test_fraction_of_extra_data_is_that_of_the_papers_unless_given():
+    assert resolve(RunConfig(extra_data="generated.npz")).extra_fraction == 0.7
+    assert resolve(RunConfig(extra_data="generated.npz", extra_fraction=0.8)).extra_fraction == 0.8
+    assert resolve(RunConfig()).extra_fraction is None
+
+
+def test_fraction_goes_with_extra_data():
+    with pytest.raises(ValueError, match=r"^extra_fraction goes with extra_data, got 0\.5 without"):
+        RunConfig(extra_fraction=0.5)
+    with pytest.raises(ValueError, match=r"^extra_fraction must be set; "):
+        ResolvedConfig.of(replace(resolve(RunConfig()), extra_data="generated.npz"))
 
 
 # The norm

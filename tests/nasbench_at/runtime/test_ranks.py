@@ -20,9 +20,9 @@ from nasbench_at.records import read_record
 from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.runtime.sync_norm import CpuSyncBatchNorm2d
 from nasbench_at.training.step import TrainingStep
-from tests.nasbench_at.conftest import tiny_config, tiny_flags
+from tests.nasbench_at.conftest import save_extra, tiny_config, tiny_flags
 from tests.nasbench_at.training.processes import results
-from tests.nasbench_at.training.ranks import MASKED
+from tests.nasbench_at.training.ranks import EXTRA, MASKED
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
@@ -78,6 +78,7 @@ def seen(tmp_path_factory):
     def run(world_size):
         if world_size not in cache:
             out = tmp_path_factory.mktemp(f"ranks{world_size}")
+            save_extra(out / EXTRA)
             finish(start_ranks(["-m", "tests.nasbench_at.training.ranks", str(out)], world_size))
             cache[world_size] = [
                 torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(world_size)
@@ -220,7 +221,7 @@ def test_shared_statistics_are_an_option(one_gloo_rank):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3])
-@pytest.mark.parametrize("case", ["at", "mart", "masked"])
+@pytest.mark.parametrize("case", ["at", "mart", "masked", "extra"])
 def test_ranks_that_share_a_batch_end_with_the_weights_of_one_rank(case, world_size, seen):
     (alone,) = seen(1)
     ranks = seen(world_size)

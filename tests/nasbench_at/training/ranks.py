@@ -35,6 +35,8 @@ SHARED: dict[str, Any] = {
     "attack_noise": 0.0,
     "block_options": {"mbconv": {"drop_connect": 0.0}},
 }
+EXTRA = "extra.npz"
+"""The file of generated images, which whoever starts the ranks has to put into OUT."""
 MASKED: dict[str, Any] = {"attention": "fixed", "attention_keep": ((0,), (1,), (0,))}
 CASES: dict[str, dict[str, Any]] = {
     "at": {"sync_batch_norm": True},
@@ -42,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
     "masked": {"sync_batch_norm": True, **MASKED},
     # Two forward passes. From the image itself, TRADES' attack would climb rounding errors.
     "mart": {"sync_batch_norm": True, "method": "mart"},
+    "extra": {"sync_batch_norm": True, "extra_fraction": 0.4},
     "own_statistics": {"method": "trades", "accumulation_steps": 2, "attack_start": "uniform"},
 }
 
@@ -90,7 +93,8 @@ class Watched:
 
 
 def run_case(name: str, out: Path, ranks: Ranks) -> dict[str, Any]:
-    config = tiny_config(**SHARED | CASES[name])
+    own = {"extra_data": str(out / EXTRA)} if "extra_fraction" in CASES[name] else {}
+    config = tiny_config(**SHARED | CASES[name] | own)
     trainer = prepare_training(config, runs_dir=out / name, device="cpu", ranks=ranks)
     validation = [share * len(trainer.data.validation) for share in trainer._validate()]
     watched = Watched(trainer)

@@ -14,7 +14,7 @@ from nasbench_at import train
 from nasbench_at.training.checkpoints import load_checkpoint, save_checkpoint
 from nasbench_at.training.launch import prepare_training
 from nasbench_at.training.methods import LossAndLogits
-from tests.nasbench_at.conftest import one_line, tiny_config
+from tests.nasbench_at.conftest import one_line, save_extra, tiny_config
 
 NUM_STEPS = 3
 """Steps an epoch of the tiny run."""
@@ -200,6 +200,84 @@ def test_interrupted_run_in_bf16_ends_like_an_undisturbed_one(interruption, tmp_
         train(config, runs_dir=tmp_path / "cut", device="cpu", reporter=Watcher(**interruption))
     train(config, runs_dir=tmp_path / "cut", device="cpu")
     assert results(run_path(tmp_path / "cut")) == results(run_path(tmp_path / "undisturbed"))
+
+
+@pytest.mark.parametrize("interruption", [{"after_steps": 5}, {"after_epoch": 1}], ids=str)
+def test_interrupted_run_with_extra_data_ends_like_an_undisturbed_one(interruption, tmp_path):
+    config = tiny_config(extra_data=save_extra(tmp_path / "extra.npz"), augment=True)
+    undisturbed, cut = tmp_path / "undisturbed", tmp_path / "cut"
+    train(config, runs_dir=undisturbed, device="cpu")
+    with pytest.raises(InterruptedRunError):
+        train(config, runs_dir=cut, device="cpu", reporter=Watcher(**interruption))
+    train(config, runs_dir=cut, device="cpu")
+    assert results(run_path(cut)) == results(run_path(undisturbed))
+
+
+def test_checkpoint_within_an_epoch_of_extra_data_is_gone_on_from(tmp_path):
+    """Each step is saved, so that the run goes on in the middle of its batches."""
+    config = tiny_config(extra_data=save_extra(tmp_path / "extra.npz"), epochs=1)
+    train(config, runs_dir=tmp_path / "undisturbed", device="cpu")
+    options = {"runs_dir": tmp_path / "cut", "device": "cpu", "checkpoint_minutes": 0}
+    with pytest.raises(InterruptedRunError):
+        train(config, reporter=Watcher(after_steps=2), **options)
+    rest = Watcher()
+    train(config, reporter=rest, **options)
+    assert rest.steps == NUM_STEPS - 1  # the second step was not saved
+    assert results(run_path(tmp_path / "cut")) == results(run_path(tmp_path / "undisturbed"))
+
+
+def test_extra_data_are_part_of_every_batch_and_of_the_record(tmp_path):
+    path = save_extra(tmp_path / "extra.npz")
+    config = tiny_config(extra_data=path, extra_fraction=0.5, epochs=1)
+    trainer = prepare_training(config, runs_dir=tmp_path / "runs", device="cpu")
+    seen = []
+    step = trainer.training_step
+    real = step.method.perturb
+
+    def perturb(model, x, y, noise):
+        seen.append(x.clone())
+        return real(model, x, y, noise)
+
+    step.method = types.SimpleNamespace(
+        perturb=perturb, loss=step.method.loss, start_epoch=lambda _: step.method
+    )
+    record = trainer.run()
+    pool = trainer.data.mixture.pool.images / 255
+    kinds = [(pool == image).flatten(1).all(1).nonzero().max() >= 144 for x in seen for image in x]
+    # 144 images are held to train on: three batches of 64 places, half of them generated.
+    assert (len(kinds), sum(kinds)) == (3 * 64, 3 * 32)
+    assert (record.training["num_train"], record.training["num_extra"]) == (144, 40)
+    assert record.provenance["extra_data_fingerprint"] == trainer.data.mixture.fingerprint
+    assert record.config["contents"][path] == trainer.config.contents[path]
+
+
+def test_run_without_extra_data_says_nothing_of_them(undisturbed):
+    text = (undisturbed / "record.json").read_text() + (undisturbed / "config.yaml").read_text()
+    assert "extra" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extra_fraction": 0.001}, "in each batch of 64, got 0.001, which is 0 generated ones"),
+        ({"extra_fraction": 0.999}, "in each batch of 64, got 0.999, which is 64 generated ones"),
+        ({"data": "digits"}, "the classes of the data set, got 11..11"),
+        ({"extra_data": "none.npz"}, "data file 'none.npz' does not exist"),
+    ],
+    ids=str,
+)
+def test_extra_data_are_checked_before_a_file_is_written(changes, message, tmp_path):
+    path = tmp_path / "extra.npz"
+    images = np.zeros((4, 8, 8), np.uint8)
+    np.savez(path, x=images, y=np.full(4, 11 if "data" in changes else 0))
+    with pytest.raises(ValueError, match=message) as caught:
+        train(
+            tiny_config(**{"extra_data": str(path), **changes}),
+            runs_dir=tmp_path / "runs",
+            device="cpu",
+        )
+    one_line(caught)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_resumed_run_trains_the_epochs_that_are_left(undisturbed, tmp_path):

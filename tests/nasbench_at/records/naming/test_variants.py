@@ -43,6 +43,10 @@ def names_of(*changes, **options):
         ([{}, {"awp_gamma": 0.005}], ["--awp-gamma 0", "--awp-gamma 0.005"]),
         ([{"epochs": 5}, {"epochs": 9}], ["--epochs 5", "--epochs 9"]),
         ([{"eps": 0.1}, {"eps": 0.2}], ["--eps 0.1", "--eps 0.2"]),
+        (
+            [{}, {"extra_data": "a/gen.npz"}, {"extra_data": "gen.npz", "extra_fraction": 0.8}],
+            ["no extra data", "70 % of each batch of gen.npz", "80 % of each batch of gen.npz"],
+        ),
         ([{}, {"norm": "L2"}], ["trained under L\N{INFINITY}", "trained under L2"]),
         (
             [
@@ -123,4 +127,6 @@ def test_what_all_share_is_said_once():
     )
     l2 = [{**config, "norm": "L2"} for config in configs]
     assert describe_shared(l2).endswith("k = 2, AT, trained under L2, digits, 6 channels")
+    extra = [{**config, "extra_data": "g.npz", "extra_fraction": 0.5} for config in configs]
+    assert describe_shared(extra).endswith("digits, 50 % of each batch of g.npz, 6 channels")
     assert describe_shared([]) == ""
