@@ -265,6 +265,7 @@ def supposed(tmp_path_factory):
     x = np.arange(12 * 64, dtype=np.uint8).reshape(12, 8, 8)
     y = np.arange(12) % 3
     np.savez(folder / "three.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    np.savez(folder / "generated.npz", x=x, y=y)
     shutil.copytree(folder / "runs", folder / "pilot")
     return folder
 

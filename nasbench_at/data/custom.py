@@ -31,7 +31,7 @@ __all__ = ["custom_loader", "load_extra_images", "to_labelled_images"]
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 EXTRA_KEYS = (("x", "y"), ("image", "label"))
-"""What a file of generated images holds; the second as Gowal et al. published theirs."""
+"""What a file of generated images holds; the second as Wang et al. published theirs."""
 MAX_CHANNELS = 4
 
 
@@ -70,7 +70,7 @@ def load_extra_images(
 
     Args:
         path: An ``.npz`` file with ``x``, images, and ``y``, labels, in the forms of a data set's;
-            or with ``image`` and ``label``, as Gowal et al. (NeurIPS 2021) published theirs. Not
+            or with ``image`` and ``label``, as Wang et al. (ICML 2023) published theirs. Not
             every class need be there.
         image_shape: Channels, height and width of the data set's images.
         num_classes: Its number of classes.

@@ -3,7 +3,7 @@
 A fixed share of every batch is drawn from them at random, with replacement, and the rest from the
 real images. An epoch is defined on the real images: it has as many batches as they alone would
 make, all of them full, and so sees only a part of the real images, another one each time. That is
-how the sampler of Carmon et al., which Gowal et al. and Wang et al. use, draws batches.
+how the code of Wang et al. draws batches, by a sampler of Carmon et al.
 
 Reference:
     Gowal et al., "Improving Robustness using Generated Data", NeurIPS 2021; Wang et al., "Better

@@ -238,7 +238,12 @@ def test_network_described_by_its_fields_is_the_papers():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"weight_decay": 1e-3}, {"data": "digits"}, {"method": "fat"}],
+    [
+        {"weight_decay": 1e-3},
+        {"data": "digits"},
+        {"method": "fat"},
+        {"extra_data": "generated.npz"},
+    ],
     ids=str,
 )
 def test_other_cells_have_no_published_number(changes):

@@ -17,7 +17,7 @@ import nasbench_at.training.methods as methods
 from nasbench_at.cli import main
 from nasbench_at.config import load_config
 from nasbench_at.records import read_record
-from tests.nasbench_at.conftest import tiny_flags
+from tests.nasbench_at.conftest import save_extra, tiny_flags
 from tests.nasbench_at.data.published_formats import write_cifar10, write_svhn
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -211,6 +211,20 @@ def test_cifar10_files_are_trained_on_end_to_end(tmp_path, capsys):
     assert "selected on the test images" in capsys.readouterr().out
     config = load_config(folder / "config.yaml")
     assert (config.augment, config.beta, config.attack_noise) == (True, 6.0, 0.001)
+
+
+def test_run_with_extra_data_is_evaluated_when_their_file_is_gone(tmp_path, capsys):
+    path = Path(save_extra(tmp_path / "extra.npz"))
+    words = tiny_flags(**NETWORK, extra_data=path, extra_fraction=0.5)
+    assert main(["train", *words, "--device", "cpu"]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    config = load_config(folder / "config.yaml")
+    assert (config.extra_data, config.extra_fraction) == (str(path), 0.5)
+    path.unlink()
+    assert main(["evaluate", str(folder), "--attacks", "fgsm", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert main(["train", *words]) == 2
+    assert capsys.readouterr().err == f"nasbench-at: data file {str(path)!r} does not exist\n"
 
 
 def test_svhn_files_are_trained_on_end_to_end(tmp_path, capsys):

@@ -138,6 +138,13 @@ def test_one_shot_needs_a_ds_net_of_equal_modules():
         train_one_shot(config, data, CPU, epochs=1)
 
 
+def test_one_shot_refuses_extra_data_rather_than_leave_them_out():
+    config = tiny_config(extra_data="generated.npz")
+    data = load_config_data(resolve(tiny_config()), CPU)
+    with pytest.raises(ValueError, match=r"knows no extra data, got 'generated\.npz'"):
+        train_one_shot(config, data, CPU, epochs=1)
+
+
 def test_comparison_takes_one_shot_training():
     with pytest.raises(ValueError, match="needs a table of subsets of the blocks of one of its"):
         compare(make_table(), scores={}, one_shot=("subset",), one_shot_epochs=1)
