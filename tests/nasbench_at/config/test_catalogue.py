@@ -142,3 +142,10 @@ def test_commands_answer_without_torch(tmp_path):
     assert "unknown block 'residul'; did you mean 'residual'?" in done.stderr
     assert "'runs/nope' is no run folder" in done.stderr
     assert len(done.stderr.splitlines()) == 9
+
+
+def test_file_of_extra_data_must_be_there(tmp_path):
+    (tmp_path / "extra.npz").touch()
+    check_names(RunConfig(extra_data=str(tmp_path / "extra.npz")))
+    with pytest.raises(ValueError, match=r"^data file 'none\.npz' does not exist$"):
+        check_names(RunConfig(extra_data="none.npz"))

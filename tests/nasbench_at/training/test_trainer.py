@@ -246,6 +246,8 @@ def test_extra_data_are_part_of_every_batch_and_of_the_record(tmp_path):
     kinds = [(pool == image).flatten(1).all(1).nonzero().max() >= 144 for x in seen for image in x]
     # 144 images are held to train on: three batches of 64 places, half of them generated.
     assert (len(kinds), sum(kinds)) == (3 * 64, 3 * 32)
+    # What a step's loss is a mean over: its batch is full, the last one too.
+    assert [trainer._num_images(number) for number in range(NUM_STEPS)] == [64] * 3
     assert (record.training["num_train"], record.training["num_extra"]) == (144, 40)
     assert record.provenance["extra_data_fingerprint"] == trainer.data.mixture.fingerprint
     assert record.config["contents"][path] == trainer.config.contents[path]
