@@ -108,3 +108,22 @@ def test_command_names_the_files_and_refuses_a_file_as_folder(run, tmp_path, cap
     assert len(written) == 4
     with pytest.raises(BadInputError, match=r"cannot write to '.*\.log': "):
         run_claim([str(run), "--out", written[1]])
+
+
+def test_extra_data_are_additional_data_and_said_in_the_footnote_and_the_card(
+    run, tmp_path, monkeypatch
+):
+    own = read_record(run / "record.json")
+    record = replace(
+        own,
+        config={**own.config, "extra_data": "/home/me/gen.npz", "extra_fraction": 0.7},
+        training={**own.training, "num_extra": 40},
+    )
+    for place in ("leaderboard", "runs"):
+        monkeypatch.setattr(f"nasbench_at.evaluation.{place}.read_record", lambda _: record)
+    entry, _, _, card = write_claim(run, tmp_path)
+    found = json.loads(entry.read_text("utf-8"))
+    assert found["additional_data"] is True
+    said = "70 % of each batch of gen.npz"
+    assert f"Trained on 40 generated images, too: {said}." in found["footnote"]
+    assert f"| generated images | {said} |" in card.read_text("utf-8").splitlines()
