@@ -98,12 +98,13 @@ def _autoattack_of(record: Record, path: str | Path) -> AttackResult:
 def _entry(record: Record, attacked: AttackResult, authorship: Authorship) -> dict[str, object]:
     natural = record.results["natural"]
     robust = _percent(attacked)
+    checks = [check.passed for evaluation in record.evaluations for check in evaluation.checks]
     return {
         **asdict(authorship),
         "name": authorship.name or record.run_id,
         "additional_data": record.config.get("extra_data") is not None,
         "number_forward_passes": 1,
-        "dataset": record.config["data"],
+        "dataset": Path(record.config["data"]).name,
         "threat_model": attacked.norm,
         "eps": attacked.eps,
         "architecture": network_label(record.config),
@@ -115,7 +116,7 @@ def _entry(record: Record, attacked: AttackResult, authorship: Authorship) -> di
         "autoattack_num_images": attacked.num_samples,
         "train_seconds": record.provenance.get("train_seconds"),
         "autoattack_seconds": attacked.seconds,
-        "unreliable": not all(check.passed for e in record.evaluations for check in e.checks),
+        "unreliable": not all(checks) if checks else None,
         "footnote": " ".join(_reservations(record, attacked)) or None,
     }
 

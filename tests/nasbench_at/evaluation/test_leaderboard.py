@@ -46,6 +46,8 @@ def test_entry_says_what_the_record_says(run, tmp_path):
     assert found["autoattack_seconds"] == aa.seconds > 0
     assert found["architecture"].startswith("DS-Net of ")
     assert found["name"] == run.name
+    assert found["dataset"] == "stripes"
+    assert found["unreliable"] is not None
     assert [found[name] for name in ("authors", "venue", "link")] == [None] * 3
     assert "on randomly drawn 10 test images." in found["footnote"]
     assert not load_model(weights).training
@@ -80,13 +82,14 @@ def test_reservations_are_made(run, tmp_path):
     check = TrustCheck("logits", passed=False, detail="rows sum to 1")
     *others, last = record.evaluations
     doubtful = (*others, replace(last, checks=(check,)))
-    config = record.config | {"select_on": "test"}
+    config = record.config | {"select_on": "test", "data": "some/where/mine.npz"}
     path.write_text(replace(record, config=config, evaluations=doubtful).to_json())
     try:
         found = json.loads(write_claim(run, tmp_path)[0].read_text("utf-8"))
     finally:
         path.write_text(text)
-    assert found["unreliable"]
+    assert found["unreliable"] is True
+    assert found["dataset"] == "mine.npz"
     assert "The epoch was selected on test images" in found["footnote"]
     assert found["footnote"].endswith("Trust check logits failed: rows sum to 1.")
 
