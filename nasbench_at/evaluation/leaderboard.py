@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def _autoattack_of(record: Record, path: str | Path) -> AttackResult:
         found = "none" if row is None else f"{row.norm} eps {row.eps:g}"
         raise ValueError(
             f"a claim needs AutoAttack under the run's own {norm} eps {eps:g}, got {found} of run "
-            f"{record.run_id!r}: nasbench-at evaluate {path} --attacks aa"
+            f"{record.run_id!r}: nasbench-at evaluate {shlex.quote(str(path))} --attacks aa"
         )
     return row
 
@@ -117,7 +118,7 @@ def _entry(record: Record, attacked: AttackResult, authorship: Authorship) -> di
         "train_seconds": record.provenance.get("train_seconds"),
         "autoattack_seconds": attacked.seconds,
         "unreliable": not all(checks) if checks else None,
-        "footnote": " ".join(_reservations(record, attacked)) or None,
+        "footnote": " ".join(_reservations(record, attacked)),
     }
 
 

@@ -98,6 +98,7 @@ class TabularTraining:
         seed: Which runs are drawn.
 
     Attributes:
+        seed: The same.
         seconds: What the training so far has cost.
         latest: The combination that was asked for last; None if it is not in the table.
     """
@@ -106,6 +107,7 @@ class TabularTraining:
         self, objective: TabularObjective, runs: Sequence[Sequence[RecordedRun]], seed: int
     ) -> None:
         self._objective = objective
+        self.seed = seed
         self._runs = draw_runs(runs, seed)
         self._epochs_done = [0] * len(runs)
         self.seconds = 0.0
@@ -166,7 +168,13 @@ def run_search(
     path = SearchPath()
     watch = functools.partial(_watch, training=training, path=path, max_seconds=max_seconds)
     with _quiet():
-        study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        # Hyperband draws a trial's bracket by the study's name, which is random if it has none.
+        study = optuna.create_study(
+            direction="maximize",
+            sampler=sampler,
+            pruner=pruner,
+            study_name=f"replay-{training.seed}",
+        )
         study.optimize(training, callbacks=[watch])
     return path
 

@@ -159,3 +159,13 @@ def test_no_pruner_costs_more_than_none(name):
         run_search(training, sampler, pruner(4), np.inf)
         costs.append(training.seconds)
     assert costs[1] <= costs[0] + 1e-9
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_search_is_the_same_again(name):
+    def seconds(seed):
+        training = make_training(seed)
+        return run_search(training, BruteForceSampler(seed=seed), PRUNERS[name](4), np.inf).seconds
+
+    first, again = ([seconds(seed) for seed in range(20)] for _ in range(2))
+    assert first == again
