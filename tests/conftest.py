@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Generator
@@ -21,6 +22,10 @@ from nasbench_at.config.architecture import Architecture
 FIXTURES = Path(__file__).parent / "fixtures"
 
 torch.set_num_threads(1)
+
+# A shell's background jobs are deaf to SIGINT, and so would be the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Of this process alone: two that compile the same code at once can read each other's unfinished
 # libraries.
