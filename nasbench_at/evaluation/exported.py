@@ -142,7 +142,7 @@ def _write_safetensors(network: nn.Module, record: Record, images: ImageSpec) ->
 def _write_program(network: nn.Module, record: Record, images: ImageSpec) -> bytes:
     network = network.to(memory_format=torch.contiguous_format)
     x = torch.zeros(2, *images.image_shape)
-    batch = torch.export.Dim("batch", min=1)
+    batch = torch.export.Dim("batch", min=1, max=2**31 - 1)  # torch 2.6 wants an upper bound
     with torch.no_grad():
         program = torch.export.export(network, (x,), dynamic_shapes=({0: batch},))
     file = io.BytesIO()
