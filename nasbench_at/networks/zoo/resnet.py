@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from blocks.layers import conv1x1, conv3x3, make_activation
@@ -46,11 +47,13 @@ class ResNet(nn.Module):
         in_channels: int,
         activation: str = "relu",
     ) -> None:
-        # Slow to import, and only needed here; torchvision comes without types.
-        from torchvision.models.resnet import (  # type: ignore[import-untyped]
-            BasicBlock,
-            Bottleneck,
-        )
+        # Slow to import, and only needed here; torchvision comes without types. Importing computes,
+        # which fails with torch 2.6 if the network is built on the meta device.
+        with torch.device("cpu"):
+            from torchvision.models.resnet import (  # type: ignore[import-untyped]
+                BasicBlock,
+                Bottleneck,
+            )
 
         super().__init__()
         block_class = BasicBlock if kind == "basic" else Bottleneck
