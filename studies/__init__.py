@@ -43,3 +43,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         return import_module(f"{__name__}.{name}")
     return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -273,7 +273,15 @@ def _describe_unknown(word: str, flags: Sequence[Flag]) -> str:
 def _texts(*sources: Any) -> dict[str, str]:
     """What docstrings say of fields and parameters."""
     docstrings = (docstring_parser.parse(source.__doc__ or "") for source in sources)
-    return {p.arg_name: p.description or "" for doc in docstrings for p in doc.params}
+    return {
+        p.arg_name: _without_markup(p.description or "") for doc in docstrings for p in doc.params
+    }
+
+
+def _without_markup(text: str) -> str:
+    """Text without what Sphinx alone reads: code in double backticks, references by role."""
+    text = re.sub(r":[a-z:]+:`([^`<]+?)(\s+<[^`]+>)?`", r"\1", text)
+    return text.replace("``", "")
 
 
 def _read(flag: Flag, words: Any) -> Any:

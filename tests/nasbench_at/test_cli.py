@@ -23,6 +23,8 @@ from nasbench_at.config import load_config, resolve
 from nasbench_at.records import describe_attack, read_record
 from nasbench_at.records.run_folders import open_run_folder
 from nasbench_at.training.checkpoints import load_checkpoint
+from studies.commands.study import SUBCOMMANDS
+from studies.recipes import RECIPES
 
 from .conftest import TINY, tiny_config, tiny_flags
 
@@ -101,6 +103,21 @@ def test_usage_lists_every_command(words, capsys):
 def test_every_command_has_help(command, capsys):
     assert main([command, "--help"]) == 0
     assert f"usage: nasbench-at {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([name] for name in find_commands()),
+        *(["study", name] for name in SUBCOMMANDS),
+        *(["study", "run", name] for name in RECIPES),
+        ["figure", "landscape"],
+    ],
+    ids=" ".join,
+)
+def test_help_shows_no_markup_of_docstrings(words, capsys):
+    assert main([*words, "--help"]) == 0
+    assert not re.findall(r".*(?:`|:\w+:).*", capsys.readouterr().out)
 
 
 def test_help_of_train_explains_the_fields_of_the_configuration(capsys):

@@ -6,9 +6,18 @@ import html
 
 import pytest
 
+import nasbench_at
+import studies
 from nasbench_at import Architecture, AttentionSpec, Benchmark, RunConfig
 from nasbench_at.config import resolve
 from tests.nasbench_at.records.test_records import make_record
+
+
+@pytest.mark.parametrize("package", [nasbench_at, studies], ids=lambda package: package.__name__)
+def test_names_that_are_imported_on_first_use_are_listed_before(package):
+    listed = dir(package)
+    assert set(package.__all__) <= set(listed)
+    assert listed == sorted(set(listed))
 
 
 @pytest.mark.parametrize(
