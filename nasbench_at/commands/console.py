@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -211,15 +212,21 @@ def show_precisions(seconds: Mapping[Precision, float]) -> None:
 
 
 def show_frame(frame: pd.DataFrame) -> None:
-    """Prints a frame, numbers to the right and with four digits."""
+    """Prints a frame, numbers to the right and with four digits or more, a dash for none."""
     show_table(
         list(map(str, frame.columns)),
-        [
-            [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
-            for row in frame.itertuples(index=False)
-        ],
+        [list(map(_write_cell, row)) for row in frame.itertuples(index=False)],
         numeric=[kind.kind in "if" for kind in frame.dtypes],
     )
+
+
+def _write_cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    # A column of whole numbers of which some are missing holds floats.
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def is_terminal() -> bool:

@@ -33,6 +33,24 @@ def test_words_in_a_frame_are_printed_as_they_are(word, capsys):
     assert capsys.readouterr().out.count(word) == 2
 
 
+def test_frame_shows_large_numbers_in_full_and_a_dash_for_what_is_missing(capsys):
+    frame = pd.DataFrame(
+        {
+            "num_params": [127748, None],
+            "parameters": [150000.0, 12.0],
+            "count": [12345, 7],
+            "share": [0.123456, float("nan")],
+            "weight_decay": [0.0005, 1e-6],
+            "residual": [True, None],
+            "error": [None, "gone"],
+        }
+    )
+    show_frame(frame)
+    _, first, second = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert first == ["127,748", "150,000", "12,345", "0.1235", "0.0005", "True", "-"]
+    assert second == ["-", "12", "7", "-", "1e-06", "-", "gone"]
+
+
 @pytest.mark.parametrize("word", WORDS)
 def test_titles_of_bars_are_drawn_as_they_are(word):
     for bar in (PointProgress(word), StudyReporter(word)):
