@@ -230,6 +230,12 @@ class StudyResult:
             f"the best run of study {self.config.name!r} is missing: {run_id}/record.json"
         )
 
+    def missing_runs(self) -> list[str]:
+        """Returns the runs of completed trials that have no record, or one that cannot be read."""
+        complete = [t.user_attrs["run_id"] for t in self.trials if t.state == TrialState.COMPLETE]
+        found = {record.run_id for record in self.records}
+        return [run_id for run_id in dict.fromkeys(complete) if run_id not in found]
+
     def pareto(self) -> pd.DataFrame:
         """Returns the rows of the trials that no other is better than by all objectives."""
         if len(self.config.objectives) == 1:

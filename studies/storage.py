@@ -31,6 +31,7 @@ __all__ = [
     "SQLITE_FILE",
     "STORAGE_VARIABLE",
     "StorageError",
+    "chosen_storage",
     "exclusively",
     "folder_storage",
     "has_password",
@@ -70,9 +71,12 @@ def storage_url(given: str | None, folder: Path) -> str:
         given: A URL; None takes the environment's, or SQLite in the study's folder.
         folder: The study's folder.
     """
-    if given is not None:
-        return given
-    return os.environ.get(STORAGE_VARIABLE) or folder_storage(folder)
+    return chosen_storage(given) or folder_storage(folder)
+
+
+def chosen_storage(given: str | None) -> str | None:
+    """Returns the URL that was given, or else the environment's; None if there is neither."""
+    return given or os.environ.get(STORAGE_VARIABLE) or None
 
 
 def folder_storage(folder: Path) -> str:

@@ -15,6 +15,8 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
+from nasbench_at.config.allowed_values import hide_passwords
+from nasbench_at.config.suggestions import suggest
 from nasbench_at.data import DataSet, ImageSpec
 from nasbench_at.evaluation.robustness import count_samples
 from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
@@ -33,6 +35,7 @@ __all__ = [
     "check_fit",
     "create_or_open_study",
     "create_sampler",
+    "list_stored",
     "open_study",
     "quiet_optuna",
     "source_hash",
@@ -171,13 +174,32 @@ def open_study(
     storage = open_storage(url)
     known = _find(storage, name)
     if known is None:
-        there = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
-        raise ValueError(f"there is no study {name!r} in this storage; there is {there}")
+        where = hide_passwords(url)
+        raise ValueError(
+            f"there is no study {name!r} in storage {where!r}; {suggest(name, _sizes(storage))}"
+        )
     config = StudyConfig.from_dict(known["config"])
     if to_work:
         data = load_config_data(config.base, select_device("cpu"), data_root)
         _check_provenance(name, known, _provenance(data), any_code=any_code)
     return _open(storage, config, known)
+
+
+def list_stored(url: str) -> dict[str, int]:
+    """Returns the studies of a storage with their numbers of trials, in alphabetical order.
+
+    Those that others than this package keep there are left out.
+
+    Raises:
+        StorageError: If the storage cannot be reached or holds no studies.
+    """
+    return _sizes(open_storage(url))
+
+
+def _sizes(storage: RDBStorage) -> dict[str, int]:
+    summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
+    configs = {study.study_name: study.user_attrs.get("config") for study in summaries}
+    return {name: config["num_trials"] for name, config in sorted(configs.items()) if config}
 
 
 def _open(storage: RDBStorage, config: StudyConfig, provenance: Mapping[str, Any]) -> OpenStudy:

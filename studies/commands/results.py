@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.config.allowed_values import Folder, Name, NewFile, Positional, StorageUrl
-from studies.commands.lookup import existing_storage, list_studies
+from nasbench_at.config.allowed_values import NewFile
+from studies.commands.lookup import FoundStudy, StudyArguments, find_studies, only_study
 
 __all__ = [
     "DashboardArguments",
     "ExportArguments",
-    "StudyArguments",
     "run_dashboard",
     "run_export",
     "run_importance",
@@ -25,21 +25,7 @@ __all__ = [
 ]
 
 EXPORT_SUFFIXES = (".csv", ".parquet", ".tex")
-
-
-@dataclass(frozen=True)
-class StudyArguments:
-    """Arguments of the commands that look at a study.
-
-    Attributes:
-        name: The study, or its folder; may be left out where there is one.
-        runs_dir: Where runs lie.
-        storage: URL of its database; by default SQLite in the study's folder.
-    """
-
-    name: Positional[Name | None] = None
-    runs_dir: Annotated[Path, Folder()] = Path("runs")
-    storage: StorageUrl | None = None
+SHOWN_MISSING = 10
 
 
 @dataclass(frozen=True)
@@ -66,35 +52,11 @@ class DashboardArguments(StudyArguments):
     port: int = 8080
 
 
-def _studies(arguments: StudyArguments) -> list[StudyArguments]:
-    """The study that was named, with the folder of its runs, or all that lie among the runs."""
-    if arguments.name is None:
-        return [replace(arguments, name=name) for name in list_studies(arguments.runs_dir)]
-    path = Path(arguments.name)
-    if (path / "study.yaml").exists():
-        path = path.resolve()
-        return [replace(arguments, name=path.name, runs_dir=path.parent.parent)]
-    return [arguments]
-
-
-def _only_study(arguments: StudyArguments) -> StudyArguments:
-    found = _studies(arguments)
-    if len(found) == 1:
-        return found[0]
-    where = str(arguments.runs_dir / "studies")
-    if not found:
-        raise ValueError(f"there is no study in {where!r}")
-    names = ", ".join(str(one.name) for one in found)
-    raise ValueError(f"there are several studies in {where!r}, name one: {names}")
-
-
-def _open(arguments: StudyArguments) -> Any:
-    """Opens the study that the arguments name; writes nothing."""
+def _open(found: FoundStudy) -> Any:
+    """Opens a study that was found; writes nothing."""
     from studies.study import open_study
 
-    assert arguments.name is not None
-    url = existing_storage(arguments.name, arguments.runs_dir, arguments.storage)
-    return open_study(arguments.name, url)
+    return open_study(found.name, found.url)
 
 
 @contextmanager
@@ -114,7 +76,7 @@ def run_status(words: Sequence[str]) -> int:
 
     with _quietly():
         with bad_input():
-            found = _studies(arguments) or [_only_study(arguments)]
+            found = find_studies(arguments)
             opened = [_open(one) for one in found]
         for one, study in zip(found, opened, strict=True):
             show_status(StudyStatus.of(study))
@@ -149,7 +111,7 @@ def run_repair(words: Sequence[str]) -> int:
 
     with _quietly():
         with bad_input():
-            study = _only_study(arguments)
+            study = only_study(arguments)
             opened = _open(study)
         name = opened.config.name
         released = release_dead_workers(opened, study_folder(study.runs_dir, name))
@@ -171,15 +133,28 @@ def run_export(words: Sequence[str]) -> int:
 
     with _quietly():
         with bad_input():
-            study = _only_study(arguments)
+            study = only_study(arguments)
             opened = _open(study)
         result = StudyResult.of(opened, study.runs_dir)
+        _warn_of_missing(result, study.runs_dir)
         frame = result.frame()
     out = arguments.out or Path(f"{opened.config.name}.csv")
     with bad_input():
         write_frame(frame, out)
     stdout.say(f"{len(result.trials)} trials written to {out}")
     return 0
+
+
+def _warn_of_missing(result: Any, runs_dir: Path) -> None:
+    missing = result.missing_runs()
+    if missing:
+        rest = f" and {len(missing) - SHOWN_MISSING} more" if len(missing) > SHOWN_MISSING else ""
+        warnings.warn(
+            f"{len(missing)} of {len(missing) + len(result.records)} finished runs have no record "
+            f"in {str(runs_dir)!r} (--runs-dir) that can be read, and no accuracies of the attacks "
+            f"in the table: {', '.join(missing[:SHOWN_MISSING])}{rest}",
+            stacklevel=2,
+        )
 
 
 def run_importance(words: Sequence[str]) -> int:
@@ -190,7 +165,7 @@ def run_importance(words: Sequence[str]) -> int:
 
     with _quietly():
         with bad_input():
-            study = _only_study(arguments)
+            study = only_study(arguments)
             result = StudyResult.of(_open(study), study.runs_dir)
             result.check_varied()
         importance = result.importance()
@@ -210,7 +185,7 @@ def run_dashboard(words: Sequence[str]) -> int:
             raise ValueError(
                 "the dashboard needs optuna-dashboard: pip install 'nasbench-at[dashboard]'"
             ) from None
-        opened = _open(_only_study(arguments))
+        opened = _open(only_study(arguments))
     stdout.print(
         f"study {opened.config.name}: http://{arguments.host}:{arguments.port}/", highlight=False
     )

@@ -7,26 +7,17 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from nasbench_at.commands.flags import fill_in, flags_of, parameter_flags, parse_flags, read_flags
 from nasbench_at.commands.input_errors import BadInputError, bad_input, one_line_warnings
 from nasbench_at.commands.train import RunArguments
 from nasbench_at.config import RunConfig
-from nasbench_at.config.allowed_values import (
-    DataRoot,
-    Device,
-    Folder,
-    Name,
-    Positional,
-    Range,
-    StorageUrl,
-)
+from nasbench_at.config.allowed_values import DataRoot, Device, Name, Range, StorageUrl
 from nasbench_at.config.presets import DATA_NETWORKS
 from nasbench_at.evaluation.options import L2_ATTACK_NAMES, AttackNames, Samples
 from nasbench_at.records.run_folders import open_run_folder
-from studies.commands.lookup import existing_storage, warn_of_password
+from studies.commands.lookup import StudyArguments, only_study, warn_of_password
 
 if TYPE_CHECKING:
     from studies.config import StudyConfig
@@ -46,8 +37,8 @@ class StudyRunArguments(RunArguments):
         name: The study's name; by default the recipe's.
         workers: Processes that work at the same time; with GPUs, each gets one. 0 only creates the
             study, for workers started elsewhere.
-        storage: URL of a database for workers on many machines; by default SQLite in the study's
-            folder. The variable NASBENCH_AT_STORAGE says the same, where a password is in it.
+        storage: URL of a database for workers on many machines; by default that of the variable
+            NASBENCH_AT_STORAGE, where a password belongs, or else SQLite in the study's folder.
         ranks: Processes that train one trial together.
         attacks: Attacks on the test images after training: fgsm, pgd, cw, aa; by default the
             recipe's, under norm L2 those of them that it has.
@@ -69,22 +60,16 @@ class StudyRunArguments(RunArguments):
 
 
 @dataclass(frozen=True)
-class WorkerArguments:
+class WorkerArguments(StudyArguments):
     """Arguments of ``nasbench-at study worker``.
 
     Attributes:
-        name: The study.
-        runs_dir: Where runs lie.
-        storage: URL of its database; by default SQLite in the study's folder.
         data_root: Where the data set's files lie.
         device: auto, cpu, cuda or cuda:N.
         ranks: Processes that train one trial together.
         any_code: Work although the study was begun with other code.
     """
 
-    name: Positional[Name]
-    runs_dir: Annotated[Path, Folder()] = Path("runs")
-    storage: StorageUrl | None = None
     data_root: DataRoot = None
     device: Device = "auto"
     ranks: Annotated[int, Range("[1, 10000]")] = 1
@@ -251,12 +236,13 @@ def run_study_worker(words: Sequence[str]) -> int:
 
     with quiet_optuna(), one_line_warnings():
         with bad_input():
+            study = only_study(arguments)
             settings = WorkerSettings(
-                arguments.runs_dir, arguments.data_root, arguments.device, arguments.ranks
+                study.runs_dir, arguments.data_root, arguments.device, arguments.ranks
             )
             opened = open_study(
-                arguments.name,
-                existing_storage(arguments.name, arguments.runs_dir, arguments.storage),
+                study.name,
+                study.url,
                 data_root=arguments.data_root,
                 any_code=arguments.any_code,
                 to_work=True,

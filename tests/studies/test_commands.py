@@ -4,6 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
 
@@ -15,6 +16,7 @@ from studies.recipes import RECIPES
 from studies.storage import StorageError, storage_url
 from studies.study import open_study
 from studies.suggestion import suggest_run
+from tests.nasbench_at.records.test_records import make_record, write
 from tests.studies.proxies.test_comparison import make_table as make_proxy_table
 from tests.studies.replay.test_regret import make_table
 from tests.studies.replay.test_table import make_run
@@ -105,7 +107,10 @@ def test_help_of_a_recipe_shows_its_own_flags_and_those_of_training(capsys):
         ),
         (["run", "block-space", "--ranks", "0"], "ranks must be"),
         (["run", "search", "--seeds", "1", "2"], "takes one seed (--seed), got seeds (1, 2)"),
-        (["status"], "there is no study in 'runs/studies'"),
+        (
+            ["status"],
+            "there is no study in 'runs/studies'; --storage or the variable NASBENCH_AT_STORAGE",
+        ),
         (["export", "--out", "a.doc"], "out must be a file ending in .csv, .parquet or .tex, in"),
         (["export", "--out", "no/a.csv"], "in an existing folder, got 'no/a.csv'"),
     ],
@@ -169,7 +174,8 @@ def test_status_tells_states_and_the_best(capsys):
     assert main(["study", "status"]) == 0
     text = capsys.readouterr().out
     assert "study block-space: 2 of 3 trials done; 2 complete, 1 waiting, best 0.75" in text
-    assert "waiting" in text
+    row = next(line for line in text.splitlines() if line.startswith("2\twaiting"))
+    assert row.split("\t")[-2:] == ["-", "-"]
     create("--name", "second")
     assert main(["study", "status"]) == 0
     text = capsys.readouterr().out
@@ -178,6 +184,71 @@ def test_status_tells_states_and_the_best(capsys):
     assert "several studies in 'runs/studies', name one: block-space, second" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("given", ["flag", "variable"])
+def test_studies_of_a_database_are_found_without_a_name(given, capsys, monkeypatch):
+    url = "sqlite:///all.db"
+    create("--storage", url)
+    optuna.create_study(study_name="of_others", storage=url)
+    words = ["--storage", url] if given == "flag" else []
+    if given == "variable":
+        monkeypatch.setenv("NASBENCH_AT_STORAGE", url)
+    assert main(["study", "status", *words, "--runs-dir", "elsewhere"]) == 0
+    assert "study block-space: 0 of 3 trials done" in capsys.readouterr().out
+    create("--name", "second", "--seeds", "0", "1", "--storage", url)
+    assert main(["study", "status", *words]) == 0
+    text = capsys.readouterr().out
+    assert "study block-space: 0 of 3 trials done" in text
+    assert "study second: 0 of 6 trials done" in text
+    known = "block-space (3 trials), second (6 trials)"
+    for command in ("worker", "export", "repair", "importance"):
+        assert main(["study", command, *words]) == 2
+        expected = f"several studies in storage '{url}', name one: {known}"
+        assert expected in capsys.readouterr().err
+    assert main(["study", "status", "thrid", *words]) == 2
+    expected = f"no study 'thrid' in storage '{url}'; known: block-space, second"
+    assert expected in capsys.readouterr().err
+
+
+def test_database_without_studies_of_ours_has_none(capsys):
+    optuna.create_study(study_name="of_others", storage="sqlite:///all.db")
+    assert main(["study", "status", "--storage", "sqlite:///all.db"]) == 2
+    assert "there is no study in storage 'sqlite:///all.db'; --stor" in capsys.readouterr().err
+
+
+def test_study_of_another_database_is_not_suggested_to_its_own_name(capsys):
+    create("--storage", "sqlite:///all.db")
+    database = "runs/studies/block-space/study.db"
+    for name in ("block-space", "runs/studies/block-space"):
+        assert main(["study", "status", name]) == 2
+        error = capsys.readouterr().err
+        assert f"study 'block-space' is not kept in '{database}'; " in error.replace(
+            str(Path.cwd()) + "/", ""
+        )
+        assert error.endswith(
+            "--storage or the variable NASBENCH_AT_STORAGE names another database\n"
+        )
+        assert "did you mean" not in error
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run block-space", "worker", "status", "export", "repair", "importance", "dashboard"],
+)
+def test_help_names_the_variable_of_the_storage(command, capsys):
+    assert main(["study", *command.split(), "--help"]) == 0
+    assert "NASBENCH_AT_STORAGE" in capsys.readouterr().out
+
+
+def test_name_is_that_of_a_study_among_the_runs_before_it_is_a_folder(capsys, monkeypatch):
+    create()
+    create("--seeds", "0", "1", "--runs-dir", "other")
+    monkeypatch.chdir("runs/studies")
+    assert main(["study", "status", "block-space", "--runs-dir", "../../other"]) == 0
+    assert "0 of 6 trials done" in capsys.readouterr().out
+    assert main(["study", "status", "block-space", "--runs-dir", "nowhere"]) == 0
+    assert "0 of 3 trials done" in capsys.readouterr().out
 
 
 def test_folder_is_as_good_as_a_name(capsys):
@@ -201,6 +272,25 @@ def test_export_writes_a_row_a_trial(suffix, capsys):
     frame = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
     assert list(frame["validation_robust"]) == [0.25, 0.75, 0.5]
     assert list(frame["residual"].astype(str)) == ["True", "False", "True"]
+
+
+def test_export_says_which_runs_have_no_record(capsys):
+    create()
+    tell("block-space", 0.25, 0.75)
+    url = storage_url(None, study_folder("runs", "block-space"))
+    ids = [planned.config.run_id for planned in open_study("block-space", url).config.runs]
+    write(Path("runs"), make_record(ids[0]))
+    assert main(["study", "export"]) == 0
+    line = (
+        "nasbench-at: warning: 1 of 2 finished runs have no record in 'runs' (--runs-dir) that can "
+        f"be read, and no accuracies of the attacks in the table: {ids[1]}\n"
+    )
+    assert capsys.readouterr().err == line
+    assert main(["study", "export", "--runs-dir", "elsewhere", "--storage", url]) == 0
+    assert "2 of 2 finished runs have no record in 'elsewhere' (--" in capsys.readouterr().err
+    write(Path("runs"), make_record(ids[1]))
+    assert main(["study", "export"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_importance_names_the_parameters(capsys):
@@ -270,7 +360,7 @@ def test_looking_for_a_study_that_is_not_there_writes_nothing(command, storage, 
     if storage:
         assert "storage 'sqlite:///elsewhere.db' holds no studies" in error
     else:
-        assert "there is no study 'nope' in 'runs/studies'; known: other" in error
+        assert "there is no study 'nope' in 'runs/studies'; known: other; --storage or" in error
     assert sorted(Path().rglob("*")) == before
 
 
@@ -476,9 +566,8 @@ def test_password_of_a_storage_is_not_shown(capsys):
         assert main(["study", *words, "--storage", url]) == 2
         shown = "".join(capsys.readouterr())
         assert "hunter2" not in shown
-        if words != ["repair"]:
-            assert "warning: the password in --storage can be read in the list of" in shown
-            assert "storage 'postgresql+psycopg://me:***@127.0.0.1:9/studies' cannot be" in shown
+        assert shown.count("warning: the password in --storage can be read in the list of") == 1
+        assert "storage 'postgresql+psycopg://me:***@127.0.0.1:9/studies' cannot be" in shown
     for words in (["--epoch", "3"], ["extra"], ["--storage", "mysql://me:hunter2@h/d"]):
         assert main(["study", "run", "block-space", "--storage", url, *words]) == 2
         assert "hunter2" not in "".join(capsys.readouterr())

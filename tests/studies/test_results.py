@@ -100,6 +100,17 @@ def test_best_run_whose_record_is_missing_is_named(tiny_study, tmp_path):
     assert list(result.pareto()["run_id"]) == [run_id]
 
 
+def test_completed_runs_without_a_record_are_known(tiny_study, tmp_path):
+    opened = open_filled(tiny_study, tmp_path)
+    tell(opened, 0.25)
+    tell(opened, 0.75)
+    tell(opened, state=TrialState.FAIL)
+    first, second, _ = (planned.config.run_id for planned in tiny_study.runs)
+    assert StudyResult.of(opened, tmp_path).missing_runs() == [first, second]
+    write(tmp_path, make_record(first))
+    assert StudyResult.of(opened, tmp_path).missing_runs() == [second]
+
+
 def test_damaged_record_is_named_and_left_out(tiny_study, tmp_path):
     opened = open_filled(tiny_study, tmp_path)
     tell(opened, 0.25)
