@@ -18,11 +18,14 @@ _LOADED: dict[str, str] = {}
 """What each plugin's file held when it ran, by the name of its module."""
 
 
-def load_plugin(path: str | Path) -> None:
+def load_plugin(path: str | Path) -> bool:
     """Runs a Python file, once a process, so that the blocks it defines are registered.
 
     Args:
         path: A ``.py`` file that calls :func:`blocks.register_block`.
+
+    Returns:
+        Whether it ran now, and not before.
 
     Raises:
         ValueError: If it is no Python file, fails while it runs (the cause is kept), or has
@@ -42,7 +45,7 @@ def load_plugin(path: str | Path) -> None:
                 f"plugin {str(path)!r} has changed since this process loaded it; start a new "
                 "process"
             )
-        return
+        return False
     spec = importlib.util.spec_from_file_location(name, source)
     assert spec is not None
     assert spec.loader is not None
@@ -56,6 +59,7 @@ def load_plugin(path: str | Path) -> None:
     except Exception as error:
         del sys.modules[name]
         raise ValueError(f"plugin {str(path)!r} failed: {error}") from error
+    return True
 
 
 def load_entry_points() -> None:

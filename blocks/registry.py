@@ -153,7 +153,10 @@ def block_info(name: str) -> BlockInfo:
         ValueError: If no block has this name; the message lists near matches.
     """
     if name not in _REGISTRY:
-        raise ValueError(f"unknown block {name!r}; {suggest(name, _REGISTRY)}")
+        raise ValueError(
+            f"unknown block {name!r}; {suggest(name, _REGISTRY)}; register_block adds your own, on "
+            "the command line --plugins FILE"
+        )
     return _REGISTRY[name]
 
 
@@ -175,7 +178,10 @@ def create_block(name: str, channels: int, **options: Any) -> nn.Module:
     if not isinstance(channels, int) or channels < 1:
         raise ValueError(f"channels must be a whole number of at least 1, got {channels!r}")
     check_options(f"block {name!r}", options, info.options)
-    return info.build(channels, **options)
+    try:
+        return info.build(channels, **options)
+    except ValueError as error:
+        raise ValueError(f"block {name!r}: {error}") from error
 
 
 def suggest(name: object, known: Iterable[str]) -> str:

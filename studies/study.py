@@ -20,14 +20,16 @@ from nasbench_at.config.suggestions import suggest
 from nasbench_at.data import DataSet, ImageSpec
 from nasbench_at.evaluation.robustness import count_samples
 from nasbench_at.evaluation.standard_attacks import check_attacks, standard_attacks
+from nasbench_at.networks.graph import BrokenBlockError, count_planned_parameters
 from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.runtime.provenance import package_version
 from nasbench_at.runtime.seeding import derive_seed
 from nasbench_at.training.launch import load_config_data
+from nasbench_at.training.plugins import load_plugins
 from studies.config import DIRECTIONS, StudyConfig, study_folder
 from studies.storage import folder_storage, open_storage, without_experimental_warnings
-from studies.variants import load_blocks
+from studies.variants import with_blocks
 
 __all__ = [
     "OpenStudy",
@@ -118,7 +120,12 @@ def create_or_open_study(
 
 
 def check_fit(config: StudyConfig, data: DataSet) -> None:
-    """Raises a ValueError if the data are too few for a batch or AutoAttack, or of few classes."""
+    """Checks whatever of a study can be wrong before its first run.
+
+    Raises:
+        ValueError: If the data are too few for a batch or AutoAttack, or of too few classes, or a
+            DS-Net cannot be built.
+    """
     more = (attack for planned in config.runs for attack in planned.attacks)
     names = dict.fromkeys((*config.attacks, *more))
     runs = [planned.config for planned in config.runs] or [config.base]
@@ -133,6 +140,24 @@ def check_fit(config: StudyConfig, data: DataSet) -> None:
                 f"batch_size must be at most the number of training images, {num_images}, got "
                 f"{run.batch_size}"
             )
+    _check_networks(config, data.spec)
+
+
+def _check_networks(config: StudyConfig, images: ImageSpec) -> None:
+    """Lays the study's DS-Nets out, so that a user's block fails here and not in every trial."""
+    load_plugins(config.base.plugins)
+    runs = [planned.config for planned in config.runs if planned.config.model == "ds_net"]
+    if config.space is not None:
+        runs = [with_blocks(config.base, config.space.blocks)]
+    networks = [run.architecture(images.image_shape, images.num_classes) for run in runs]
+    for network in dict.fromkeys(networks):
+        try:
+            count_planned_parameters(network)
+        except BrokenBlockError:
+            raise
+        except ValueError:
+            if config.space is None:  # else some other width or set may do
+                raise
 
 
 def _make(folder: Path) -> None:
@@ -203,7 +228,7 @@ def _sizes(storage: RDBStorage) -> dict[str, int]:
 
 
 def _open(storage: RDBStorage, config: StudyConfig, provenance: Mapping[str, Any]) -> OpenStudy:
-    load_blocks(config.base)
+    load_plugins(config.base.plugins)
     study = optuna.load_study(
         study_name=config.name,
         storage=storage,

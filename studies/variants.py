@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from blocks import load_entry_points, load_plugin
 from nasbench_at.config import DS_NET_FIELDS, RunConfig, resolve
 from nasbench_at.config.architecture import Blocks, block_sets
 from nasbench_at.data import ImageSpec
@@ -24,7 +23,6 @@ __all__ = [
     "fit_batch",
     "fit_width",
     "image_spec",
-    "load_blocks",
     "match_width",
     "num_params",
     "with_blocks",
@@ -63,17 +61,6 @@ def fit_batch(config: RunConfig, data_root: str | Path | None = None) -> RunConf
     data = load_config_data(resolved, select_device("cpu"), data_root)
     fitting = fit_batch_size(resolved, len(data.train)).batch_size
     return config if fitting == resolved.batch_size else replace(config, batch_size=fitting)
-
-
-def load_blocks(config: RunConfig) -> None:
-    """Registers the blocks that other packages and a run's plugins offer.
-
-    Raises:
-        ValueError: If a plugin cannot be loaded.
-    """
-    load_entry_points()
-    for plugin in config.plugins:
-        load_plugin(plugin)
 
 
 def common_blocks(base: RunConfig, recipe: str) -> tuple[str, ...]:

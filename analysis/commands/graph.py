@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from nasbench_at.commands.flags import parse_flags
-from nasbench_at.commands.input_errors import bad_input
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config import DS_NET_FIELDS, ModelOptions
 from nasbench_at.config.allowed_values import Name, NewFile
 from nasbench_at.config.architecture import Architecture, NumParameters
@@ -56,13 +56,11 @@ def run_graph(words: Sequence[str]) -> int:
     with bad_input():
         blocks = chain.from_iterable(arguments.architecture.blocks)
         check_network_names(arguments.model, blocks, arguments.plugins)
-    from blocks import load_entry_points, load_plugin
     from nasbench_at.commands.console import stdout
+    from nasbench_at.training.plugins import load_plugins
 
-    with bad_input():
-        load_entry_points()
-        for plugin in arguments.plugins:
-            load_plugin(plugin)
+    with bad_input(), one_line_warnings():
+        load_plugins(arguments.plugins)
         graph, description = (
             _lay_out(arguments) if arguments.model == "ds_net" else _find_graph(arguments)
         )

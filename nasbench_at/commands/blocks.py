@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nasbench_at.commands.flags import parse_flags
-from nasbench_at.commands.input_errors import bad_input
+from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config.allowed_values import Name, Positional
 from nasbench_at.config.catalogue import BlockEntry, catalogue, is_complete
 
@@ -37,7 +37,7 @@ def run_blocks(words: Sequence[str]) -> int:
 
     from nasbench_at.commands.console import stdout
 
-    with bad_input():
+    with bad_input(), one_line_warnings():
         infos = _find_blocks(arguments)
     table = Table("name", "kind", "summary", "options", "reference")
     for info in infos:
@@ -50,9 +50,8 @@ def run_blocks(words: Sequence[str]) -> int:
 def _find_blocks(arguments: BlocksArguments) -> Sequence[BlockEntry | BlockInfo]:
     if is_complete(arguments.plugins):
         return catalogue().find_blocks(arguments.names)
-    from blocks import block_info, list_blocks, load_entry_points, load_plugin
+    from blocks import block_info, list_blocks
+    from nasbench_at.training.plugins import load_plugins
 
-    load_entry_points()
-    for plugin in arguments.plugins:
-        load_plugin(plugin)
+    load_plugins(arguments.plugins)
     return [block_info(name) for name in arguments.names or list_blocks()]

@@ -39,6 +39,8 @@ ENTRY_POINT_GROUP = "nasbench_at.blocks"
 
 CATALOGUE_FILE: Final = Path(__file__).with_suffix(".json")
 
+_MORE_BLOCKS = "; register_block adds your own, on the command line --plugins FILE"
+
 
 @dataclass(frozen=True)
 class BlockEntry:
@@ -101,7 +103,7 @@ class Catalogue:
             ValueError: If a name is unknown; the message lists near matches.
         """
         for name in names:
-            _require("block", name, self.blocks)
+            _require("block", name, self.blocks, _MORE_BLOCKS)
         return [self.blocks[name] for name in names or self.blocks]
 
     def find_models(self, patterns: Iterable[str]) -> list[str]:
@@ -176,7 +178,7 @@ def check_network_names(
         catalogue().find_models([model])
         return
     for name in blocks:
-        _require("block", name, catalogue().blocks)
+        _require("block", name, catalogue().blocks, _MORE_BLOCKS)
 
 
 def check_data_name(name: str) -> None:

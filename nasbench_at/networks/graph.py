@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NODE_KINDS",
+    "BrokenBlockError",
     "ModuleStage",
     "ReductionStage",
     "Stage",
@@ -51,6 +53,10 @@ _REQUIRED = {
     "input": ("channels", "resolution"),
     "block": ("channels", "block", "column", "module"),
 }
+
+
+class BrokenBlockError(ValueError):
+    """A block raises an error, or does not keep the shape of its input."""
 
 
 class ModuleStage(NamedTuple):
@@ -299,14 +305,40 @@ def _measure_part(
     """Counts parameters and FLOPs of a part without memory for them; its options are JSON."""
     import torch
 
-    from nasbench_at.networks.flops import count_flops
+    from nasbench_at.networks.flops import FlopCounter
 
+    counter = FlopCounter()
     with torch.device("meta"):
-        part = build_part(
-            kind, in_shape[0], channels, block=block, options=json.loads(options), copies=copies
-        )
-        num_params = sum(parameter.numel() for parameter in part.parameters())
-        return num_params, count_flops(part.eval(), in_shape)
+        with _blamed_on(block, in_shape, but=(ValueError,)):  # which says what is not allowed
+            part = build_part(
+                kind, in_shape[0], channels, block=block, options=json.loads(options), copies=copies
+            )
+        with _blamed_on(block, in_shape), counter, torch.no_grad():
+            shape = tuple(part.eval()(torch.empty(1, *in_shape)).shape[1:])
+    if block is not None and shape != in_shape:
+        raise _broken(block, in_shape, f"its output must keep the shape, got {shape}")
+    return sum(parameter.numel() for parameter in part.parameters()), counter.total
+
+
+@contextmanager
+def _blamed_on(
+    block: str | None, in_shape: Shape, but: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Names the block that fails; one of a user may raise anything."""
+    try:
+        yield
+    except but:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise _broken(block, in_shape, reason) from error
+
+
+def _broken(block: str | None, in_shape: Shape, reason: str) -> BrokenBlockError:
+    return BrokenBlockError(
+        f"block {block!r} fails on features of shape {in_shape}: {reason}; "
+        f"blocks.testing.check_block({block!r}) tries it alone"
+    )
 
 
 def validate_graph(graph: Graph) -> None:

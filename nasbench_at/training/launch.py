@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from blocks import load_entry_points, load_plugin
 from nasbench_at.config import Precision, ResolvedConfig, RunConfig, resolve
 from nasbench_at.config.allowed_values import CheckpointMinutes, check_value
 from nasbench_at.config.contents import check_contents
@@ -30,6 +29,7 @@ from nasbench_at.runtime.ranks import Ranks, distributed
 from nasbench_at.runtime.seeding import derive_seed, make_generator
 from nasbench_at.training.compilation import compile_blocks
 from nasbench_at.training.optimizers import check_optimizer_impl
+from nasbench_at.training.plugins import load_plugins
 from nasbench_at.training.precision import MixedPrecision, check_precision
 from nasbench_at.training.step import TrainingStep
 from nasbench_at.training.trainer import Trainer, TrainingReporter
@@ -222,9 +222,7 @@ def create_network(
             the configuration has changed.
     """
     check_contents(config.contents)
-    load_entry_points()
-    for plugin in config.plugins:
-        load_plugin(plugin)
+    load_plugins(config.plugins)
     # Networks are built on the CPU; the GPUs' generators need not be touched for that.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(config.seed, "network"))

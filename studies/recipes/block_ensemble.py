@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from nasbench_at.config import RunConfig, resolve
+from nasbench_at.training.plugins import load_plugins
 from studies.config import StudyConfig
 from studies.recipes.methods import parse_method
 from studies.variants import (
     common_blocks,
     image_spec,
-    load_blocks,
     match_width,
     num_params,
     with_blocks,
@@ -49,7 +49,7 @@ def block_ensemble(
     """
     base = base.spelled_out()
     names = common_blocks(base, "block_ensemble")
-    load_blocks(base)
+    load_plugins(base.plugins)
     images = image_spec(base, data_root)
     target = num_params(base, images)
     learned = replace(base, attention="learned")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from nasbench_at.config import RunConfig, resolve
 from nasbench_at.config.architecture import NumParameters
+from nasbench_at.training.plugins import load_plugins
 from studies.config import StudyConfig
 from studies.variants import (
     common_blocks,
     fit_width,
     image_spec,
-    load_blocks,
     match_width,
     num_params,
     with_blocks,
@@ -57,7 +57,7 @@ def block_space(
             raise ValueError(f"sizes must lie in 1..{len(names)}, got {size}")
     if match_parameters is not None and max_parameters is not None:
         raise ValueError("match_parameters and max_parameters both choose the width; give one")
-    load_blocks(base)
+    load_plugins(base.plugins)
     images = image_spec(base, data_root)
     target = match_parameters or num_params(base, images)
     runs = []

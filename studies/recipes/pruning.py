@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from nasbench_at.config import RunConfig, resolve
+from nasbench_at.training.plugins import load_plugins
 from studies.config import Label, PlannedRun, StudyConfig
 from studies.parents import Matrix, keep_top, learned_weights
 from studies.variants import (
     image_spec,
-    load_blocks,
     match_width,
     num_params,
     with_blocks,
@@ -58,7 +58,7 @@ def pruning(
     for form in forms:
         if form not in get_args(PruningForm):
             raise ValueError(f"forms must be some of instantiated, zeroed, got {form!r}")
-    load_blocks(base)
+    load_plugins(base.plugins)
     runs: list[PlannedRun] = []
     for parent in parents:
         weights = learned_weights(parent, base, data_root)

@@ -15,9 +15,10 @@ from nasbench_at.config.architecture import (
     NumParameters,
     WidenFactor,
 )
+from nasbench_at.training.plugins import load_plugins
 from studies.config import Objective, PrunerName, SamplerName, StudyConfig
 from studies.space import Granularity, Screening, SearchSpace
-from studies.variants import fit_width, image_spec, load_blocks, match_width, with_blocks
+from studies.variants import fit_width, image_spec, match_width, with_blocks
 
 __all__ = ["search"]
 
@@ -76,11 +77,14 @@ def search(
         ValueError: If a block is unknown, or no width of any of them meets the budget.
     """
     base = base.spelled_out()
-    load_blocks(base)
+    load_plugins(base.plugins)
     known = list_blocks()
     for name in pool:
         if name not in known:
-            raise ValueError(f"pool must name blocks: {', '.join(known)}; got {name!r}")
+            raise ValueError(
+                f"pool must name blocks: {', '.join(known)}; got {name!r}; --plugins FILE adds "
+                "your own"
+            )
     screening = (
         Screening(screening_epochs, screening_attack_steps, screening_keep)
         if screening_epochs

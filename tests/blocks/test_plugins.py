@@ -46,9 +46,9 @@ def test_plugin_file_registers_its_blocks(plugin, as_type):
 
 
 def test_plugin_is_run_once_however_it_is_named(plugin, monkeypatch):
-    load_plugin(plugin)
+    assert load_plugin(plugin)
     monkeypatch.chdir(plugin.parent)
-    load_plugin("my_blocks.py")
+    assert not load_plugin("my_blocks.py")
     assert list_blocks().count("my_block") == 1
 
 

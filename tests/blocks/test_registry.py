@@ -180,6 +180,7 @@ def test_options_must_be_keyword_only_with_default(own_registry, build, culprit)
 @pytest.mark.parametrize("function", [block_info, lambda name: create_block(name, 4)])
 def test_unknown_block_lists_near_matches_and_all_names(function):
     message = r"unknown block 'residul'; did you mean 'residual'\? known: " + ", ".join(SHIPPED)
+    message += "; register_block adds your own, on the command line --plugins FILE$"
     with pytest.raises(ValueError, match=message):
         function("residul")
 
@@ -196,6 +197,11 @@ def test_unknown_option_lists_near_matches():
     )
     with pytest.raises(ValueError, match=message):
         create_block("mbconv", 4, expansions=3)
+
+
+def test_value_that_a_block_refuses_is_told_with_its_name():
+    with pytest.raises(ValueError, match=r"^block 'residual': norm must be one of .* got 'odd'"):
+        create_block("residual", 4, norm="odd")
 
 
 @pytest.mark.parametrize("channels", [0, -3])

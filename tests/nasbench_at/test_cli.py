@@ -620,6 +620,27 @@ def test_block_of_a_plugin_is_trained_and_evaluated(plugin, capsys):
     assert main(["evaluate", str(path), "--attacks", "fgsm", "--device", "cpu"]) == 0
 
 
+def test_block_of_a_plugin_that_fails_is_bad_input_before_training(plugin, capsys):
+    plugin.write_text(PLUGIN.replace("padding=1, ", ""))
+    words = train_words("--plugins", str(plugin), blocks=("residual", "cli_block"))
+    line = refused(words, capsys)
+    assert "block 'cli_block' fails on features of shape (4, 8, 8): its output must keep" in line
+    assert "blocks.testing.check_block('cli_block') tries it alone" in line
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["blocks", "residual"], GRAPH, train_words(epochs=1)], ids=lambda words: words[0]
+)
+def test_plugin_that_registers_nothing_is_a_line(words, plugin, capsys):
+    plugin.write_text("from blocks import register_block")
+    assert main([*words, "--plugins", str(plugin)]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"nasbench-at: warning: plugin {str(plugin)!r} registers nothing; the decorator "
+        "blocks.register_block makes a class a block"
+    )
+
+
 def test_evaluation_prints_a_table_and_writes_the_record(run, capsys):
     words = ["evaluate", str(run), "--attacks", "fgsm", "--device", "cpu", "--eps", "0.05"]
     assert main(words) == 0

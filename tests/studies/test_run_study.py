@@ -92,6 +92,7 @@ def test_other_code_and_other_data_are_refused(tiny_study, stripes, monkeypatch)
         open_study(tiny_study.name, url, to_work=True)
 
 
+@pytest.mark.filterwarnings("ignore:plugin .* registers nothing")
 def test_study_whose_plugin_was_edited_is_not_worked_on_but_can_be_looked_at(stripes, tmp_path):
     plugin = tmp_path / "my_blocks.py"
     plugin.write_text("first = 1")

@@ -70,7 +70,7 @@ def test_names_are_left_to_the_registries_once_torch_is_loaded_or_with_plugins(m
     [
         (
             {"blocks": ("residul",)},
-            r"unknown block 'residul'; did you mean 'residual'\? known: res",
+            r"unknown block 'residul'; did you mean 'residual'\? known: res.*--plugins FILE$",
         ),
         ({"blocks": (("dense",), ("dens",), ("dense",)), "num_modules": 3}, "unknown block 'dens'"),
         (

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import networkx as nx
 import pytest
 import torch
 
+from blocks import register_block
 from nasbench_at.config.architecture import Architecture, AttentionSpec
 from nasbench_at.networks.graph import (
+    BrokenBlockError,
     ModuleStage,
     ReductionStage,
     annotate_graph,
@@ -159,6 +162,40 @@ def test_match_refuses_a_target_no_width_comes_near(tiny_architecture):
     )
     with pytest.raises(ValueError, match=message):
         match_parameters(tiny_architecture, 100)
+
+
+def _raise(error):
+    raise error
+
+
+class _Broken(torch.nn.Conv2d):
+    def __init__(self, forward, channels):
+        super().__init__(channels, channels, 3)
+        self.own_forward = forward
+
+    def forward(self, x):
+        return self.own_forward(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda channels: _raise(KeyError("gone")), "KeyError: 'gone'"),
+        (partial(_Broken, lambda x: _raise(NameError("no y"))), "NameError: no y"),
+        (partial(_Broken, lambda x: _raise(ValueError("bad x"))), "ValueError: bad x"),
+        (partial(_Broken, lambda x: x), r"its output must keep the shape, got \(4, 6, 6\)"),
+        (partial(_Broken, lambda x: (x, x)), "AttributeError: 'tuple' object has no attribute"),
+    ],
+    ids=["constructor", "forward", "value", "shape", "kind"],
+)
+def test_block_that_fails_is_named_with_what_tries_it(build, reason, own_registry):
+    options = {"summary": "broken", "reference": "ours", "kind": "handcrafted"}
+    register_block("broken", **options)(lambda channels: build(channels))
+    message = rf"^block 'broken' fails on features of shape \(4, 8, 8\): {reason}.*"
+    message += r"; blocks\.testing\.check_block\('broken'\) tries it alone$"
+    with pytest.raises(BrokenBlockError, match=message) as caught:
+        build_network(Architecture(("residual", "broken"), 3, 4, input_shape=(3, 8, 8)))
+    assert "\n" not in str(caught.value)
 
 
 def test_match_of_an_unknown_block_says_so():
