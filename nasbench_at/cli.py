@@ -65,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = 0
     except InterruptedTraining as stopped:
         code = _complain(f"{stopped}; the same command goes on", EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        code = _complain("interrupted; the same command goes on", EXIT_INTERRUPTED)
+    except KeyboardInterrupt as stopped:  # whose word is the signal, if it was not Python's own
+        name = str(stopped) or "SIGINT"
+        code = _complain(f"{name}: interrupted; the same command goes on", EXIT_INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the traceback is kept
         code = _complain(_describe_failure(error), EXIT_FAILED)
     return code

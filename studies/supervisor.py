@@ -197,8 +197,9 @@ class _Supervisor:
                     process.terminate()
         status = StudyStatus.of(self.opened)
         if not status.is_finished:
+            signal_name = f"{stopping[0]}: " if stopping else ""
             raise StudyInterruptedError(
-                f"study {self.opened.config.name!r} stopped with {status.num_done} of "
+                f"{signal_name}study {self.opened.config.name!r} stopped with {status.num_done} of "
                 f"{status.num_trials} trials done; logs are in {str(self.folder / 'logs')!r}"
             )
 

@@ -44,7 +44,7 @@ class Worker:
         self.settings = settings
         self.say = say
         self.name = worker_name()
-        self._stopping = False
+        self._signal_name: str | None = None
 
     def run(self) -> bool:
         """Works until every slot is filled; returns False if it was asked to stop before.
@@ -56,22 +56,24 @@ class Worker:
             StorageError: If the storage is away for too long.
         """
         with worker_lock(self.folder, self.name), self._stop_on_signals():
-            while not self._stopping:
+            while self._signal_name is None:
                 patiently(lambda: release_stale_trials(self.opened), on_wait=self.say)
                 trial = patiently(
                     lambda: claim_trial(self.opened, self.name),
                     on_wait=self.say,
                 )
                 if trial is not None:
-                    TrialRun(
-                        self.opened, trial, self.settings, lambda: self._stopping, self.say
-                    ).run()
+                    TrialRun(self.opened, trial, self.settings, self._is_stopping, self.say).run()
                     patiently(lambda: list_runs(self.opened, self.folder), on_wait=self.say)
                 elif patiently(self._is_anything_running, on_wait=self.say):
                     time.sleep(WAIT_SECONDS)
                 else:
                     return True
+        self.say(f"{self._signal_name}: stopped; the same command goes on")
         return False
+
+    def _is_stopping(self) -> bool:
+        return self._signal_name is not None
 
     @property
     def folder(self) -> Path:
@@ -84,7 +86,7 @@ class Worker:
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
         def stop(number: int, frame: FrameType | None) -> None:
-            self._stopping = True
+            self._signal_name = signal.Signals(number).name
 
         before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
         try:

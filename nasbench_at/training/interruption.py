@@ -23,9 +23,10 @@ class StopRequest:
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Handles a signal; a second one interrupts at once."""
+        name = signal.Signals(number).name
         if self.signal_name is not None:
-            raise KeyboardInterrupt
-        self.signal_name = signal.Signals(number).name
+            raise KeyboardInterrupt(name)
+        self.signal_name = name
 
 
 @contextmanager

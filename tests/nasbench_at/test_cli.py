@@ -685,14 +685,22 @@ def test_settings_of_autoattack_are_described():
 # --- interruptions
 
 
-def test_interruption_has_an_exit_code_of_its_own_and_the_run_goes_on(run, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("interruption", "name"),
+    [(KeyboardInterrupt(), "SIGINT"), (KeyboardInterrupt("SIGTERM"), "SIGTERM")],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_interruption_has_an_exit_code_of_its_own_and_the_run_goes_on(
+    interruption, name, run, capsys, monkeypatch
+):
     def interrupt(reporter, row):
-        raise KeyboardInterrupt
+        raise interruption
 
     with monkeypatch.context() as patch:
         patch.setattr(console.ConsoleReporter, "epoch", interrupt)
         assert main(train_words("--runs-dir", "again")) == 75
-    assert "interrupted; the same command goes on" in capsys.readouterr().err.splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"nasbench-at: {name}: interrupted; the same command goes on"
     again = only_run("again")
     assert len((again / "metrics.jsonl").read_text().splitlines()) == 1
     assert main(train_words("--runs-dir", "again")) == 0

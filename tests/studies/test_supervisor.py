@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ import torch
 
 from studies import supervisor
 from studies.study import OpenStudy
-from studies.supervisor import _share, _Supervisor, create_study
+from studies.supervisor import StudyInterruptedError, _share, _Supervisor, create_study
 from studies.trial_run import WorkerSettings
 
 URL = "postgresql+psycopg://me:hunter2@host/studies"
@@ -86,6 +88,26 @@ def test_ranks_without_a_gpu_each_are_refused():
 def test_settings_of_workers_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         WorkerSettings(**options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_study_that_was_stopped_names_the_signal(number, tiny_study, tmp_path, monkeypatch):
+    ended: list[int] = []
+
+    def poll() -> int | None:
+        if not ended:
+            os.kill(os.getpid(), number)
+        return 75 if ended else None
+
+    worker: Any = SimpleNamespace(poll=poll, terminate=lambda: ended.append(75))
+    opened = create_study(tiny_study, runs_dir=tmp_path)
+    stopped = _Supervisor(opened, WorkerSettings(tmp_path, None, "cpu"), 7, any_code=False)
+    monkeypatch.setattr(_Supervisor, "_start", lambda self, place, _: place in self.processes)
+    monkeypatch.setattr(supervisor, "POLL_SECONDS", 0.0)
+    stopped.processes[0] = worker
+    message = f"^{number.name}: study 'block-space' stopped with 0 of 3 trials done; logs are in"
+    with pytest.raises(StudyInterruptedError, match=message):
+        stopped.run(1, None)
 
 
 def test_status_that_takes_long_to_read_is_read_seldom(tiny_study, tmp_path, monkeypatch):

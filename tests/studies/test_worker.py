@@ -1,11 +1,29 @@
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 
-from studies.worker import is_worker_dead, worker_lock, worker_name
+from studies import worker
+from studies.supervisor import create_study
+from studies.trial_run import WorkerSettings
+from studies.worker import Worker, is_worker_dead, worker_lock, worker_name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_worker_that_was_stopped_names_the_signal(number, tiny_study, tmp_path, monkeypatch):
+    said: list[str] = []
+    stopped = Worker(
+        create_study(tiny_study, runs_dir=tmp_path), WorkerSettings(tmp_path), said.append
+    )
+    monkeypatch.setattr(worker, "claim_trial", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(Worker, "_is_anything_running", lambda self: True)
+    monkeypatch.setattr(worker, "WAIT_SECONDS", 0.0)
+    assert not stopped.run()
+    assert said == [f"{number.name}: stopped; the same command goes on"]
 
 
 def test_lock_of_a_worker_tells_whether_it_lives(tmp_path):

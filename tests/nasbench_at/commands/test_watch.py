@@ -258,4 +258,4 @@ def test_interrupt_ends_it_as_other_commands(folder):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert (out, err) == ("", "nasbench-at: interrupted; the same command goes on\n")
+    assert (out, err) == ("", "nasbench-at: SIGINT: interrupted; the same command goes on\n")

@@ -59,7 +59,7 @@ def test_signal_is_collected_and_the_handlers_are_put_back(number):
 def test_second_signal_interrupts_at_once():
     request = StopRequest()
     request.receive(signal.SIGINT, None)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"^SIGTERM$"):
         request.receive(signal.SIGTERM, None)
 
 
