@@ -25,7 +25,7 @@ from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.runtime.provenance import package_version
 from nasbench_at.runtime.seeding import derive_seed
-from nasbench_at.training.launch import load_config_data
+from nasbench_at.training.launch import load_config_data, warn_of_few_held_out
 from nasbench_at.training.plugins import load_plugins
 from studies.config import DIRECTIONS, StudyConfig, study_folder
 from studies.storage import folder_storage, open_storage, without_experimental_warnings
@@ -89,6 +89,7 @@ def create_or_open_study(
     """
     data = load_config_data(config.base, select_device("cpu"), data_root)
     check_fit(config, data)
+    warn_of_few_held_out(config.base, data)
     provenance = _provenance(data)
     folder = study_folder(runs_dir, config.name)
     if url == folder_storage(folder):

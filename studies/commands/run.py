@@ -110,6 +110,7 @@ def _summary(recipe: Recipe) -> str:
 
 def _parse(name: str, words: Sequence[str]) -> tuple[StudyRunArguments, StudyConfig]:
     """Parses the flags of a recipe, its own keyword arguments among them, and makes its study."""
+    from nasbench_at.training.launch import warn_of_radius
     from studies.recipes import find_recipe
     from studies.variants import fit_batch
 
@@ -130,6 +131,7 @@ def _parse(name: str, words: Sequence[str]) -> tuple[StudyRunArguments, StudyCon
         raise ValueError(f"this recipe takes one seed (--seed), got seeds {arguments.seeds}")
     base = arguments.config
     if not arguments.print_sbatch:  # the script's own study run has the data
+        warn_of_radius(base)
         base = fit_batch(base, arguments.data_root)
     study = recipe(base, **options)
     if base.norm == "L2":

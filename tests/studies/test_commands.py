@@ -160,6 +160,22 @@ def test_storage_that_stays_away_interrupts_a_study(monkeypatch, capsys):
     assert error == "nasbench-at: the storage was away for 600 s: gone; the same command goes on\n"
 
 
+def test_what_ones_own_data_lack_is_told_once_when_a_study_begins(stripes, capsys):
+    create("--data", str(stripes))
+    expected = [
+        f"eps is 0.031, the recipe's for CIFAR-10: --eps sets the radius that suits '{stripes}'",
+        "the best epoch is selected on 16 held-out images, which is noisy: --validation-fraction "
+        "holds out more, --select-on last takes the last epoch",
+    ]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "batch_size" not in line] == [
+        f"nasbench-at: warning: {line}" for line in expected
+    ]
+    create("--data", str(stripes), "--eps", "0.1", "--select-on", "last", "--name", "another")
+    assert "eps is" not in (error := capsys.readouterr().err)
+    assert "held-out" not in error
+
+
 def test_another_study_of_the_same_name_is_bad_input(capsys):
     create()
     assert main(["study", "run", "block-space", *FLAGS, "--epochs", "5", "--workers", "0"]) == 2

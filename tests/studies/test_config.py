@@ -90,6 +90,7 @@ def test_differences_name_what_is_another(tiny_study):
     assert tiny_study.differences(replace(tiny_study, attacks=("pgd",))) == ["another attacks"]
 
 
+@pytest.mark.filterwarnings("ignore:plugin .* registers nothing")
 def test_study_of_an_edited_plugin_is_another_study(stripes, tmp_path):
     plugin = tmp_path / "my_blocks.py"
 

@@ -11,13 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nasbench_at.training.methods as methods
 from nasbench_at.cli import main
 from nasbench_at.config import load_config
 from nasbench_at.records import read_record
-from tests.nasbench_at.conftest import save_extra, tiny_flags
+from tests.nasbench_at.conftest import make_stripes, save_extra, tiny_flags
 from tests.nasbench_at.data.published_formats import write_cifar10, write_svhn
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,6 +109,51 @@ def test_seeds_are_all_trained_and_their_mean_and_deviation_printed(capsys):
         mean, deviation = statistics.mean(values), statistics.stdev(values)
         expected = f"validation {name} accuracy over 2 seeds: {mean:.2%} ± {deviation:.2%}"
         assert line == expected
+
+
+# --- what is said before training
+
+
+@pytest.mark.parametrize("data", ["own.npz", "striped_data:load"])
+def test_radius_that_nobody_chose_is_told_of_ones_own_data(data, capsys, monkeypatch):
+    parts = [tensor.numpy() for tensor in make_stripes()[:4]]
+    np.savez("own.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), parts, strict=True)))
+    Path("striped_data.py").write_text(
+        "import numpy\n\ndef load():\n    return numpy.load('own.npz')\n"
+    )
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    line = "nasbench-at: warning: eps is 0.031, the recipe's for CIFAR-10: --eps sets the radius "
+    line += f"that suits {data!r}\n"
+    few = {"epochs": 1, "attack_steps": 1}
+    assert main(words(data=data, **few)) == 0
+    assert capsys.readouterr().err.count(line) == 1
+    assert main(words("--eps", "0.03", data=data, **few)) == 0
+    assert main(words(**few)) == 0
+    assert "eps is" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "is_told"),
+    [
+        ([], True),
+        (["--select-on", "last"], False),
+        (["--select-on", "test"], False),
+        (["--validation-fraction", "0.63"], False),
+        (["--validation-fraction", "0.61"], True),
+    ],
+)
+def test_selection_on_few_images_is_told_before_training(more, is_told, capsys):
+    few = {"epochs": 1, "attack_steps": 1, "batch_size": 32}
+    assert main(words(*more, **few)) == 0
+    number = "98" if more else "16"
+    line = (
+        f"nasbench-at: warning: the best epoch is selected on {number} held-out images, which is "
+        "noisy: --validation-fraction holds out more, --select-on last takes the last epoch"
+    )
+    first = capsys.readouterr().err.splitlines()[0]
+    assert (first == line) is is_told
+    assert main(words(*more, **few)) == 0  # what is finished is not selected again
+    assert capsys.readouterr().err == ""
 
 
 # --- dry runs and batch scripts
@@ -264,7 +310,7 @@ def test_full_disk_is_one_line_that_names_the_file(monkeypatch, capsys):
 
     monkeypatch.setattr(os, "fsync", fail_late)
     assert main(["train", *tiny_flags(epochs=1), "--device", "cpu"]) == 1
-    (last,) = [line for line in capsys.readouterr().err.splitlines() if "nasbench-at:" in line]
+    last = capsys.readouterr().err.splitlines()[-1]
     assert re.search(r"No space left on device: 'runs/stripes-at-.*/best.safetensors'$", last)
 
 
