@@ -12,11 +12,13 @@ from nasbench_at.config import RunConfig, resolve
 from nasbench_at.config.architecture import TRAINED_BLOCKS
 from nasbench_at.config.presets import DATA_NETWORKS
 from studies.config import Label, PlannedRun, StudyConfig
+from studies.recipes.initialization import DISTRIBUTIONS
+from studies.recipes.weight_decay import WEIGHT_DECAYS
 from studies.variants import image_spec, match_width, num_params, with_blocks, with_training
 
 __all__ = ["TablePart", "nasbench_at_digits"]
 
-TablePart = Literal["blocks", "shared_norms", "fixed", "methods"]
+TablePart = Literal["blocks", "shared_norms", "fixed", "initialization", "weight_decay", "methods"]
 
 POOL = (*TRAINED_BLOCKS, "resnext", "plain_conv")
 METHODS = (("trades", 6.0, TRAINED_BLOCKS), ("fast_at", None, POOL), ("st", None, POOL))
@@ -43,7 +45,7 @@ def nasbench_at_digits(
 ) -> StudyConfig:
     """Trains what the shipped table of digits holds: block sets, variants, methods, many seeds.
 
-    2,170 runs of half a minute on one core at most. Every network has the parameters of the full
+    2,250 runs of half a minute on one core at most. Every network has the parameters of the full
     set, within 2 %, and is attacked by FGSM, PGD-20 and C&W-30 on all 500 test images. More seeds
     extend the table.
 
@@ -53,7 +55,9 @@ def nasbench_at_digits(
         parts: ``blocks``: all 63 subsets of the paper's four blocks, resnext and plain_conv, Ada-RK
             with norms of its own for each copy. ``shared_norms``: those of the paper's blocks
             that have Ada-RK, as published. ``fixed``: the paper's four blocks with fixed weights,
-            and each block four times. ``methods``: all 63 subsets by standard and by fast
+            and each block four times. ``initialization``: the paper's four blocks from other
+            distributions of initial logits than the normal one. ``weight_decay``: with others than
+            5e-4. ``methods``: all 63 subsets by standard and by fast
             adversarial training, the 15 of the paper's blocks by TRADES.
         data_root: Where the data set's files lie.
 
@@ -122,6 +126,21 @@ def _fixed() -> Iterator[_Network]:
         yield _labels((name,), "same block"), with_blocks(uniform, (name,) * len(TRAINED_BLOCKS))
 
 
+def _initialization() -> Iterator[_Network]:
+    for name in DISTRIBUTIONS:
+        if name != resolve(PROTOCOL).attention_init:  # that is one of the subsets
+            config = replace(PROTOCOL, attention_init=name)
+            yield _labels(TRAINED_BLOCKS, f"{name} logits"), with_blocks(config, TRAINED_BLOCKS)
+
+
+def _weight_decay() -> Iterator[_Network]:
+    for value in WEIGHT_DECAYS:
+        if value != resolve(PROTOCOL).weight_decay:
+            config = replace(PROTOCOL, weight_decay=value)
+            labels = _labels(TRAINED_BLOCKS, f"weight decay {value:g}")
+            yield labels, with_blocks(config, TRAINED_BLOCKS)
+
+
 def _methods() -> Iterator[_Network]:
     for method, beta, pool in METHODS:
         for subset in _subsets(pool):
@@ -133,5 +152,7 @@ _PARTS: Mapping[TablePart, Callable[[], Iterator[_Network]]] = {
     "blocks": _blocks,
     "shared_norms": _shared_norms,
     "fixed": _fixed,
+    "initialization": _initialization,
+    "weight_decay": _weight_decay,
     "methods": _methods,
 }

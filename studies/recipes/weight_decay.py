@@ -11,12 +11,15 @@ from studies.variants import with_seeds
 
 __all__ = ["weight_decay"]
 
+WEIGHT_DECAYS = (3e-4, 4e-4, 5e-4, 6e-4, 7e-4)
+"""Those of the paper's Tab. 6."""
+
 
 def weight_decay(
     base: RunConfig,
     *,
     seeds: Sequence[int] = (0,),
-    values: tuple[float, ...] = (3e-4, 4e-4, 5e-4, 6e-4, 7e-4),
+    values: tuple[float, ...] = WEIGHT_DECAYS,
 ) -> StudyConfig:
     """Trains with each of several weight decays of the blocks.
 

@@ -316,7 +316,7 @@ DIGITS = RunConfig(data="digits", **DATA_NETWORKS["digits"])
 
 def test_table_of_digits_has_all_subsets_at_equal_parameters():
     study = recipes.nasbench_at_digits(DIGITS, seeds=(3, 4))
-    assert len(study.runs) == 2 * (63 + 8 + 5 + 15 + 63 + 63)
+    assert len(study.runs) == 2 * (63 + 8 + 5 + 4 + 4 + 15 + 63 + 63)
     sets = [planned for planned in study.runs if planned.labels["variant"] == "learned"]
     first = [planned.config.architecture((1, 8, 8), 10) for planned in sets[:63]]
     assert len({network.block_set for network in first}) == 63
@@ -342,6 +342,10 @@ def test_parts_of_the_table_of_digits():
     assert len(fixed) == 5 * 10
     assert {config.attention for config in fixed} == {"fixed"}
     assert {len(config.blocks) for config in fixed} == {4}
+    inits = Counter(config.attention_init for config in part("initialization"))
+    assert inits == dict.fromkeys(("uniform", "log_normal", "exponential", "geometric"), 10)
+    decays = Counter(config.weight_decay for config in part("weight_decay"))
+    assert decays == dict.fromkeys((3e-4, 4e-4, 6e-4, 7e-4), 10)
     methods = part("methods")
     counts = Counter((c.method, c.beta) for c in methods)
     assert counts == {("trades", 6.0): 15 * 10, ("fast_at", None): 63 * 10, ("st", None): 63 * 10}
