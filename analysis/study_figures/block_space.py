@@ -100,12 +100,9 @@ def draw_block_space(space: BlockSpace) -> Figure:
     counts = [sum(len(blocks) == size for blocks in space.subsets) for size in space.sizes]
     draw_points(
         left,
-        [
-            f"{size}\n({count} set{'s'[: count > 1]})"
-            for size, count in zip(space.sizes, counts, strict=True)
-        ],
+        [f"{size}\n({count})" for size, count in zip(space.sizes, counts, strict=True)],
         {"robust": space.robust, "natural": space.natural},
-        x="atomic blocks to choose from",
+        x="atomic blocks to choose from (number of sets)",
         y="accuracy",
         title=fill(describe_spread(space.robust, of="block set"), 48),
     )

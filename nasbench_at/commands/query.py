@@ -27,7 +27,8 @@ class QueryArguments:
     Attributes:
         paths: Folders of runs, .parquet or .jsonl files of records, or tables that come with the
             package by name, such as digits; digits:RUN-ID is one run.
-        where: What the configuration must have, such as method=at.
+        where: What the configuration must have, such as method=at or blocks=residual,dense, in any
+            order.
         columns: Columns to show, such as run_id network lr pgd pgd_eps; by default run, network,
             seed, and natural, PGD and AutoAttack accuracies.
         sort: Column to sort by, highest first.
@@ -81,10 +82,13 @@ def _select(records: Benchmark, arguments: QueryArguments) -> Benchmark:
     if not len(records):
         places = ", ".join(repr(path) for path in arguments.paths)
         raise ValueError(f"there is no record in {places}")
-    found = records.query(**arguments.where)
+    wanted = arguments.where
+    if isinstance(blocks := wanted.get("blocks"), str):
+        wanted = {**wanted, "blocks": blocks.split(",")}
+    found = records.query(**wanted)
     if len(found):
         return found
-    raise ValueError(records.explain_no_match(**arguments.where))
+    raise ValueError(records.explain_no_match(**wanted))
 
 
 def _publish(arguments: QueryArguments, records: Benchmark) -> None:

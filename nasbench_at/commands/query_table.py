@@ -169,6 +169,8 @@ class QueryTable:
                 notes.append(f"{name}{f' {mark}' if mark else ''}: {text}")
         if self.is_summary and notes and not self.columns:
             notes.append("±: 95 % interval of the mean over seeds, by Student's t")
+        if "network" in self.shown and any(" k = " in row["network"] for row in self.rows):
+            notes.append("k: the widen factor, which sets a network's width")
         waiting = sum(not any(name in row for name in _ATTACKS) for row in self.rows)
         if waiting:
             count = "no run" if waiting == len(self.rows) else f"{waiting} of {len(self.rows)} runs"

@@ -96,7 +96,7 @@ def test_seeds_of_a_lone_set_are_no_sets():
 
 def test_block_space_is_drawn_by_size_and_by_set():
     sizes, sets = draw_block_space(compute_block_space(block_space_runs())).axes
-    assert labels_of(sizes) == ["1 (4 sets)", "2 (6 sets)", "3 (4 sets)", "4 (1 set)"]
+    assert labels_of(sizes) == ["1 (4)", "2 (6)", "3 (4)", "4 (1)"]
     assert len(sets.get_yticks()) == 15
     assert sets.get_yticklabels()[-1].get_text() == "ada_rk + dense + mbconv + residual"
 

@@ -251,6 +251,25 @@ def test_summary_counts_seeds(capsys):
     assert pd.read_csv("summary.csv")["seeds"].tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    "word", ["blocks=ada_rk,dense", "blocks=dense,ada_rk", "blocks=[dense, ada_rk]"]
+)
+def test_block_sets_are_found_in_any_order(word, capsys):
+    write(Path("more"), make_record("found", blocks=("ada_rk", "dense"), pgd=0.5))
+    write(Path("more"), make_record("other", blocks=("dense",), pgd=0.5))
+    assert main(["query", "more", "--where", word]) == 0
+    assert [row["run_id"] for row in tab_separated(capsys.readouterr().out)] == ["found"]
+    assert main(["query", "more", "--where", "blocks=residual"]) == 2
+    assert "no record has blocks=[residual]; there is" in capsys.readouterr().err
+
+
+def test_width_in_the_names_of_networks_is_explained(terminal, capsys):
+    assert main(["query", "digits", "--summary", "--top", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "mbconv, k = 1.96" in out
+    assert out.splitlines()[-1] == "k: the widen factor, which sets a network's width"
+
+
 @pytest.mark.parametrize("word", ["weight_decay=5e-4", "weight_decay=0.0005", "lr=1e-1"])
 def test_numbers_are_found_however_they_are_written(word, capsys):
     record = make_record("found", pgd=0.5)

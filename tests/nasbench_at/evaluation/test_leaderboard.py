@@ -94,6 +94,17 @@ def test_reservations_are_made(run, tmp_path):
     assert found["footnote"].endswith("Trust check logits failed: rows sum to 1.")
 
 
+def test_autoattack_on_the_most_images_is_claimed(tmp_path):
+    bare = tmp_path / train(tiny_config(seed=2), runs_dir=tmp_path, device="cpu").run_id
+    for count in (12, 4):
+        evaluate_run(bare, ("aa",), device="cpu", aa_samples=count)
+    assert read_record(bare / "record.json").results["aa"].num_samples == 4
+    entry, log, *_ = write_claim(bare, tmp_path / "claims")
+    found = json.loads(entry.read_text())
+    assert found["autoattack_num_images"] == 12
+    assert "/12;" in log.read_text()
+
+
 def test_run_without_autoattack_is_no_claim(bare, tmp_path):
     wanted = r"a claim needs AutoAttack under the run's own Linf eps 0\.031, got none of run "
     with pytest.raises(ValueError, match=f"{wanted}.*: nasbench-at evaluate .* --attacks aa$"):
