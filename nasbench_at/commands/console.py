@@ -288,7 +288,7 @@ def evaluation_table(record: Record) -> Table:
 
 
 def show_evaluation(record: Record) -> None:
-    """Prints the table and the trust checks, a failed one as a warning."""
+    """Prints the table and the trust checks, a failed one as a warning, or that there is none."""
     stdout.print(evaluation_table(record))
     if record.config.get("select_on") == "test":
         stdout.say(
@@ -301,6 +301,9 @@ def show_evaluation(record: Record) -> None:
         mark, style = ("passed", None) if check.passed else ("WARNING", "bold red")
         radius = f" at eps {check.eps:g}" if is_curve else ""
         stdout.say(f"trust check {check.name}{radius}: {mark}: {check.detail}", style)
+    attacks = {row.attack for row in record.evaluations[-1].results} - {"natural"}
+    if attacks and not checks:
+        stdout.say("no trust check was made: pgd and cw are the attacks that make them")
 
 
 def show_result(name: str, result: AttackResult) -> None:

@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
-from nasbench_at.config.allowed_values import DataRoot, Device, ExistingFile, Name, Positional
+from nasbench_at.config.allowed_values import (
+    DataRoot,
+    Device,
+    ExistingFile,
+    Name,
+    Place,
+    Positional,
+)
 from nasbench_at.config.catalogue import check_data_name, check_network_names
 from nasbench_at.evaluation.options import EvaluationOptions
+from nasbench_at.records.places import find_network
 from nasbench_at.records.run_folders import open_run_folder
 
 if TYPE_CHECKING:
@@ -28,18 +36,19 @@ class EvaluateArguments:
     """Arguments of ``nasbench-at evaluate``.
 
     Attributes:
-        run: The run's folder; none with --model.
+        run: The run's folder, an exported .safetensors file, or a network that comes with the
+            package by name, such as digits/dense; none with --model.
         options: Attacks and their settings.
         model: One of the networks by name, or a model of your own, module:factory; factory()
             returns a torch.nn.Module that takes images in [0, 1].
         weights: Its weights: a safetensors file, or a state_dict written by torch.save.
         data: Data set to evaluate it on.
-        out: Where to write its record; by default evaluations/FACTORY-HASH/record.json.
+        out: Where to write its record; by default evaluations/NAME-HASH/record.json.
         data_root: Where the data set's files lie.
         device: auto, cpu, cuda or cuda:N.
     """
 
-    run: Positional[Path | None] = None
+    run: Positional[Place | None] = None
     options: EvaluationOptions = field(default_factory=EvaluationOptions)
     model: Name | None = None
     weights: Annotated[Path, ExistingFile()] | None = None
@@ -68,11 +77,12 @@ class EvaluateArguments:
 def run_evaluate(words: Sequence[str]) -> int:
     """Attack a trained run, or a model of your own, on the test images."""
     arguments = parse_flags(EvaluateArguments, words, "evaluate", run_evaluate.__doc__)
+    folder = arguments.run if arguments.run and find_network(arguments.run) is None else None
     with bad_input():
-        if arguments.run is not None:
-            open_run_folder(arguments.run)
-        else:
-            check_network_names(str(arguments.model))
+        if folder is not None:
+            open_run_folder(folder)
+        elif arguments.model is not None:
+            check_network_names(arguments.model)
             check_data_name(str(arguments.data))
     from nasbench_at.commands.console import show_evaluation, show_result, stdout
     from nasbench_at.runtime.devices import select_device
@@ -93,8 +103,8 @@ def run_evaluate(words: Sequence[str]) -> int:
             "accuracy by radius is drawn by: nasbench-at figure robustness-curve "
             f"{shlex.quote(str(evaluation.path.parent))}\n"
         )
-    # The last line is what scripts go on with: the run's folder, or a model's record.
-    stdout.say(str(arguments.run or evaluation.path))
+    # The last line is what scripts go on with: the run's folder, or the record of another network.
+    stdout.say(str(folder or evaluation.path))
     return 0
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nasbench_at.records import AttackResult, Benchmark, conditions_of, differences, read_record
+from nasbench_at.records import Benchmark, Record, conditions_of, differences, read_record
 from nasbench_at.records.outcomes import outcomes_path, read_outcomes
 from nasbench_at.records.places import find_table
 
@@ -111,8 +113,16 @@ def compare_runs(first: str | Path, second: str | Path, *, attack: str = "pgd") 
         ValueError: If one was not evaluated by the attack, or images, settings or seeds differ; the
             message names what does.
     """
-    pairs = [_load(place, attack) for place in (first, second)]
-    (one, first_row), (other, second_row) = pairs
+    opened = [_open(place) for place in (first, second)]
+    records = [record for record, _ in opened]
+    for record in records:
+        if attack not in record.results:
+            shared = [name for name in records[0].results if name in records[1].results]
+            raise ValueError(
+                f"run {record.run_id!r} was not evaluated by {attack!r}; attacks that both were "
+                f"evaluated by, for --attack: {', '.join(shared) or 'none'}"
+            )
+    one, other = (record.result(attack) for record in records)
     different = differences(conditions_of(one), conditions_of(other))
     if one.seed != other.seed:
         different.append(f"seed ({one.seed} and {other.seed})")
@@ -121,22 +131,26 @@ def compare_runs(first: str | Path, second: str | Path, *, attack: str = "pgd") 
             f"{str(first)!r} and {str(second)!r} cannot be compared by {attack!r}; they differ in "
             + ", ".join(different)
         )
-    return compare_outcomes(first_row, second_row)
+    return compare_outcomes(*(outcomes_of(attack) for _, outcomes_of in opened))
 
 
-def _load(place: str | Path, attack: str) -> tuple[AttackResult, NDArray[np.bool_]]:
-    """Returns a record's main row of an attack, and its outcomes."""
+def _open(place: str | Path) -> tuple[Record, Callable[[str], NDArray[np.bool_]]]:
+    """Returns a record, and what gives the outcomes of its main row of an attack."""
     if find_table(place) is not None:
         runs = Benchmark.load(place)
         if len(runs) != 1:
             raise ValueError(
                 f"{str(place)!r} has {len(runs)} runs; name one of them, as {place!s}:RUN-ID"
             )
-        return runs[0].result(attack), runs.outcomes_of(runs[0], attack)
+        return runs[0], partial(runs.outcomes_of, runs[0])
     path = Path(place)
     file = path / "record.json" if path.is_dir() else path
-    result = read_record(file).result(attack)
-    outcomes = read_outcomes(file)
-    if result.key not in outcomes:
-        raise ValueError(f"outcomes {str(outcomes_path(file))!r} have no row {result.key!r}")
-    return result, outcomes[result.key]
+    record = read_record(file)
+    return record, partial(_outcomes_beside, file, record)
+
+
+def _outcomes_beside(file: Path, record: Record, attack: str) -> NDArray[np.bool_]:
+    outcomes, key = read_outcomes(file), record.result(attack).key
+    if key not in outcomes:
+        raise ValueError(f"outcomes {str(outcomes_path(file))!r} have no row {key!r}")
+    return outcomes[key]

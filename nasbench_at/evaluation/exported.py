@@ -6,6 +6,8 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import safetensors
@@ -13,23 +15,23 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from nasbench_at.config import RunConfig, resolve
+from nasbench_at.config import ResolvedConfig, RunConfig, resolve
 from nasbench_at.config.scalars import write_scalar
-from nasbench_at.data import ImageSpec
+from nasbench_at.data import DataSet, ImageSpec
 from nasbench_at.evaluation.runs import Run
 from nasbench_at.records import Record
 from nasbench_at.records.conditions import describe_conditions
 from nasbench_at.records.naming.labels import extra_label
+from nasbench_at.records.places import find_network, shipped_networks
 from nasbench_at.records.text_tables import format_markdown
 from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.training.checkpoints import load_weights
-from nasbench_at.training.launch import create_network
+from nasbench_at.training.launch import create_network, load_config_data
 
-__all__ = ["EXPORT_SUFFIXES", "export_run", "load_model", "shipped_networks"]
+__all__ = ["EXPORT_SUFFIXES", "Exported", "export_run", "load_model"]
 
 _FORMAT = "nasbench-at network 1"
-_SHIPPED = Path(__file__).parents[1] / "tables"  # a table's networks in a folder of its name
 
 
 def export_run(path: str | Path, out: str | Path) -> tuple[Path, ...]:
@@ -66,6 +68,59 @@ def export_run(path: str | Path, out: str | Path) -> tuple[Path, ...]:
     return out, card
 
 
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """An exported network, opened; beside :class:`~nasbench_at.evaluation.runs.Run`.
+
+    Attributes:
+        file: Its ``.safetensors`` file.
+        device: Where its network and data go.
+        data_root: Where the data set's files lie.
+    """
+
+    file: Path
+    device: torch.device
+    data_root: str | Path | None = None
+
+    @cached_property
+    def _metadata(self) -> tuple[Record, ImageSpec]:
+        return _read_metadata(self.file)
+
+    @property
+    def record(self) -> Record:
+        """Its run's results and provenance.
+
+        Raises:
+            ValueError: If the file is no exported network, or is damaged.
+        """
+        return self._metadata[0]
+
+    @cached_property
+    def config(self) -> ResolvedConfig:
+        """How it was trained."""
+        return resolve(RunConfig(**self.record.config))
+
+    @cached_property
+    def data(self) -> DataSet:
+        """The data set it was trained on.
+
+        Raises:
+            ValueError: If the data set is not usable, or a file of the configuration has changed.
+        """
+        return load_config_data(self.config, self.device, self.data_root)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network, in eval mode; its data set is not needed.
+
+        Raises:
+            ValueError: If the weights are damaged or of another architecture.
+        """
+        network = create_network(self.config, self._metadata[1], self.device)
+        load_weights(self.file, network)
+        return network.eval()
+
+
 def load_model(path: str | Path, *, device: str = "cpu") -> nn.Module:
     """Returns a trained network: of an exported file, of a run's folder, or of the package.
 
@@ -74,7 +129,8 @@ def load_model(path: str | Path, *, device: str = "cpu") -> nn.Module:
 
     Args:
         path: A ``.safetensors`` file that was exported, the folder of a run, or as a text one of
-            :func:`shipped_networks`, which stands before a folder called so.
+            :func:`nasbench_at.records.places.shipped_networks`, which stands before a folder called
+            so.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns:
@@ -86,24 +142,9 @@ def load_model(path: str | Path, *, device: str = "cpu") -> nn.Module:
     Example:
         ``load_model("digits/NAME")``
     """
-    path = _SHIPPED / f"{path}.safetensors" if path in shipped_networks() else Path(path)
-    if path.is_dir():
+    if Path(path).is_dir() and find_network(path) is None:
         return Run.open(path, device=device).network
-    record, images = _read_metadata(path)
-    config = resolve(RunConfig(**record.config))
-    network = create_network(config, images, select_device(device))
-    load_weights(path, network)
-    return network.eval()
-
-
-def shipped_networks() -> list[str]:
-    """Returns the names of the trained networks that come with the package, ``DATA/BLOCKS``.
-
-    Of the runs of those blocks in the table called DATA, each is the one with the best robust
-    accuracy on the images held out from training. Its model card lies beside it in the package.
-    """
-    files = _SHIPPED.glob("*/*.safetensors")
-    return sorted(path.relative_to(_SHIPPED).with_suffix("").as_posix() for path in files)
+    return Exported(find_network(path) or Path(path), select_device(device)).network
 
 
 def _read_metadata(path: Path) -> tuple[Record, ImageSpec]:

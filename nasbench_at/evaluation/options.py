@@ -5,7 +5,7 @@ No torch here, because the command line builds its flags from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from nasbench_at.config.allowed_values import (
@@ -39,6 +39,7 @@ AUTOATTACK_PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square")
 
 FEW_CLASSES = "apgd-ce+square"
 """What of AutoAttack can be run with two or three classes."""
+_MOST_OF_FEW = 3
 CORRUPTIONS = ("gaussian-noise", "shot-noise", "blur", "contrast", "brightness", "shift")
 SEVERITIES = (1, 2, 3, 4, 5)
 CORRUPTION_NAMES = ("corruptions", *(f"corrupt-{name}" for name in CORRUPTIONS))
@@ -62,8 +63,8 @@ class EvaluationOptions:
             two or three classes, with which AutoAttack cannot be run; corruptions (common ones, and
             their mean) or single ones: corrupt-gaussian-noise, corrupt-shot-noise, corrupt-blur,
             corrupt-contrast, corrupt-brightness, corrupt-shift; smooth (certified under L2 by
-            randomised smoothing). Default fgsm pgd cw aa, under L2 pgd aa; with none at all,
-            natural accuracy alone.
+            randomised smoothing). Default fgsm pgd cw aa, under L2 pgd aa, with two or
+            three classes apgd-ce+square instead of aa; with none at all, natural accuracy alone.
         eps: Radius, L-infinity in pixel scale [0, 1]; the run's own by default. Several give a
             curve of accuracy against eps.
         norm: Threat model, Linf or L2; the run's own by default, of other models Linf.
@@ -116,3 +117,10 @@ class EvaluationOptions:
         if self.attacks is not None:
             return self.attacks
         return L2_ATTACK_NAMES if self.norm == "L2" else ATTACK_NAMES
+
+    def for_classes(self, num_classes: int) -> EvaluationOptions:
+        """Returns these options with default attacks that so few classes have."""
+        if self.attacks is not None or num_classes > _MOST_OF_FEW:
+            return self
+        names = (FEW_CLASSES if name == "aa" else name for name in self.attack_names)
+        return replace(self, attacks=tuple(names))

@@ -16,6 +16,7 @@ from nasbench_at.attacks import AutoAttack
 from nasbench_at.config.allowed_values import ExistingFile, check_value
 from nasbench_at.config.contents import hash_contents
 from nasbench_at.data import LabelledImages, load_data
+from nasbench_at.evaluation.exported import Exported
 from nasbench_at.evaluation.measures import measures_by_eps
 from nasbench_at.evaluation.options import EvaluationOptions
 from nasbench_at.evaluation.outcome_files import (
@@ -38,6 +39,7 @@ from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.networks.user_models import load_user_model
 from nasbench_at.records import AttackResult, Evaluation, Record, read_record
 from nasbench_at.records.outcomes import SUBSET_PREFIX
+from nasbench_at.records.places import find_network
 from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
 from nasbench_at.runtime.provenance import collect_provenance
@@ -97,7 +99,9 @@ def prepare_evaluation(
     """Checks everything that can be wrong with a run's evaluation before the first attack.
 
     Args:
-        path: The run's folder.
+        path: The run's folder, an exported ``.safetensors`` file, or one of
+            :func:`nasbench_at.records.places.shipped_networks`; what is measured of these two has a
+            record of its own, ``evaluations/<name>-<hash>/record.json``.
         options: Attacks and settings; the run's configuration fills in the rest.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data_root: Where the data set's files lie.
@@ -106,7 +110,12 @@ def prepare_evaluation(
         ValueError: If the folder, its weights or an argument is not usable.
     """
     options = options or EvaluationOptions()
-    run = Run.open(path, device=device, data_root=data_root)
+    exported = find_network(path)
+    run: Run | Exported
+    if exported is None:
+        run = Run.open(path, device=device, data_root=data_root)
+    else:
+        run = Exported(exported, select_device(device), data_root)
     config, record = run.config, run.record
     assert config.eps is not None  # a run's folder holds a resolved configuration
     norm = options.norm or config.norm
@@ -119,7 +128,7 @@ def prepare_evaluation(
         recipe=options.recipe or config.recipe,
         counts=options.counts or "last",
     )
-    attacks = measures_by_eps(options, config.method)
+    measures_by_eps(options, config.method)  # before data are downloaded
     model, data = run.network, run.data
     trained_on = record.provenance.get("data_fingerprint", data.fingerprint)
     if trained_on != data.fingerprint:
@@ -128,8 +137,18 @@ def prepare_evaluation(
             f"fingerprint {trained_on} there, {data.fingerprint} here"
         )
     images = data.test
+    attacks = measures_by_eps(options.for_classes(data.num_classes), config.method)
     check_model(model, images, _all_measures(attacks))
     _check_samples(options, len(images))
+    lock: Callable[[], AbstractContextManager[None]] = nullcontext
+    if isinstance(run, Run):
+        file, lock = run.folder.record, run.folder.locked
+    else:
+        # A record of its own, of what is measured here: no earlier outcomes came with the file.
+        record = replace(record, evaluations=())
+        name = run.file.stem if Path(path) == run.file else str(path)
+        file = _record_file(name, hash_weights(model))
+        _prepare_file(file, record.run_id)
     return PreparedEvaluation(
         model=model,
         images=images,
@@ -137,8 +156,8 @@ def prepare_evaluation(
         options=options,
         data=f"{config.data}/test",
         record=record,
-        path=run.folder.record,
-        lock=run.folder.locked,
+        path=file,
+        lock=lock,
     )
 
 
@@ -161,7 +180,8 @@ def prepare_model_evaluation(
         data: Name of the data set.
         weights: Safetensors or ``state_dict`` file.
         data_root: Where the data set's files lie.
-        out: The record's file; by default ``evaluations/<factory>-<hash>/record.json``.
+        out: The record's file; by default ``evaluations/<name>-<hash>/record.json``, after the
+            name of the factory and that of the weights.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
@@ -177,9 +197,10 @@ def prepare_model_evaluation(
         recipe=options.recipe or "paper",
         counts=options.counts or "any",
     )
-    attacks = measures_by_eps(options, method="at")
+    measures_by_eps(options, method="at")  # before data are downloaded
     chosen = select_device(device)
     data_set = load_data(data, root=data_root, device=chosen)
+    attacks = measures_by_eps(options.for_classes(data_set.num_classes), method="at")
     images = data_set.test
     _check_samples(options, len(images))
     model = load_user_model(
@@ -199,9 +220,10 @@ def prepare_model_evaluation(
     code = contents.get(spec)
     weights_hash = hash_weights(model)
     identity = [spec, code, weights_hash, hash_images(images.images, images.labels)]
-    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
-    run_id = f"{spec.rpartition(':')[2]}-{digest}"
-    path = Path(out) if out is not None else Path("evaluations") / run_id / "record.json"
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    file = _record_file(spec.rpartition(":")[2], digest, weights)
+    run_id = file.parent.name
+    path = Path(out) if out is not None else file
     record = Record(
         run_id=run_id,
         config={
@@ -225,6 +247,12 @@ def prepare_model_evaluation(
         record=record,
         path=path,
     )
+
+
+def _record_file(name: str, digest: str, weights: str | Path | None = None) -> Path:
+    """Returns where the record of a network without a run's folder goes."""
+    stem = "" if weights is None else f"-{Path(weights).stem}"
+    return Path("evaluations") / f"{name.replace('/', '-')}{stem}-{digest[:8]}" / "record.json"
 
 
 def _prepare_file(path: Path, run_id: str) -> None:

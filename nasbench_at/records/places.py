@@ -6,6 +6,11 @@ Wherever runs are asked for, a place is one of these::
     all.parquet           a file of records, .parquet or .jsonl
     digits                a table that comes with the package, by its name
     digits:RUN-ID         one run of a table or file
+
+A trained network is the folder of its run, or one of these::
+
+    network.safetensors   a file that was exported
+    digits/dense          one that comes with the package, by its name
 """
 
 from __future__ import annotations
@@ -20,14 +25,17 @@ __all__ = [
     "RECORD_SUFFIXES",
     "TableFile",
     "check_digest",
+    "find_network",
     "find_table",
     "metadata_path",
+    "shipped_networks",
     "shipped_tables",
 ]
 
 RECORD_SUFFIXES = (".jsonl", ".parquet")
 SHIPPED: Path = Path(__file__).parents[1] / "tables"
-"""Where the tables that come with the package lie: ``NAME.parquet``, with its metadata beside."""
+"""Where the tables that come with the package lie: ``NAME.parquet``, with its metadata beside, and
+trained networks of it in the folder ``NAME``."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,16 @@ class TableFile:
 def shipped_tables() -> list[str]:
     """Returns the names of the tables that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.parquet"))
+
+
+def shipped_networks() -> list[str]:
+    """Returns the names of the trained networks that come with the package, ``DATA/BLOCKS``.
+
+    Of the runs of those blocks in the table called DATA, each is the one with the best robust
+    accuracy on the images held out from training. Its model card lies beside it in the package.
+    """
+    files = SHIPPED.glob("*/*.safetensors")
+    return sorted(path.relative_to(SHIPPED).with_suffix("").as_posix() for path in files)
 
 
 def metadata_path(table: Path) -> Path:
@@ -71,6 +89,17 @@ def find_table(place: str | Path) -> TableFile | None:
     start, _, run_id = text.rpartition(":")
     table = find_table(start) if start and run_id else None
     return table and TableFile(table.path, run_id, table.is_shipped)
+
+
+def find_network(place: str | Path) -> Path | None:
+    """Returns the file of an exported network that a place stands for; None if it is a folder.
+
+    As with :func:`find_table`, a text that is a name of the package stands for that.
+    """
+    text = str(place)
+    if not isinstance(place, Path) and text in shipped_networks():
+        return SHIPPED / f"{text}.safetensors"
+    return Path(text) if Path(text).suffix == ".safetensors" else None
 
 
 def check_digest(table: Path) -> None:

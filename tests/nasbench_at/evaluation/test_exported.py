@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import safetensors
 import torch
 
 from nasbench_at import evaluate_run, load_model, train
+from nasbench_at.cli import main
 from nasbench_at.evaluation.exported import EXPORT_SUFFIXES, export_run
 from nasbench_at.evaluation.runs import Run
+from nasbench_at.records import read_record
 from tests.nasbench_at.conftest import tiny_config
 
 
@@ -128,3 +132,35 @@ def test_metadata_is_the_record(run, tmp_path):
     with safetensors.safe_open(written, framework="pt") as file:
         content = json.loads(file.metadata()["record"])
     assert content == json.loads(Run.open(run, device="cpu").record.to_json())
+
+
+def test_exported_file_is_evaluated_as_its_run_is(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    export_run(run, "network.safetensors")
+    evaluate_run(run, ("pgd",), device="cpu")
+    expected = read_record(run / "record.json")
+    capsys.readouterr()
+    assert main(["evaluate", "network.safetensors", "--attacks", "pgd", "--device", "cpu"]) == 0
+    file = Path(capsys.readouterr().out.splitlines()[-1])
+    assert re.fullmatch(r"evaluations/network-\w{8}/record\.json", str(file))
+    found = read_record(file)
+    assert (found.run_id, found.config) == (expected.run_id, expected.config)
+    assert found.result("pgd").num_correct == expected.result("pgd").num_correct
+    assert list(found.results) == ["natural", "pgd", "worst_case"]  # not what came with the file
+    assert main(["evaluate", "network.safetensors", "--attacks", "fgsm", "--device", "cpu"]) == 0
+    assert "no trust check was made: pgd and cw are the attacks" in capsys.readouterr().out
+    assert "fgsm" in read_record(file).results
+
+
+def test_shipped_network_is_evaluated_by_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["evaluate", "digits/dense", "--attacks", "fgsm", "--device", "cpu"]
+    assert main([*words, "--num-images", "40"]) == 0
+    file = Path(capsys.readouterr().out.splitlines()[-1])
+    assert re.fullmatch(r"evaluations/digits-dense-\w{8}/record\.json", str(file))
+    record = read_record(file)
+    assert (record.result("fgsm").eps, record.result("fgsm").num_samples) == (0.15, 40)
+    assert main(["evaluate", "digits/dens"]) == 2
+    assert "'digits/dens' is no run folder" in capsys.readouterr().err
+    assert main(["evaluate", "none.safetensors"]) == 2
+    assert "cannot read network 'none.safetensors': " in capsys.readouterr().err

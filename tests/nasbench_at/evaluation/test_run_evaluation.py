@@ -18,7 +18,7 @@ from nasbench_at.attacks import AutoAttack
 from nasbench_at.cli import main
 from nasbench_at.data import load_data
 from nasbench_at.evaluation.options import EvaluationOptions
-from nasbench_at.evaluation.run_evaluation import prepare_evaluation
+from nasbench_at.evaluation.run_evaluation import prepare_evaluation, prepare_model_evaluation
 from nasbench_at.records import conditions_of, describe_conditions, differences, read_record
 from nasbench_at.records.outcomes import read_outcomes
 from nasbench_at.records.run_folders import FolderInUseError, open_run_folder
@@ -160,6 +160,19 @@ def test_too_few_classes_for_an_attack_are_refused_before_any_work(tmp_path, cap
     assert not (tmp_path / "record.json").exists()
 
 
+def test_default_attacks_of_few_classes_are_those_that_they_have(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (9, 1, 8, 8), dtype=np.uint8)
+    labels = np.arange(9) % 3
+    np.savez(tmp_path / "few.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    options = EvaluationOptions(eps=(0.1,))
+    file, out = str(tmp_path / "few.npz"), tmp_path / "record.json"
+    prepared = prepare_model_evaluation("tiny_wrn", options, data=file, out=out, device="cpu")
+    assert list(prepared.attacks[0.1]) == ["fgsm", "pgd", "cw", "apgd-ce+square"]
+    assert options.for_classes(4) is options
+    asked = EvaluationOptions(("aa",), eps=(0.1,))
+    assert asked.for_classes(3) is asked
+
+
 def test_run_of_too_few_classes_is_refused_when_the_evaluation_is_prepared(run, monkeypatch):
     monkeypatch.setattr(AutoAttack, "check_data", lambda *given: refuse(given[1:]))
 
@@ -288,7 +301,9 @@ def test_comparison_of_different_evaluations_is_one_line(run, tmp_path, capsys):
         evaluate_run(path, ("fgsm",), eps=eps, device="cpu")
     line = refused(["compare", str(run), str(other), "--attack", "fgsm"], capsys)
     assert "differ in eps (0.1 and 0.2), step_size (0.1 and 0.2)" in line
-    assert "was not evaluated by 'pgd'" in refused(["compare", str(run), str(other)], capsys)
+    line = refused(["compare", str(run), str(other)], capsys)
+    assert "was not evaluated by 'pgd'; attacks that both were evaluated by, for --attack: " in line
+    assert line.endswith("natural, fgsm, worst_case")
 
 
 # Beyond one radius and norm

@@ -153,7 +153,7 @@ def test_model_of_the_user_is_evaluated_to_a_record(module, state, tmp_path, cap
     assert main(words(module, "bright_rows", "--weights", str(weights))) == 0
     path = Path(capsys.readouterr().out.splitlines()[-1])
     assert path.parts[0] == "evaluations"
-    assert path.parts[1].startswith("bright_rows-")
+    assert path.parts[1].startswith("bright_rows-w-")
     record = read_record(path)
     assert record.run_id == path.parts[1]
     assert record.accuracy("natural") == 1.0
