@@ -17,8 +17,8 @@ from torch import nn
 
 from nasbench_at.config import ResolvedConfig, RunConfig, resolve
 from nasbench_at.config.scalars import write_scalar
-from nasbench_at.data import DataSet, ImageSpec
-from nasbench_at.evaluation.runs import Run
+from nasbench_at.data import ImageSpec
+from nasbench_at.evaluation.runs import Run, TrainedNetwork
 from nasbench_at.records import Record
 from nasbench_at.records.conditions import describe_conditions
 from nasbench_at.records.naming.labels import extra_label
@@ -26,8 +26,6 @@ from nasbench_at.records.places import find_network, shipped_networks
 from nasbench_at.records.text_tables import format_markdown
 from nasbench_at.runtime.atomic_files import write_atomically
 from nasbench_at.runtime.devices import select_device
-from nasbench_at.training.checkpoints import load_weights
-from nasbench_at.training.launch import create_network, load_config_data
 
 __all__ = ["EXPORT_SUFFIXES", "Exported", "export_run", "load_model"]
 
@@ -69,8 +67,8 @@ def export_run(path: str | Path, out: str | Path) -> tuple[Path, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Exported:
-    """An exported network, opened; beside :class:`~nasbench_at.evaluation.runs.Run`.
+class Exported(TrainedNetwork):
+    """An exported network, opened; its data set is not needed for the network.
 
     Attributes:
         file: Its ``.safetensors`` file.
@@ -88,37 +86,23 @@ class Exported:
 
     @property
     def record(self) -> Record:
-        """Its run's results and provenance.
-
-        Raises:
-            ValueError: If the file is no exported network, or is damaged.
-        """
+        """Its run's results and provenance, which came with the file."""
         return self._metadata[0]
+
+    @property
+    def weights(self) -> Path:
+        """The file: with the weights came the rest."""
+        return self.file
+
+    @property
+    def images(self) -> ImageSpec:
+        """What its network takes and tells apart, as the file says."""
+        return self._metadata[1]
 
     @cached_property
     def config(self) -> ResolvedConfig:
         """How it was trained."""
         return resolve(RunConfig(**self.record.config))
-
-    @cached_property
-    def data(self) -> DataSet:
-        """The data set it was trained on.
-
-        Raises:
-            ValueError: If the data set is not usable, or a file of the configuration has changed.
-        """
-        return load_config_data(self.config, self.device, self.data_root)
-
-    @cached_property
-    def network(self) -> nn.Module:
-        """The network, in eval mode; its data set is not needed.
-
-        Raises:
-            ValueError: If the weights are damaged or of another architecture.
-        """
-        network = create_network(self.config, self._metadata[1], self.device)
-        load_weights(self.file, network)
-        return network.eval()
 
 
 def load_model(path: str | Path, *, device: str = "cpu") -> nn.Module:

@@ -33,7 +33,7 @@ from nasbench_at.evaluation.robustness import (
     count_samples,
     measure_robustness,
 )
-from nasbench_at.evaluation.runs import Run
+from nasbench_at.evaluation.runs import Run, TrainedNetwork
 from nasbench_at.evaluation.smoothing import Smoothing
 from nasbench_at.networks.ds_net import count_parameters
 from nasbench_at.networks.user_models import load_user_model
@@ -111,7 +111,7 @@ def prepare_evaluation(
     """
     options = options or EvaluationOptions()
     exported = find_network(path)
-    run: Run | Exported
+    run: TrainedNetwork
     if exported is None:
         run = Run.open(path, device=device, data_root=data_root)
     else:
@@ -146,7 +146,7 @@ def prepare_evaluation(
     else:
         # A record of its own, of what is measured here: no earlier outcomes came with the file.
         record = replace(record, evaluations=())
-        name = run.file.stem if Path(path) == run.file else str(path)
+        name = run.weights.stem if Path(path) == run.weights else str(path)
         file = _record_file(name, hash_weights(model))
         _prepare_file(file, record.run_id)
     return PreparedEvaluation(

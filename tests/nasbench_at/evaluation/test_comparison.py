@@ -142,7 +142,9 @@ def test_row_whose_outcomes_are_lost_is_named(tmp_path):
 
 def test_attack_that_was_not_run_is_named(tmp_path):
     one, other = write_run(tmp_path / "one", ROW), write_run(tmp_path / "other", OTHER)
-    with pytest.raises(ValueError, match=r"'one' was not evaluated by 'cw'; .*: natural, pgd, worst_case$"):
+    with pytest.raises(
+        ValueError, match=r"'one' was not evaluated by 'cw'; .*: natural, pgd, worst_case$"
+    ):
         compare_runs(one, other, attack="cw")
 
 
