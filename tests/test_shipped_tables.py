@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,13 @@ from analysis.claims import judge_paper
 from analysis.run_entries import collect_entries
 from nasbench_at import Benchmark, RunConfig, evaluate_run, load_model, train
 from nasbench_at.data.datasets import load_data
-from nasbench_at.evaluation.exported import shipped_networks
 from nasbench_at.evaluation.robustness import measure_robustness
-from nasbench_at.records.places import SHIPPED, metadata_path, shipped_tables
+from nasbench_at.records.places import (
+    SHIPPED,
+    metadata_path,
+    shipped_networks,
+    shipped_tables,
+)
 from nasbench_at.runtime.provenance import collect_provenance
 
 EVERY_TABLE = pytest.mark.parametrize("name", shipped_tables())
@@ -83,6 +88,8 @@ def test_two_rows_at_random_are_trained_again_to_the_same_bits(name, tmp_path):
 
 
 ROOT = Path(__file__).parents[1]
+ABLATIONS = {"Fig. 4a": 1, "Fig. 4b": 4, "Fig. 5": 4, "Tab. 6": 4}
+"""How many comparisons the table of ablations makes of which claim."""
 
 
 def test_lock_names_what_the_tables_were_measured_with():
@@ -131,6 +138,22 @@ def test_documents_say_what_the_table_of_digits_says(document):
         assert claim.verdict in text
         judged += 1
     assert judged > 0
+
+
+@pytest.mark.parametrize(
+    ("document", "sources"),
+    [("README.md", {"Fig. 4a", "Fig. 4b"}), ("docs/digits_table.md", {*ABLATIONS})],
+)
+def test_documents_say_what_the_ablations_say(document, sources):
+    text = " ".join((ROOT / document).read_text("utf-8").replace("\N{MINUS SIGN}", "-").split())
+    judged = judge_paper(collect_entries(["digits", "digits_ablations"]), "pgd")
+    claims = [claim for claim in judged if claim.source in sources]
+    assert Counter(claim.source for claim in claims).items() >= {
+        (source, ABLATIONS[source]) for source in sources
+    }
+    for claim in claims:
+        value, (low, high) = claim.effect.value, claim.effect.interval
+        assert f"{100 * value:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]" in text, claim.comparison
 
 
 def test_documents_say_what_was_replayed():
