@@ -116,9 +116,15 @@ class Range(Requirement):
 
 @dataclass(frozen=True)
 class OneOf(Requirement):
-    """One of some names."""
+    """One of some names.
+
+    Args:
+        names: The names.
+        also_called: What else they are called, and the name that a hint answers with.
+    """
 
     names: tuple[str, ...]
+    also_called: tuple[tuple[str, str], ...] = ()
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one of the names."""
@@ -477,21 +483,24 @@ def _describe_one(kind: Any, *, many: bool) -> str:
 
 def _hint(annotation: Any, value: Any) -> str:
     """What a name that is none of a closed set may have meant."""
-    known = tuple(_choices(annotation))
+    meant = dict(_choices(annotation))
+    known = dict.fromkeys(meant.values())
     words = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
     wrong = [word for word in words if isinstance(word, str) and word not in known]
-    near = near_names(wrong[0], known) if wrong and known else ""
+    near = near_names(meant.get(wrong[0].lower(), wrong[0]), known) if wrong else ""
     return f"; did you mean {near}?" if near else ""
 
 
-def _choices(annotation: Any) -> Iterator[str]:
+def _choices(annotation: Any) -> Iterator[tuple[str, str]]:
+    """Yields words and the names that are meant by them, mostly themselves."""
     kinds, extras = split_annotation(annotation)
     for extra in extras:
         if isinstance(extra, OneOf):
-            yield from extra.names
+            yield from zip(extra.names, extra.names, strict=True)
+            yield from extra.also_called
     for kind in kinds:
         if get_origin(kind) is Literal:
-            yield from get_args(kind)
+            yield from zip(get_args(kind), get_args(kind), strict=True)
         elif get_origin(kind) is not None:
             for part in get_args(kind):
                 yield from _choices(part)

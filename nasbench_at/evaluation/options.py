@@ -46,7 +46,8 @@ CORRUPTION_NAMES = ("corruptions", *(f"corrupt-{name}" for name in CORRUPTIONS))
 ROW_NAMES = (*ATTACK_NAMES, *AUTOATTACK_PARTS, FEW_CLASSES, *CORRUPTION_NAMES, "smooth")
 """What can be asked for, each the name of a row."""
 
-AttackNames = tuple[Annotated[str, OneOf(ROW_NAMES)], ...]
+_ALSO_CALLED = (("autoattack", "aa"), ("auto-attack", "aa"), ("auto_attack", "aa"))
+AttackNames = tuple[Annotated[str, OneOf(ROW_NAMES, _ALSO_CALLED)], ...]
 Samples = (
     Annotated[int, Range("[1, inf)")]
     | Annotated[str, Matches(r"(100|\d{1,2}(\.\d+)?)%", "a percentage such as 12.5%")]

@@ -29,6 +29,7 @@ from nasbench_at.config.allowed_values import (
 Rows = tuple[Name, ...] | tuple[tuple[Name, ...], ...]
 Share = Annotated[float, Range("[0, 1)")]
 Attacks = tuple[Annotated[str, OneOf(("fgsm", "pgd"))], ...]
+Called = Annotated[str, OneOf(("aa", "cw"), also_called=(("autoattack", "aa"),))]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,8 @@ def test_equal_values_get_one_form(annotation, value, form):
         (Mapping[str, Share], {"a": 2}, "it must be a mapping of names to numbers in [0, 1), got"),
         (Mapping[str, Any], {"a": object}, "it must be a mapping of names to plain data, got"),
         (Literal["cat", "dog"], "cot", "one of cat, dog, got 'cot'; did you mean 'cat'?"),
+        (Called, "AutoAttack", "one of aa, cw, got 'AutoAttack'; did you mean 'aa'?"),
+        (Attacks, ("PGD",), "names among fgsm, pgd, got ('PGD',); did you mean 'pgd'?"),
         (Attacks, ("pdg",), "names among fgsm, pgd, got ('pdg',); did you mean 'pgd'?"),
         (Device, "tpu", "it must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         (
