@@ -73,7 +73,7 @@ SCALED = {
     "nasbench-at train --data": TINY,
     "nasbench-at train --blocks": TINY,
     "nasbench-at train --plugins": f"--init-channels 4 {TINY}",
-    "nasbench-at evaluate --model my_model:tiny": "--aa-samples 8",
+    "nasbench-at evaluate --model my_model.py:tiny": "--aa-samples 8",
     "nasbench-at study replay": "--repetitions 2",
     "nasbench-at evaluate runs/<run-id> --attacks fgsm pgd cw aa": "--aa-samples 8",
     "nasbench-at evaluate RUN --attacks smooth": "--smooth-samples 4 --smooth-n 100",
@@ -91,7 +91,7 @@ SLOW = (
     "nasbench-at report",
     "nasbench-at study run",
     "nasbench-at study replay",
-    "nasbench-at evaluate --model my_model:tiny",
+    "nasbench-at evaluate --model my_model.py:tiny",
 )
 """First words of the commands that take more than two seconds."""
 

@@ -39,8 +39,8 @@ class EvaluateArguments:
         run: The run's folder, an exported .safetensors file, or a network that comes with the
             package by name, such as digits/dense; none with --model.
         options: Attacks and their settings.
-        model: One of the networks by name, or a model of your own, module:factory; factory()
-            returns a torch.nn.Module that takes images in [0, 1].
+        model: One of the networks by name, or a model of your own, my_model.py:factory or
+            module:factory; factory() returns a torch.nn.Module that takes images in [0, 1].
         weights: Its weights: a safetensors file, or a state_dict written by torch.save.
         data: Data set to evaluate it on.
         out: Where to write its record; by default evaluations/NAME-HASH/record.json.

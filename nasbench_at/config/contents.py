@@ -1,9 +1,9 @@
 """What the files of a user hold: the part of a run's identity that names and paths do not tell.
 
-A plugin and an ``.npz`` file are hashed as they are, ``module:function`` as the module's source
-file. Nothing else is: not what a plugin or module imports, nor files that a function reads (a
-run's data are compared by their fingerprint besides), nor blocks that installed packages offer or
-a program registers by itself.
+A plugin and an ``.npz`` file are hashed as they are, ``module:function`` and ``file.py:function``
+as the source file. Nothing else is: not what a plugin or module imports, nor files that a function
+reads (a run's data are compared by their fingerprint besides), nor blocks that installed packages
+offer or a program registers by itself.
 
 No torch here.
 """
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 __all__ = [
@@ -38,7 +39,8 @@ def hash_contents(names: Iterable[str]) -> dict[str, str]:
     """Hashes the files that names stand for.
 
     Args:
-        names: Paths of ``.py`` and ``.npz`` files, ``module:function``, and names of other things.
+        names: Paths of ``.py`` and ``.npz`` files, ``module:function``, ``file.py:function``, and
+            names of other things.
 
     Returns:
         Name to the first 16 hex digits of the SHA-256 of its file; nothing for a name without one,
@@ -85,22 +87,47 @@ def replace_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def import_function(spec: str) -> Callable[[], Any]:
-    """Imports ``module:function``; the module may lie in the current folder.
+    """Imports ``module:function`` or ``path/to/file.py:function``.
+
+    The module may lie in the current folder, and what a file imports beside it.
 
     Raises:
         ValueError: If the module's file has changed since this process first used it.
         Exception: Whatever the user's module raises.
     """
     module, _, function = spec.partition(":")
-    _look_in_current_folder()
-    found: Callable[[], Any] = getattr(importlib.import_module(module), function)
+    _look_in(Path.cwd())
+    is_file = module.endswith(".py")
+    home = _import_file(Path(module)) if is_file else importlib.import_module(module)
+    found: Callable[[], Any] = getattr(home, function)
     digest = _hash_source(spec)
-    if digest is not None and _IMPORTED.setdefault(module, digest) != digest:
+    if digest is not None and _IMPORTED.setdefault(home.__name__, digest) != digest:
         raise ValueError(
             f"the file of module {module!r} has changed since this process imported it; start a "
             "new process"
         )
     return found
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Runs a file once a process, under a name that no installed module has."""
+    path = path.expanduser().resolve()
+    name = f"_user_module_{hashlib.sha256(bytes(path)).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # as of every .py file
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    _look_in(path.parent)
+    # Registered before it runs, so that its classes can be pickled and deep-copied.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _hash_source(name: str) -> str | None:
@@ -121,7 +148,9 @@ def _find_module(spec: str) -> Path | None:
     module, separator, _ = spec.partition(":")
     if not separator:
         return None
-    _look_in_current_folder()
+    if module.endswith(".py"):
+        return Path(module).expanduser()
+    _look_in(Path.cwd())
     importlib.invalidate_caches()  # the file may be newer than what the import system remembers
     try:
         found = importlib.util.find_spec(module)
@@ -130,10 +159,10 @@ def _find_module(spec: str) -> Path | None:
     return Path(found.origin) if found is not None and found.has_location and found.origin else None
 
 
-def _look_in_current_folder() -> None:
+def _look_in(folder: Path) -> None:
     """Lets modules lie where users keep them; the console script does not look there."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def _hash_file(path: Path) -> str:

@@ -174,7 +174,7 @@ def prepare_model_evaluation(
     """Checks everything that can be wrong with the evaluation of a user's model.
 
     Args:
-        spec: ``module:factory`` or a name, see
+        spec: ``file.py:factory``, ``module:factory`` or a name, see
             :func:`nasbench_at.networks.user_models.load_user_model`.
         options: Attacks and settings. ``eps`` must be set; ``counts`` is ``any`` by default.
         data: Name of the data set.

@@ -1,4 +1,4 @@
-"""A network to evaluate, named on the command line: ``module:factory``, or one of ours by name."""
+"""A network to evaluate, named on the command line: ``file.py:factory``, or one of ours by name."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ def load_user_model(
     """Builds a network, loads its weights and puts it in eval mode and float32.
 
     Args:
-        spec: ``module:factory``; the module may lie in the current folder. ``factory()`` returns
-            an :class:`torch.nn.Module` from images in [0, 1] to logits, normalisation included.
-            Without a colon, a name of :func:`nasbench_at.list_models`.
+        spec: ``path/to/file.py:factory``, or ``module:factory``, whose module may lie in the
+            current folder. ``factory()`` returns an :class:`torch.nn.Module` from images in [0, 1]
+            to logits, normalisation included. Without a colon, a name of
+            :func:`nasbench_at.list_models`.
         weights: A ``.safetensors`` file, or a ``state_dict`` written by ``torch.save``, which is
             read with ``weights_only=True``. None keeps what the factory made. Networks by name
             also take the layouts of :func:`nasbench_at.networks.zoo.load_published_weights`.
@@ -62,7 +63,9 @@ def load_user_model(
 def _build(spec: str) -> nn.Module:
     module, separator, factory = spec.partition(":")
     if not (module and separator and factory):
-        raise ValueError(f"a model of your own must be written module:factory, got {spec!r}")
+        raise ValueError(
+            f"a model of your own must be written file.py:factory or module:factory, got {spec!r}"
+        )
     try:
         model = import_function(spec)()
     except Exception as error:  # whatever a user's code may raise

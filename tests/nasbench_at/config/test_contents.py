@@ -140,6 +140,38 @@ def test_module_that_changed_since_it_was_imported_is_refused(module, tmp_path):
         import_function(f"{module}:load")
 
 
+def test_function_of_a_file_is_imported_from_anywhere_and_is_no_other_module(tmp_path, module):
+    folder = tmp_path / "else where"
+    folder.mkdir()
+    # Its own name is that of a module of the standard library.
+    (folder / "code.py").write_text(
+        f"from {module}_beside import found\ndef load():\n    return found"
+    )
+    (folder / f"{module}_beside.py").write_text("found = {}")
+    for spec in (f"{folder}/code.py:load", "else where/code.py:load"):
+        assert import_function(spec)() == {}
+        assert hash_contents([spec])[spec] == hash_contents([str(folder / "code.py")]).popitem()[1]
+    assert import_function(spec) is import_function(f"{folder}/code.py:load")
+    (folder / "code.py").write_text(DATA)
+    with pytest.raises(ValueError, match=r"has changed since this process imported it"):
+        import_function(spec)
+
+
+def test_function_of_a_file_is_the_same_run_as_the_module_s(module):
+    one, other = (tiny_config(data=spec) for spec in (f"{module}:load", f"{module}.py:load"))
+    assert resolve(one).identity() == resolve(other).identity()
+
+
+def test_file_that_fails_is_run_again_once_mended(tmp_path, module):
+    path = tmp_path / "mended.py"
+    for text, message in (("1 / 0", "failed: ZeroDivisionError"), (DATA, "x_train")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_data(f"{path}:load")
+    with pytest.raises(ValueError, match=r"failed: FileNotFoundError: .*none\.py"):
+        load_data(f"{tmp_path}/none.py:load")
+
+
 def test_damaged_package_is_left_to_the_import(tmp_path, module):
     package = tmp_path / f"{module}_package"
     package.mkdir()

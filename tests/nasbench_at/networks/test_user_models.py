@@ -123,10 +123,24 @@ def test_damaged_safetensors_are_named(module, state, tmp_path):
         load_user_model(f"{module}:bright_rows", path)
 
 
+def test_factory_of_a_file_is_evaluated_on_the_command_line(module, tmp_path, capsys):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / f"{module}.py").rename(tmp_path / "sub/my.py")
+    assert main(words("sub/my.py")) == 0
+    record = read_record(capsys.readouterr().out.splitlines()[-1])
+    assert record.run_id.startswith("bright_rows-")
+    assert record.config["model"] == "sub/my.py:bright_rows"
+    assert list(record.config["contents"]) == ["sub/my.py:bright_rows"]
+
+
 BAD_FACTORIES = {
     "no colon": ("models", "unknown model 'models'; known: ds_net_4"),
-    "no factory's name": ("models:", "must be written module:factory, got 'models:'"),
+    "no factory's name": (
+        "models:",
+        "must be written file.py:factory or module:factory, got 'models:'",
+    ),
     "no module": ("no_such_module:f", r"factory 'no_such_module:f' failed: ModuleNotFoundError"),
+    "no file": ("none.py:f", r"factory 'none.py:f' failed: FileNotFoundError"),
     "no factory": ("{}:none", r"failed: AttributeError: module .* has no attribute 'none'"),
     "raises": ("{}:fails", "failed: RuntimeError: no such layer"),
     "no module returned": ("{}:text", r"must return a torch\.nn\.Module, got str"),
