@@ -165,13 +165,16 @@ def check_network_names(
     """Refuses an unknown network by name, or an unknown block of a DS-Net.
 
     Args:
-        model: ``ds_net``, or a network by name; ``module:factory`` is not looked at.
+        model: ``ds_net``, or a network by name; ``module:factory`` and
+            ``file.py:factory`` are not looked at.
         blocks: The blocks of a DS-Net.
         plugins: The user's files that register blocks; with them nothing is looked at.
 
     Raises:
         ValueError: If a name is unknown; the message lists near matches.
     """
+    if model.endswith(".py"):
+        raise ValueError(f"a model of your own must be written {model}:factory, got {model!r}")
     if ":" in model or not is_complete(plugins):
         return
     if model != "ds_net":

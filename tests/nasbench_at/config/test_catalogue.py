@@ -104,6 +104,11 @@ def test_names_that_can_be_known_pass(alone, changes):
 
 def test_models_and_data_of_the_user_are_not_looked_at(alone):
     check_network_names("module:factory")
+    check_network_names("my_model.py:factory")
+    with pytest.raises(
+        ValueError, match=r"must be written my_model\.py:factory, got 'my_model\.py'"
+    ):
+        check_network_names("my_model.py")
     check_data_name("module:function")
 
 
