@@ -99,7 +99,10 @@ def import_function(spec: str) -> Callable[[], Any]:
     _look_in(Path.cwd())
     is_file = module.endswith(".py")
     home = _import_file(Path(module)) if is_file else importlib.import_module(module)
-    found: Callable[[], Any] = getattr(home, function)
+    try:
+        found: Callable[[], Any] = getattr(home, function)
+    except AttributeError:  # Python's own calls a file by a name that its user never wrote
+        raise AttributeError(f"module {module!r} has no attribute {function!r}") from None
     digest = _hash_source(spec)
     if digest is not None and _IMPORTED.setdefault(home.__name__, digest) != digest:
         raise ValueError(

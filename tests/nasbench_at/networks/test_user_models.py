@@ -142,6 +142,7 @@ BAD_FACTORIES = {
     "no module": ("no_such_module:f", r"factory 'no_such_module:f' failed: ModuleNotFoundError"),
     "no file": ("none.py:f", r"factory 'none.py:f' failed: FileNotFoundError"),
     "no factory": ("{}:none", r"failed: AttributeError: module .* has no attribute 'none'"),
+    "no factory in the file": ("{}.py:none", r"AttributeError: module '\w+\.py' has no attribute"),
     "raises": ("{}:fails", "failed: RuntimeError: no such layer"),
     "no module returned": ("{}:text", r"must return a torch\.nn\.Module, got str"),
 }
