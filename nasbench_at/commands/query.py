@@ -11,6 +11,7 @@ from nasbench_at.commands.flags import parse_flags
 from nasbench_at.commands.input_errors import bad_input, one_line_warnings
 from nasbench_at.config import ModelOptions
 from nasbench_at.config.allowed_values import Count, ExistingFile, Name, NewFile, Place, Positional
+from nasbench_at.config.scalars import read_scalar
 
 if TYPE_CHECKING:
     from nasbench_at.records import Benchmark
@@ -27,11 +28,11 @@ class QueryArguments:
     Attributes:
         paths: Folders of runs, .parquet or .jsonl files of records, or tables that come with the
             package by name, such as digits; digits:RUN-ID is one run.
-        where: What the configuration must have, such as method=at or blocks=residual,dense, in any
-            order.
+        where: What the configuration must have, such as method=at; of a list all entries, such as
+            blocks=residual,dense, blocks in any order.
         columns: Columns to show, such as run_id network lr pgd pgd_eps; by default run, network,
             seed, and natural, PGD and AutoAttack accuracies.
-        sort: Column to sort by, highest first.
+        sort: Column to sort by, highest first; a summary by its PGD accuracy unless told.
         summary: A row a configuration, with means over seeds and their 95 % intervals.
         top: Show so many rows.
         out: Write the rows, all columns unless --columns says which, to a .csv or .tex file, or the
@@ -82,13 +83,19 @@ def _select(records: Benchmark, arguments: QueryArguments) -> Benchmark:
     if not len(records):
         places = ", ".join(repr(path) for path in arguments.paths)
         raise ValueError(f"there is no record in {places}")
-    wanted = arguments.where
-    if isinstance(blocks := wanted.get("blocks"), str):
-        wanted = {**wanted, "blocks": blocks.split(",")}
-    found = records.query(**wanted)
+    where = {key: _read_list(records, key, value) for key, value in arguments.where.items()}
+    found = records.query(**where)
     if len(found):
         return found
-    raise ValueError(records.explain_no_match(**wanted))
+    raise ValueError(records.explain_no_match(**where))
+
+
+def _read_list(records: Benchmark, key: str, value: Any) -> Any:
+    """Reads ``residual,dense`` where records hold lists: the brackets of YAML need quotes."""
+    is_listed = any(isinstance(record.config.get(key), list | tuple) for record in records)
+    if not is_listed or value is None or isinstance(value, list | tuple):
+        return value
+    return [read_scalar(word) for word in str(value).split(",")]
 
 
 def _publish(arguments: QueryArguments, records: Benchmark) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_lowercase
 from typing import Any
@@ -20,7 +20,7 @@ from nasbench_at.records import (
     conditions_of,
     describe_conditions,
 )
-from nasbench_at.records.conditions import require_equal_conditions
+from nasbench_at.records.conditions import find_obstacle
 from nasbench_at.records.frames import group_seeds, record_rows, summary_rows
 from nasbench_at.records.naming.variants import name_variants
 
@@ -29,6 +29,8 @@ __all__ = ["QueryTable"]
 Row = dict[str, Any]
 
 _SHOWN_ATTACKS = ("natural", "pgd", "aa")
+_RANKED_BY = ("pgd", "aa", "natural")
+"""What a summary is sorted by: the first of these under which all of it was measured alike."""
 _ATTACKS = frozenset({"natural", "worst_case", *ROW_NAMES})
 _OF_SHARES = ("_std", "_low", "_high", "")
 """Endings of an attack's columns that hold shares."""
@@ -43,6 +45,7 @@ class QueryTable:
         rows: What is known of each, by column.
         groups: The records behind each row.
         columns: The columns to show; none for the default ones.
+        sort: The column that they are sorted by, the highest first.
         is_summary: Whether a row is a configuration.
         is_brief: Whether it is for a reader's eyes: accuracies in percent, conditions below; else
             for programs, in full.
@@ -51,6 +54,7 @@ class QueryTable:
     rows: Sequence[Row]
     groups: Sequence[Sequence[Record]]
     columns: tuple[str, ...] = ()
+    sort: str | None = None
     is_summary: bool = False
     is_brief: bool = True
 
@@ -72,6 +76,8 @@ class QueryTable:
     def arrange(self, columns: Sequence[str], sort: str | None, top: int | None) -> QueryTable:
         """Returns the table with these columns, sorted by one, the highest first, and cut.
 
+        A summary is sorted by an accuracy where no column is named and it can be.
+
         Raises:
             ValueError: If there is no such column, or accuracies of different conditions would be
                 ranked; the message names what differs.
@@ -80,25 +86,33 @@ class QueryTable:
         for name in (*columns, *([] if sort is None else [sort])):
             if name not in known:
                 raise ValueError(_explain_missing(name, list(known), len(self.rows)))
+        if sort is not None and (obstacle := self._obstacle_to_ranking(sort)):
+            raise ValueError(obstacle)
+        if sort is None and self.is_summary:
+            ranked_by = [name for name in _RANKED_BY if name in known]
+            sort = next((n for n in ranked_by if not self._obstacle_to_ranking(n)), None)
         order = list(range(len(self.rows)))
         if sort is not None:
             known_values = {i: row[sort] for i, row in enumerate(self.rows) if _has(row, sort)}
-            self._require_one_ranking(sort, known_values)
             order = [*_sorted_by_value(known_values), *(i for i in order if i not in known_values)]
         return replace(
             self,
             rows=[self.rows[i] for i in order[:top]],
             groups=[self.groups[i] for i in order[:top]],
             columns=tuple(columns),
+            sort=sort,
         )
 
-    def _require_one_ranking(self, sort: str, ranked: Iterable[int]) -> None:
+    def _obstacle_to_ranking(self, sort: str) -> str:
+        """Says which accuracies of a column cannot be ranked, and why; empty if all can be."""
         attack = _attack_of(sort)
-        if attack is not None:
-            records = (record for i in ranked for record in self.groups[i])
-            require_equal_conditions(
-                (record, record.results[attack]) for record in records if attack in record.results
-            )
+        if attack is None:
+            return ""
+        pairs = zip(self.rows, self.groups, strict=True)
+        records = (record for row, group in pairs if _has(row, sort) for record in group)
+        return find_obstacle(
+            (record, record.results[attack]) for record in records if attack in record.results
+        )
 
     @property
     def shown(self) -> list[str]:
@@ -127,7 +141,7 @@ class QueryTable:
         """Returns headings and cells."""
         names = self.shown
         if not self.is_brief:
-            return names, [[_write_plain(row.get(name)) for name in names] for row in self.rows]
+            return names, [[self._write_plain(row, name) for name in names] for row in self.rows]
         columns = [self._write_column(name) for name in names]
         return names, [list(cells) for cells in zip(*columns, strict=True)]
 
@@ -143,16 +157,25 @@ class QueryTable:
             return texts
         return [f"{text} {mark:<{pad}}" for text, mark in zip(texts, found, strict=True)]
 
+    def _write_plain(self, row: Row, name: str) -> str:
+        value = row.get(name)
+        if _is_unknown(value):
+            return ""
+        if self.is_summary and _attack_of(name) is not None:
+            value = float(f"{value:.6g}")  # the rest of a mean's digits is rounding
+        return value if isinstance(value, str) else json.dumps(value)
+
     def _write_cell(self, row: Row, name: str) -> str:
         value: Any = row.get(name)
         if _is_unknown(value):
             return "-"
         if _attack_of(name) is None:
             return _write_text(value)
+        digits = 1 if self.is_summary else 2
         low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
         if self.columns or low is None or high is None or math.isnan(low):
-            return f"{value:.2%}"
-        return f"{100 * float(value):.2f} ± {50 * (high - low):.2f}%"
+            return f"{value:.{digits}%}"
+        return f"{100 * float(value):.{digits}f} ± {50 * (high - low):.{digits}f}%"
 
     def _marks(self, attack: str) -> Mapping[str, str]:
         """A letter for each of an attack's conditions; none for the most common ones."""
@@ -169,8 +192,10 @@ class QueryTable:
                 notes.append(f"{name}{f' {mark}' if mark else ''}: {text}")
         if self.is_summary and notes and not self.columns:
             notes.append("±: 95 % interval of the mean over seeds, by Student's t")
+        if self.is_summary and self.sort is not None:
+            notes.append(f"sorted by {self.sort}, the highest first")
         if "network" in self.shown and any(" k = " in row["network"] for row in self.rows):
-            notes.append("k: the widen factor, which sets a network's width")
+            notes.append("k: by how much a network's first reduction widens (widen_factor)")
         waiting = sum(not any(name in row for name in _ATTACKS) for row in self.rows)
         if waiting:
             count = "no run" if waiting == len(self.rows) else f"{waiting} of {len(self.rows)} runs"
@@ -251,9 +276,3 @@ def _write_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value)
-
-
-def _write_plain(value: Any) -> str:
-    if _is_unknown(value):
-        return ""
-    return value if isinstance(value, str) else json.dumps(value)
