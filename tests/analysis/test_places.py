@@ -118,7 +118,9 @@ def test_query_and_summary(place, capsys):
     assert main(["query", place, "--summary", "--columns", "seeds", "pgd"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].split("\t") == ["seeds", "pgd"]
-    assert [line.split("\t")[0] for line in out[1:4]] == ["3", "3", "2"]
+    rows = [line.split("\t") for line in out[1:4]]
+    assert [seeds for seeds, _ in rows] == ["2", "3", "3"]
+    assert [pgd for _, pgd in rows] == sorted((pgd for _, pgd in rows), reverse=True)
 
 
 def test_compare_image_by_image(place, capsys):
