@@ -113,7 +113,7 @@ def test_second_process_on_the_folder_is_refused_and_the_first_goes_on(tmp_path)
     process = start(endless)
     wait_until(lambda: has_finished_an_epoch(runs), process)
     assert finish(start(endless, log)) == 2
-    (line,) = log.read_text().splitlines()
+    *_, line = log.read_text().splitlines()  # the others are about so few images of one's own
     assert line == (f"nasbench-at: run folder {str(only_run(runs))!r} is in use by another process")
     os.kill(process.pid, signal.SIGTERM)
     assert finish(process) == 75
