@@ -17,6 +17,7 @@ __all__ = [
     "make_activation",
     "make_norm",
     "norm_with_updates",
+    "spatial_mean",
 ]
 
 
@@ -138,6 +139,28 @@ def check_kernel_size(kernel_size: int) -> None:
     """Raises a ValueError if a kernel has no middle, so that no padding keeps the resolution."""
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+
+
+def spatial_mean(x: Tensor, *, training: bool) -> Tensor:
+    """Returns each channel's mean over space; outside training, with a gradient in x's layout.
+
+    The gradient of ``x.mean(dim=(2, 3))`` is written channels first, and so is all that is computed
+    from it. Adding that to a tensor in channels_last takes several times as long. An attack's
+    gradients have the same bits without it. The gradients of a training step have not, since
+    BatchNorm adds up in the order of the layout: there it stays, so that recorded runs can be
+    trained again to the bit.
+
+    Args:
+        x: Shape ``(N, C, H, W)``.
+        training: The mode of the module that calls.
+
+    Returns:
+        Shape ``(N, C)``.
+    """
+    is_channels_last = x.stride(1) == 1  # `is_contiguous` does not know that layout under vmap
+    if training or not is_channels_last:
+        return x.mean(dim=(2, 3))
+    return x.permute(0, 2, 3, 1).mean(dim=(1, 2))
 
 
 class PointwiseConv2d(nn.Conv2d):

@@ -9,7 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.layers import check_kernel_size, conv1x1, make_activation, make_norm
+from blocks.layers import (
+    check_kernel_size,
+    conv1x1,
+    make_activation,
+    make_norm,
+    spatial_mean,
+)
 from blocks.registry import register_block
 
 __all__ = ["MBConv", "SqueezeExcite", "drop_connect"]
@@ -50,7 +56,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""
-        context = x.mean(dim=(2, 3), keepdim=True)
+        context = spatial_mean(x, training=self.training)[:, :, None, None]
         gate = self.expand(self.activation(self.reduce(context)))
         # A half-precision sigmoid saturates early; the authors' mixed precision exempts it too.
         wide = gate.float() if gate.dtype in (torch.float16, torch.bfloat16) else gate

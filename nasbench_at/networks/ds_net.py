@@ -8,6 +8,7 @@ from typing import TypeAlias
 import networkx as nx
 from torch import Tensor, nn
 
+from blocks.layers import spatial_mean
 from nasbench_at.networks.attention import Attention
 
 __all__ = ["DSNet", "RobustModule", "count_parameters"]
@@ -92,7 +93,7 @@ class DSNet(nn.Module):
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x, next(rows)) if isinstance(stage, RobustModule) else stage(x)
-        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        logits: Tensor = self.head(spatial_mean(x, training=self.training))
         return logits
 
     def attention_parameters(self) -> Iterator[nn.Parameter]:

@@ -19,6 +19,7 @@ from blocks.layers import (
     make_activation,
     make_norm,
     norm_with_updates,
+    spatial_mean,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +92,26 @@ def test_layer_norm_normalises_channels_and_space_of_each_image():
 )
 def test_activation_by_name(name, expected):
     assert isinstance(make_activation(name), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_spatial_mean_and_its_gradient_are_those_of_mean(memory_format, training):
+    x = torch.randn(2, 5, 4, 3).contiguous(memory_format=memory_format).requires_grad_()
+    weights = torch.randn(2, 5)
+    output, expected = spatial_mean(x, training=training), x.mean(dim=(2, 3))
+    assert torch.equal(output, expected)
+    (gradient,) = torch.autograd.grad((output * weights).sum(), x)
+    (expected,) = torch.autograd.grad((expected * weights).sum(), x)
+    assert torch.equal(gradient, expected)
+    layout = torch.contiguous_format if training else memory_format
+    assert gradient.is_contiguous(memory_format=layout)
+
+
+def test_spatial_mean_can_be_mapped_over_batches():
+    batches = torch.randn(3, 2, 5, 4, 4)
+    mapped = torch.func.vmap(lambda x: spatial_mean(x, training=False))(batches)
+    torch.testing.assert_close(mapped, batches.mean(dim=(3, 4)))
 
 
 @pytest.mark.parametrize("in_channels", [3, 7, 8, 12])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks.dense import DenseLayer
-from blocks.layers import conv1x1, conv3x3
+from blocks.layers import conv1x1, conv3x3, spatial_mean
 from nasbench_at.networks.zoo.registry import InputShape, register_model
 
 __all__ = ["DenseNet"]
@@ -85,7 +85,7 @@ class DenseNet(nn.Module):
         for transition, stage in zip(self.transitions, others, strict=True):
             x = stage(transition(x))
         x = self.activation(self.norm(x))
-        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        logits: Tensor = self.head(spatial_mean(x, training=self.training))
         return logits
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from blocks.implicit_euler import check_solver, implicit_euler
-from blocks.layers import PreActivation, conv1x1, conv3x3, make_activation, make_norm
+from blocks.layers import PreActivation, conv1x1, conv3x3, make_activation, make_norm, spatial_mean
 from nasbench_at.networks.zoo.registry import InputShape, register_model
 
 __all__ = ["ImplicitBlock", "ImplicitEulerNet"]
@@ -160,7 +160,7 @@ class ImplicitEulerNet(nn.Module):
         """Maps images ``(N, C, H, W)`` in [0, 1] to logits ``(N, num_classes)``."""
         features = self.blocks(self.activation(self.stem_norm(self.stem(x))))
         features = self.activation(self.norm(features))
-        logits: Tensor = self.fc(features.mean(dim=(2, 3)))
+        logits: Tensor = self.fc(spatial_mean(features, training=self.training))
         return logits
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from blocks.layers import conv1x1, conv3x3
+from blocks.layers import conv1x1, conv3x3, spatial_mean
 from nasbench_at.networks.zoo.registry import InputShape, register_model
 
 __all__ = ["MobileNetV2", "Stage"]
@@ -108,7 +108,7 @@ class MobileNetV2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps images ``(N, C, H, W)`` in [0, 1] to logits ``(N, num_classes)``."""
         x = self.last(self.blocks(self.stem(x)))
-        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        logits: Tensor = self.head(spatial_mean(x, training=self.training))
         return logits
 
 

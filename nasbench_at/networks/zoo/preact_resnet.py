@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from blocks.layers import conv3x3
+from blocks.layers import conv3x3, spatial_mean
 from nasbench_at.networks.zoo.registry import InputShape, register_model
 from nasbench_at.networks.zoo.wide_resnet import stack_blocks
 
@@ -52,7 +52,7 @@ class PreActResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps images ``(N, C, H, W)`` in [0, 1] to logits ``(N, num_classes)``."""
         x = self.activation(self.norm(self.blocks(self.stem(x))))
-        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        logits: Tensor = self.head(spatial_mean(x, training=self.training))
         return logits
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from blocks.layers import conv1x1, conv3x3, make_activation
+from blocks.layers import conv1x1, conv3x3, make_activation, spatial_mean
 from nasbench_at.networks.zoo.registry import InputShape, register_model
 
 __all__ = ["ResNet"]
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps images ``(N, C, H, W)`` in [0, 1] to logits ``(N, num_classes)``."""
         features = self.blocks(self.relu(self.bn1(self.conv1(x))))
-        logits: Tensor = self.fc(features.mean(dim=(2, 3)))
+        logits: Tensor = self.fc(spatial_mean(features, training=self.training))
         return logits
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.layers import conv1x1, conv3x3
+from blocks.layers import conv1x1, conv3x3, spatial_mean
 from nasbench_at.networks.zoo.registry import InputShape, register_model
 
 __all__ = ["ROBNET_LARGE", "RobNet", "robnet_graph"]
@@ -279,7 +279,7 @@ class RobNet(nn.Module):
         older = newer = self.stem(x)
         for cell in self.cells:
             older, newer = newer, cell(older, newer)
-        logits: Tensor = self.head(newer.mean(dim=(2, 3)))
+        logits: Tensor = self.head(spatial_mean(newer, training=self.training))
         return logits
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from blocks.layers import PreActivation, conv1x1, conv3x3, make_activation
+from blocks.layers import PreActivation, conv1x1, conv3x3, make_activation, spatial_mean
 from nasbench_at.networks.zoo.registry import InputShape, register_model, register_model_pattern
 
 __all__ = ["PreActBlock", "WideResNet", "load_trades_state_dict", "stack_blocks"]
@@ -127,7 +127,7 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps images ``(N, C, H, W)`` in [0, 1] to logits ``(N, num_classes)``."""
         features = self.activation(self.norm(self.blocks(self.conv(x))))
-        logits: Tensor = self.fc(features.mean(dim=(2, 3)))
+        logits: Tensor = self.fc(spatial_mean(features, training=self.training))
         return logits
 
 

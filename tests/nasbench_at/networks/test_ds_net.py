@@ -255,6 +255,19 @@ def test_channels_last_computes_the_same_and_trains(tiny_architecture, images):
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
+def test_gradients_of_an_attack_stay_in_channels_last(tiny_architecture, images):
+    network = build_network(tiny_architecture).to(memory_format=torch.channels_last).eval()
+    outputs = []
+    for module in network.modules():
+        if type(module).__name__ in ("SqueezeExcite", "RobustModule", "ReductionBlock"):
+            module.register_forward_hook(lambda _, __, output: outputs.append(output))
+    logits = network(images.contiguous(memory_format=torch.channels_last).requires_grad_())
+    gradients = torch.autograd.grad(logits.square().sum(), outputs)
+    assert any(gradient[0, 0].numel() > 1 for gradient in gradients)
+    for gradient in gradients:
+        assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_gradient_reaches_the_images(tiny_architecture, images):
     net = build_network(tiny_architecture).eval()
     (gradient,) = torch.autograd.grad(net(images.requires_grad_()).square().sum(), images)
