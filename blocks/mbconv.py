@@ -9,13 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.layers import (
-    check_kernel_size,
-    conv1x1,
-    make_activation,
-    make_norm,
-    spatial_mean,
-)
+from blocks.layers import check_kernel_size, conv1x1, make_activation, make_norm, spatial_mean
 from blocks.registry import register_block
 
 __all__ = ["MBConv", "SqueezeExcite", "drop_connect"]
