@@ -4,8 +4,8 @@ Every attack is an object with `name`, `settings()` and a call
 `attack(model, x, y, generator=...) -> x_adv`. None of them changes the model or the global random
 state. `norms` holds the threat models, `objectives` what is maximised, `gradient` the one loop,
 `pgd` the attacks by their names in papers, `autoattack` the ensemble of `auto_pgd`, `fab` and
-`square`, `guard` how a model is lent out, and `trust_checks` the signs that a result cannot be
-trusted.
+`square`, `guard` how a model is lent out, `folding` and `fusion` how it is made faster meanwhile,
+and `trust_checks` the signs that a result cannot be trusted.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ StandIns: TypeAlias = dict[nn.Module, nn.Module]
 # With all norms in eval mode, these compute one affine map a channel. A class that overrides them,
 # such as timm's BatchNormAct2d, computes something else.
 _NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _NUM_TRIED = 2
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 # Rounding turns the sign of a few ReLUs' inputs, which the gradient sees; a convolution that was
@@ -71,7 +71,7 @@ def folded_norms(model: nn.Module, x: Tensor) -> Iterator[None]:
     """
     modules = dict(model.named_modules())
     chosen = {name: module for name, module in modules.items() if _is_exact(module)}
-    if not chosen or model in _UNFOLDED:
+    if not chosen or not is_foldable(model):
         yield
         return
     plan = _remembered_plan(model, modules, x)
@@ -102,8 +102,23 @@ def folding_agrees(model: nn.Module, x: Tensor) -> bool:
 
 
 def never_fold(model: nn.Module) -> None:
-    """Makes :func:`folded_norms` leave a model as it is from now on."""
+    """Makes :func:`folded_norms` leave a model as it is from now on, and attacks fuse nothing."""
     _UNFOLDED.add(model)
+
+
+def is_foldable(model: nn.Module) -> bool:
+    """Returns whether :func:`never_fold` was not called for a model."""
+    return model not in _UNFOLDED
+
+
+def is_replayable(model: nn.Module) -> bool:
+    """Returns whether a model says that it is the same operations each time, and nobody looks on.
+
+    A hook would be called no more.
+    """
+    return bool(getattr(model, "is_replayable", False)) and not any(
+        vars(module).get(hooks) for module in model.modules() for hooks in _HOOKS
+    )
 
 
 class AffineMap(nn.Module):
@@ -148,7 +163,7 @@ def _is_untouched(module: nn.Module) -> bool:
     return (
         "forward" not in vars(module)
         and not parametrize.is_parametrized(module)
-        and not any(vars(module).get(hooks) for hooks in HOOKS)
+        and not any(vars(module).get(hooks) for hooks in _HOOKS)
     )
 
 
@@ -177,10 +192,10 @@ def _stand_ins(
     maps: Mapping[_BatchNorm, Coefficients], pairs: Mapping[nn.Conv2d, _BatchNorm]
 ) -> StandIns:
     """Returns what stands in the place of which module."""
-    stand_ins: StandIns = {norm: AffineMap(*both) for norm, both in maps.items()}
+    stand_ins: StandIns = {norm: AffineMap(*both).eval() for norm, both in maps.items()}
     for conv, norm in pairs.items():
         stand_ins[conv] = _fold(conv, *maps[norm])
-        stand_ins[norm] = nn.Identity()
+        stand_ins[norm] = nn.Identity().eval()
     return stand_ins
 
 
@@ -216,7 +231,7 @@ _UNFOLDED: WeakSet[nn.Module] = WeakSet()
 
 
 def _remembered_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> _Plan:
-    structure = [_describe(name, module) for name, module in modules.items()]
+    structure = [describe_structure(name, module) for name, module in modules.items()]
     known = _PLANS.get(model)
     if known is None or known.structure != structure:
         with _trial(model, x):
@@ -229,7 +244,7 @@ def _remembered_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tens
     return known.plan
 
 
-def _describe(name: str, module: nn.Module) -> list[Any]:
+def describe_structure(name: str, module: nn.Module) -> list[Any]:
     """Returns a module's name, class and settings, which decide what its forward pass does."""
     settings = [
         value

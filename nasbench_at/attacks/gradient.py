@@ -14,7 +14,8 @@ from torch import Generator, Tensor, nn
 from nasbench_at.runtime.cuda_graphs import MIN_CALLS, Replayed
 from nasbench_at.runtime.devices import without_autotuning
 
-from .folding import HOOKS, folded_norms
+from .folding import folded_norms, is_replayable
+from .fusion import Network, fused
 from .guard import Mode, attack_mode
 from .inputs import check_choice, check_count, check_inputs, check_number
 from .norms import Norm, gaussian_like
@@ -28,7 +29,7 @@ NORMAL_START_SCALE = 0.001
 _FROM_EPS: Any = None  # a step size that the radius decides
 
 
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor, objective: Objective) -> Tensor:
+def input_gradient(model: Network, x: Tensor, y: Tensor, objective: Objective) -> Tensor:
     """Returns the gradient of each sample's objective with respect to its own pixels, like `x`."""
     return _gradient_and_fooled(model, x, y, objective)[0]
 
@@ -57,6 +58,9 @@ class GradientAttack:
     keeps the first perturbation that fools it, else the one with the highest objective. Random
     numbers are drawn for the whole batch and then selected, so no sample's fate depends on which
     others were dropped.
+
+    On a CPU, in `eval` mode, a large network with `is_replayable` is fused for the length of a
+    call, see :func:`fused <nasbench_at.attacks.fusion.fused>`.
 
     Attributes:
         norm: The threat model.
@@ -173,19 +177,22 @@ class GradientAttack:
         check_inputs(x, y, check_values=x.is_cpu)
         generator = generator or torch.Generator(x.device).manual_seed(0)
         objective = objective or self.objective
-        climb = partial(self._climb, model, x.detach(), y, objective, generator)
         shrinks = self._can_leave or self.restarts > 1
         tuning = without_autotuning() if shrinks else nullcontext()
         with attack_mode(model, self.mode), folded_norms(model, x), tuning:
+            network = fused(model, x)
+            climb = partial(self._climb, network, x.detach(), y, objective, generator)
             x_adv = climb()
             if self.restarts > 1:
-                value, fooled = _judge(model, x_adv, y, objective)
+                value, fooled = _judge(network, x_adv, y, objective)
             for _ in range(self.restarts - 1):
                 rows = (~fooled).nonzero().squeeze(1)
                 if len(rows) == 0:
                     break
                 candidate = climb(rows)
-                new_value, new_fooled = _judge(model, candidate, y[rows], restrict(objective, rows))
+                new_value, new_fooled = _judge(
+                    network, candidate, y[rows], restrict(objective, rows)
+                )
                 better = new_fooled | (new_value > value[rows])
                 x_adv[rows[better]] = candidate[better]
                 value[rows[better]] = new_value[better]
@@ -204,7 +211,7 @@ class GradientAttack:
 
     def _climb(
         self,
-        model: nn.Module,
+        network: Network,
         x: Tensor,
         y: Tensor,
         objective: Objective,
@@ -220,7 +227,7 @@ class GradientAttack:
             active = torch.arange(len(x), device=x.device)
         steps_left = torch.full_like(y, self.tau or 0)
         cycles = _Cycles(x_adv) if self._can_cycle else None
-        replayed = self._replayed(model, y, objective) if active is None else None
+        replayed = self._replayed(network, y, objective) if active is None else None
         for step in range(self.steps):
             if active is not None and len(active) == 0:
                 break
@@ -229,7 +236,7 @@ class GradientAttack:
                 gradient, fooled = replayed(x_adv)
             else:
                 gradient, fooled = _gradient_and_fooled(
-                    model, _take(x_adv, active), _take(y, active), restrict(objective, active)
+                    network, _take(x_adv, active), _take(y, active), restrict(objective, active)
                 )
             if active is not None and self._can_leave:
                 goes_on = self._goes_on(step, fooled, steps_left, active)
@@ -247,7 +254,7 @@ class GradientAttack:
                     active = active[~cycles.find(active, current, moved)]
         return _take(x_adv, rows)
 
-    def _replayed(self, model: nn.Module, y: Tensor, objective: Objective) -> Replayed | None:
+    def _replayed(self, network: Network, y: Tensor, objective: Objective) -> Replayed | None:
         """Returns the gradient of a whole batch, as a GPU can replay it; None if it cannot.
 
         In training mode blocks draw random numbers, and a replay need not draw those of a step that
@@ -255,9 +262,9 @@ class GradientAttack:
         """
         if not y.is_cuda or self.mode != "eval" or self.steps < MIN_CALLS:
             return None
-        if not _does_the_same_each_time(model):
+        if not isinstance(network, nn.Module) or not is_replayable(network):
             return None
-        return Replayed(lambda images: _gradient_and_fooled(model, images, y, objective))
+        return Replayed(lambda images: _gradient_and_fooled(network, images, y, objective))
 
     def _goes_on(self, step: int, fooled: Tensor, steps_left: Tensor, active: Tensor) -> Tensor:
         """Returns which samples take another step; counts the steps of fooled ones."""
@@ -294,7 +301,7 @@ def _start_points(start: Start, norm: Norm, x: Tensor, eps: float, generator: Ge
 
 
 def _gradient_and_fooled(
-    model: nn.Module, x: Tensor, y: Tensor, objective: Objective
+    model: Network, x: Tensor, y: Tensor, objective: Objective
 ) -> tuple[Tensor, Tensor]:
     """Returns the gradient, and which samples are misclassified, (N,), from the same forward."""
     leaf = x.detach().requires_grad_()
@@ -305,17 +312,8 @@ def _gradient_and_fooled(
     return gradient, logits.detach().argmax(dim=1) != y
 
 
-def _does_the_same_each_time(model: nn.Module) -> bool:
-    """Whether a model says so, and nobody looks on: a hook would be called no more."""
-    return bool(getattr(model, "is_replayable", False)) and not any(
-        vars(module).get(hooks) for module in model.modules() for hooks in HOOKS
-    )
-
-
 @torch.no_grad()
-def _judge(
-    model: nn.Module, x_adv: Tensor, y: Tensor, objective: Objective
-) -> tuple[Tensor, Tensor]:
+def _judge(model: Network, x_adv: Tensor, y: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
     """Returns each sample's objective and whether its class is wrong, both (N,)."""
     logits = model(x_adv)
     return objective(logits, y), logits.argmax(dim=1) != y

@@ -65,9 +65,10 @@ class DSNet(nn.Module):
         graph: What the network was built from.
 
     Attributes:
-        is_replayable: That a forward pass is the same operations each time, so that attacks on a
-            GPU may replay a CUDA graph of it. A block that decides by a count of its own, which
-            nothing here does, needs a network on which this is False.
+        is_replayable: That a forward pass is the same operations each time, so that attacks may
+            record it: on a GPU as a CUDA graph, on a CPU as a program with fewer passes over
+            memory. A block that decides by a count of its own, which nothing here does, needs a
+            network on which this is False.
     """
 
     is_replayable = True

@@ -1,0 +1,172 @@
+"""A model that attacks may call in the place of another one, computed by a fused program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from nasbench_at.attacks.folding import describe_structure, is_foldable, is_replayable
+from nasbench_at.runtime.devices import uncompiled
+
+from .fusing import fuse
+from .program import Program
+from .recording import CannotRecordError, held_tensors, record
+
+__all__ = ["Network", "fused"]
+
+Network: TypeAlias = Callable[[Tensor], Tensor]
+
+# Entries of all tensors. Recording takes a second or two, once, and preparing weights as long as an
+# attack's step of a few images: more than what small networks can win.
+_MIN_SIZE = 500_000
+_NUM_RECORDED = 3
+_LOGIT_TOLERANCE = 0.01
+_GRADIENT_TOLERANCE = 0.1  # rounding turns the sign of a few ReLUs' inputs
+
+
+def fused(model: nn.Module, x: Tensor) -> Network:
+    """Returns what computes a model's logits and the gradient of its images faster.
+
+    A DS-Net in an attack spends as much time on passes over memory as on convolutions: on sums of
+    blocks, norms, attention weights, ReLUs and the casts of mixed precision. What it does is
+    recorded once and turned into a program with less of them, see :func:`fuse <.fusing.fuse>`.
+    Results differ by rounding. They are compared with the model's own, for the first batch of each
+    size.
+
+    The model itself is returned where that cannot be done or does not pay: if it is not on the CPU,
+    in eval mode and in one precision of convolutions, does not say by ``is_replayable`` that it is
+    the same operations each time, has hooks, or is small.
+
+    Args:
+        model: The model, within :func:`attack_mode` and :func:`folded_norms`, whose weights are not
+            changed as long as the result is used.
+        x: Images that will be attacked, (N, C, H, W).
+    """
+    if not _can_fuse(model, x):
+        return model
+    known = _KNOWN.get(model)
+    structure = [describe_structure(name, module) for name, module in model.named_modules()]
+    if known is None or known.structure != structure:
+        _KNOWN[model] = known = _Known(structure)
+    key = _Key.of(x)
+    with uncompiled():
+        if key not in known.programs:
+            known.programs[key] = _make_program(model, x)
+        if (program := known.programs[key]) is None:
+            return model
+        network = _Fused(program, model, len(x))
+        if (key, len(x)) not in known.confirmed:
+            if not _agree(network, model, x):
+                known.programs[key] = None
+                return model
+            known.confirmed.add((key, len(x)))
+    return network
+
+
+class _Key(NamedTuple):
+    """What a program depends on besides the model."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    is_channels_last: bool
+    low_precision: torch.dtype | None
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Key:
+        in_autocast = torch.is_autocast_enabled(x.device.type)
+        return cls(
+            x.shape[1:],
+            x.dtype,
+            x.stride(1) == 1,
+            torch.get_autocast_dtype(x.device.type) if in_autocast else None,
+        )
+
+
+@dataclass
+class _Known:
+    """Programs of a model of some structure, and the sizes of batches for which they agree."""
+
+    structure: Any
+    programs: dict[_Key, Program | None] = field(default_factory=dict)
+    confirmed: set[tuple[_Key, int]] = field(default_factory=set)
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+def _can_fuse(model: nn.Module, x: Tensor) -> bool:
+    return (
+        x.is_cpu
+        and x.ndim == 4
+        and len(x) > 0
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and is_replayable(model)
+        and is_foldable(model)
+        and not any(module.training for module in model.modules())
+        and sum(tensor.numel() for tensor in held_tensors(model).values()) >= _MIN_SIZE
+    )
+
+
+def _make_program(model: nn.Module, x: Tensor) -> Program | None:
+    """Returns a program; None if a model is not a fixed list of operations."""
+    examples = x.detach()[torch.arange(_NUM_RECORDED) % len(x)]
+    try:
+        return fuse(record(model, examples))
+    except CannotRecordError:
+        return None
+
+
+class _Fused:
+    """A model's program with what its weights are now."""
+
+    def __init__(self, program: Program, model: nn.Module, num_images: int) -> None:
+        self._program = program
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            self._prepared = program.prepare(held_tensors(model), num_images)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return cast(Tensor, _Pass.apply(x, self._program, self._prepared))
+
+
+class _Pass(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, program: Program, prepared: list[Tensor]) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            logits, taken = program.forward(prepared, x)
+        ctx.program, ctx.taken = program, taken
+        return logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, seed: Tensor) -> tuple[Tensor, None, None]:
+        with torch.autocast("cpu", enabled=False):
+            return ctx.program.backward(ctx.taken, seed), None, None
+
+
+def _agree(network: Network, model: nn.Module, x: Tensor) -> bool:
+    """Whether a network is as close to a model in full precision as the model itself is."""
+    with torch.autocast("cpu", enabled=False):
+        exact = _logits_and_gradient(model, x)
+    plain = _logits_and_gradient(model, x)
+    found = _logits_and_gradient(network, x)
+    tolerances = (_LOGIT_TOLERANCE, _GRADIENT_TOLERANCE)
+    return all(
+        bool((own - best).norm() <= 2 * (usual - best).norm() + tolerance * best.norm())
+        for own, usual, best, tolerance in zip(found, plain, exact, tolerances, strict=True)
+    )
+
+
+def _logits_and_gradient(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        logits = network(leaf).float()
+        mixture = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0))
+        (gradient,) = torch.autograd.grad((logits * mixture).sum(), leaf)
+    return logits.detach(), gradient
