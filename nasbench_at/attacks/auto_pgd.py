@@ -8,10 +8,11 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from .norms import lengths
 from .objectives import logits_of, runners_up
+from .protocol import Network
 
 Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -75,7 +76,7 @@ class AutoPGD:
     num_gradients: int = 1
 
     def attack(
-        self, model: nn.Module, x: Tensor, y: Tensor, loss: Loss, generator: Generator
+        self, model: Network, x: Tensor, y: Tensor, loss: Loss, generator: Generator
     ) -> Tensor:
         """Returns images that are no longer classified as `y`, or else clean ones.
 
@@ -102,7 +103,7 @@ class AutoPGD:
 
     def attack_targets(
         self,
-        model: nn.Module,
+        model: Network,
         x: Tensor,
         y: Tensor,
         num_targets: int,
@@ -218,7 +219,7 @@ class _Ascent:
     def __init__(
         self,
         attack: AutoPGD,
-        model: nn.Module,
+        model: Network,
         x: Tensor,
         y: Tensor,
         target: Tensor,

@@ -28,10 +28,11 @@ from nasbench_at.runtime.devices import without_autotuning
 from .auto_pgd import AutoPGD, cross_entropy, dlr
 from .fab import FAB
 from .folding import folded_norms
+from .fusion import fused
 from .guard import attack_mode
 from .inputs import check_choice, check_count, check_inputs, check_number
 from .norms import NORMS
-from .protocol import JsonValue
+from .protocol import JsonValue, Network
 from .square import Square
 
 Version: TypeAlias = Literal["standard", "rand"]
@@ -311,18 +312,18 @@ class AutoAttack:
         start = time.perf_counter()
         x_adv, robust = result.x_adv.clone(), result.robust_after[name].clone()
         images, labels = x[rows], y[rows]
-        run = partial(self._run_part, name, model, images, labels, num_classes)
+        run = partial(self._run_part, name, images, labels, num_classes)
         if self.version == "rand":
-            candidate = run()
+            candidate = run(model)
             fooled = ~_is_correct(model, candidate, labels)
         else:
             with folded_norms(model, images):
-                candidate = run()
+                candidate = run(fused(model, images))
             fooled = ~_is_correct(model, candidate, labels)
             seemed_fooled = (candidate != images).flatten(1).any(dim=1)
             if (seemed_fooled & ~fooled).any():
                 # So close to the boundary that rounding decides: the attack left it too early.
-                candidate = torch.where(fooled.view(-1, 1, 1, 1), candidate, run())
+                candidate = torch.where(fooled.view(-1, 1, 1, 1), candidate, run(model))
                 fooled = ~_is_correct(model, candidate, labels)
         x_adv[rows[fooled]] = candidate[fooled]
         robust[rows[fooled]] = False
@@ -336,7 +337,7 @@ class AutoAttack:
         )
 
     def _run_part(
-        self, name: str, model: nn.Module, x: Tensor, y: Tensor, num_classes: int
+        self, name: str, x: Tensor, y: Tensor, num_classes: int, model: Network
     ) -> Tensor:
         """Returns what one of the attacks makes of a batch."""
         # The library draws from the global generator, from which a random model draws, too.

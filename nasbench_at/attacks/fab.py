@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .objectives import logits_of, runners_up
+from .protocol import Network
 
 _TINY = 1e-12
 _LEAST_LENGTH = 1e-8
@@ -41,7 +42,7 @@ class FAB:
     backward: float = 0.9
 
     def attack_targets(
-        self, model: nn.Module, x: Tensor, y: Tensor, num_targets: int, *, max_rows: int
+        self, model: Network, x: Tensor, y: Tensor, num_targets: int, *, max_rows: int
     ) -> Tensor:
         """Returns images that are no longer classified as `y`, or else clean ones.
 
@@ -71,7 +72,7 @@ class FAB:
 
     def _descend(
         self,
-        model: nn.Module,
+        model: Network,
         x: Tensor,
         y: Tensor,
         rows: Tensor,
@@ -105,7 +106,7 @@ class FAB:
         return fooled
 
     def _step(
-        self, model: nn.Module, x_adv: Tensor, clean: Tensor, label: Tensor, target: Tensor
+        self, model: Network, x_adv: Tensor, clean: Tensor, label: Tensor, target: Tensor
     ) -> Tensor:
         """Projects onto the linearised boundary, from where the samples are and from the clean."""
         leaf = x_adv.detach().requires_grad_()

@@ -98,7 +98,7 @@ def folding_agrees(model: nn.Module, x: Tensor) -> bool:
             with folded_norms(model, x):
                 return _is_close(_compute_logits(model, x, {}), plain)
 
-        return bool(_attempt(compare))
+        return bool(attempt(compare))
 
 
 def never_fold(model: nn.Module) -> None:
@@ -265,11 +265,11 @@ def _make_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) ->
         with torch.enable_grad():
             return find_conv_norm_pairs(model, x.clone().requires_grad_(), convs, maps)
 
-    pairs = _attempt(search)
-    expected = _attempt(lambda: _try_out(model, x, _stand_ins(maps, {})))
+    pairs = attempt(search)
+    expected = attempt(lambda: _try_out(model, x, _stand_ins(maps, {})))
     if pairs is None or expected is None:
         return _KEEP_ALL
-    agrees = _attempt(lambda: _agree(_try_out(model, x, _stand_ins(maps, pairs)), expected))
+    agrees = attempt(lambda: _agree(_try_out(model, x, _stand_ins(maps, pairs)), expected))
     return _Plan(
         frozenset(names[norm] for norm in maps),
         {names[conv]: names[norm] for conv, norm in pairs.items()} if agrees else {},
@@ -282,16 +282,16 @@ def _confirm_plan(
     """Returns what of a plan holds for a whole batch, going by its logits."""
     maps = _draw_maps(m for name, m in modules.items() if name in plan.norms and _is_exact(m))
     pairs = _planned_pairs(plan, modules, maps)
-    expected = _attempt(lambda: _compute_logits(model, x, _stand_ins(maps, {})))
+    expected = attempt(lambda: _compute_logits(model, x, _stand_ins(maps, {})))
     if expected is None:
         return _KEEP_ALL
-    agrees = _attempt(
+    agrees = attempt(
         lambda: _is_close(_compute_logits(model, x, _stand_ins(maps, pairs)), expected)
     )
     return plan if agrees else plan._replace(pairs={})
 
 
-def _attempt(compute: Callable[[], T]) -> T | None:
+def attempt(compute: Callable[[], T]) -> T | None:
     """Returns what a model computes; None if it cannot do without its layers."""
     try:
         return compute()

@@ -15,12 +15,12 @@ from nasbench_at.runtime.cuda_graphs import MIN_CALLS, Replayed
 from nasbench_at.runtime.devices import without_autotuning
 
 from .folding import folded_norms, is_replayable
-from .fusion import Network, fused
+from .fusion import fused
 from .guard import Mode, attack_mode
 from .inputs import check_choice, check_count, check_inputs, check_number
 from .norms import Norm, gaussian_like
 from .objectives import Objective, cross_entropy_objective, describe, restrict
-from .protocol import JsonValue
+from .protocol import JsonValue, Network
 
 Start: TypeAlias = Literal["uniform", "normal", "none"]
 Counts: TypeAlias = Literal["last", "any"]

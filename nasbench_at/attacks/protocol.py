@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from torch import Generator, Tensor, nn
 
 JsonValue: TypeAlias = str | int | float | bool | list[str] | None
+Network: TypeAlias = Callable[[Tensor], Tensor]  # images to logits: a model, or what stands for it
 
 
 class Attack(Protocol):

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from .norms import lengths
 from .objectives import lead
+from .protocol import Network
 
 _TINY = 1e-12
 _FIRST_SHARE = 0.8
@@ -52,7 +53,7 @@ class Square:
     queries: int
 
     def attack(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator, *, max_rows: int
+        self, model: Network, x: Tensor, y: Tensor, generator: Generator, *, max_rows: int
     ) -> Tensor:
         """Returns images that are no longer classified as `y`, or else clean ones.
 
@@ -72,7 +73,7 @@ class Square:
         return torch.where((found.margin <= 0).view(-1, 1, 1, 1), found.best, x)
 
     def _search_linf(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator, max_rows: int
+        self, model: Network, x: Tensor, y: Tensor, generator: Generator, max_rows: int
     ) -> _Search:
         channels, height, width = x.shape[1:]
         stripes = _random_signs((len(x), channels, 1, width), generator).to(x)
@@ -84,7 +85,7 @@ class Square:
         return search
 
     def _search_l2(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator, max_rows: int
+        self, model: Network, x: Tensor, y: Tensor, generator: Generator, max_rows: int
     ) -> _Search:
         search = _Search(model, x, y, self._start_l2(x, generator), max_rows)
         sizes = [_odd_size(size, x.shape) for size in _square_sizes(self.queries, *x.shape[2:])]
@@ -247,7 +248,7 @@ class _Search:
         accepted: The last accepted query, (N,); -1 before the first.
     """
 
-    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, best: Tensor, max_rows: int) -> None:
+    def __init__(self, model: Network, x: Tensor, y: Tensor, best: Tensor, max_rows: int) -> None:
         self._model, self._y, self._max_rows = model, y, max_rows
         self.best = best
         self.margin = self._measure(best, y)

@@ -7,6 +7,6 @@ lets attacks use it.
 
 from __future__ import annotations
 
-from .network import Network, fused
+from .network import fused
 
-__all__ = ["Network", "fused"]
+__all__ = ["fused"]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nasbench_at.attacks.folding import describe_structure, is_foldable, is_replayable
+from nasbench_at.attacks.folding import (
+    attempt,
+    describe_structure,
+    is_foldable,
+    is_replayable,
+)
+from nasbench_at.attacks.protocol import Network
 from nasbench_at.runtime.devices import uncompiled
 
 from .fusing import fuse
 from .program import Program
-from .recording import CannotRecordError, held_tensors, record
+from .recording import held_tensors, record
 
-__all__ = ["Network", "fused"]
-
-Network: TypeAlias = Callable[[Tensor], Tensor]
+__all__ = ["fused"]
 
 # Entries of all tensors. Recording takes a second or two, once, and preparing weights as long as an
 # attack's step of a few images: more than what small networks can win.
@@ -57,15 +60,16 @@ def fused(model: nn.Module, x: Tensor) -> Network:
     key = _Key.of(x)
     with uncompiled():
         if key not in known.programs:
-            known.programs[key] = _make_program(model, x)
+            known.programs[key] = attempt(lambda: _make_program(model, x))
         if (program := known.programs[key]) is None:
             return model
-        network = _Fused(program, model, len(x))
-        if (key, len(x)) not in known.confirmed:
-            if not _agree(network, model, x):
-                known.programs[key] = None
-                return model
-            known.confirmed.add((key, len(x)))
+        if (key, len(x)) in known.confirmed:
+            return _Fused(program, model, len(x))
+        network = attempt(lambda: _try_out(program, model, x))
+    if network is None:
+        known.programs[key] = None
+        return model
+    known.confirmed.add((key, len(x)))
     return network
 
 
@@ -114,13 +118,15 @@ def _can_fuse(model: nn.Module, x: Tensor) -> bool:
     )
 
 
-def _make_program(model: nn.Module, x: Tensor) -> Program | None:
-    """Returns a program; None if a model is not a fixed list of operations."""
+def _make_program(model: nn.Module, x: Tensor) -> Program:
     examples = x.detach()[torch.arange(_NUM_RECORDED) % len(x)]
-    try:
-        return fuse(record(model, examples))
-    except CannotRecordError:
-        return None
+    return fuse(record(model, examples))
+
+
+def _try_out(program: Program, model: nn.Module, x: Tensor) -> Network | None:
+    """Returns a model's program with its weights; None if it computes something else."""
+    network = _Fused(program, model, len(x))
+    return network if _agree(network, model, x) else None
 
 
 class _Fused:

@@ -66,11 +66,12 @@ class Stage:
 
 
 def _hashable(argument: Any) -> Any:
+    """Returns a key of an argument; equal numbers of different types have different keys."""
     if isinstance(argument, list | tuple):
         return tuple(map(_hashable, argument))
     if isinstance(argument, dict):
         return tuple((name, _hashable(entry)) for name, entry in argument.items())
-    return argument
+    return type(argument), argument
 
 
 @dataclass

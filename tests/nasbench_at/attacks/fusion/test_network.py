@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from nasbench_at import Architecture, build_network
-from nasbench_at.attacks import LinfPGD, attack_mode, cross_entropy_objective, input_gradient
+from nasbench_at.attacks import (
+    AutoAttack,
+    LinfPGD,
+    attack_mode,
+    cross_entropy_objective,
+    input_gradient,
+)
 from nasbench_at.attacks.folding import folded_norms, never_fold
 from nasbench_at.attacks.fusion import fused, network
 
@@ -43,6 +49,24 @@ def test_fused_attack_ends_near_that_on_the_model_itself(net, monkeypatch):
     assert differs.float().mean() < 0.01
 
 
+@pytest.mark.slow
+def test_autoattack_gives_the_verdicts_that_it_gives_on_the_model_itself(net, monkeypatch):
+    x = images(8)
+    with torch.no_grad():
+        net.head.bias -= net(x).mean(dim=0)  # so that its answers depend on the image
+        y = net(x).argmax(dim=1)
+    attack = AutoAttack(0.007, square_queries=5)
+    called = []
+    apply = network._Fused.__call__
+    monkeypatch.setattr(network._Fused, "__call__", lambda *of: called.append(1) or apply(*of))
+    found = attack.run(net, x, y)
+    assert called
+    monkeypatch.setattr(network, "_MIN_SIZE", 10**9)
+    expected = attack.run(net, x, y)
+    assert found.robust.tolist() == expected.robust.tolist()
+    assert 0 < found.robust.sum() < len(x)
+
+
 def test_low_precision_is_as_close_to_full_precision_as_the_model_itself(net):
     x = images(8)
     exact = logits_and_gradient(net, x)
@@ -64,6 +88,18 @@ def test_weights_are_those_of_the_time_of_the_attack(net):
             parameter.mul_(1.1)
         draw_statistics(net)
     assert_same_function(net, images())
+
+
+def test_equal_networks_have_equal_bits_so_that_a_resumed_run_ends_as_it_would_have(net):
+    x = images(8, channels_last=True)
+    results = []
+    for model in (net, copy.deepcopy(net)):
+        with attack_mode(model), folded_norms(model, x), torch.autocast("cpu", torch.bfloat16):
+            # What is recorded first, and from which images, must not matter.
+            fused(model, x[: 3 + len(results)])
+            results.append(logits_and_gradient(fused(model, x), x))
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second)
 
 
 def test_gradient_may_be_asked_for_more_than_once(net):
@@ -144,6 +180,25 @@ def test_model_that_cannot_be_recorded_is_attacked_as_it_is():
         head=nn.Linear(192, 3),
     ).eval()
     assert not is_fused(model, images())
+
+
+def test_model_in_a_type_that_convolutions_lack_is_attacked_as_it_is(net, monkeypatch):
+    def refuse(*arguments):
+        raise RuntimeError("mkldnn_convolution_pointwise: only for tensors of another type")
+
+    monkeypatch.setattr(network.Program, "forward", refuse)
+    assert not is_fused(net, images())
+
+
+def test_lack_of_memory_says_nothing_about_the_model(net, monkeypatch):
+    def refuse(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "record", refuse)
+        with pytest.raises(MemoryError):
+            is_fused(net, images())
+    assert is_fused(net, images())
 
 
 def test_images_of_one_may_be_attacked(net):
