@@ -397,11 +397,8 @@ def _is_of_type(argument: Argument, dtype: torch.dtype) -> bool:
 
 
 def _count_uses(recording: Recording) -> Counter[Value]:
-    """Returns how many operations take each value; a convolution's gradient ignores its input."""
+    """Returns how many operations take each value, or end with it."""
     uses = Counter([recording.logits, recording.gradient])
     for call in recording.calls:
-        args = list(call.args)
-        if call.function is _aten.convolution_backward.default:
-            del args[1]
-        uses.update(values_in((args, call.kwargs)))
+        uses.update(values_in((call.args, call.kwargs)))
     return uses

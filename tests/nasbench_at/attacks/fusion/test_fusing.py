@@ -68,7 +68,14 @@ def convolution(**options):
     ids=str,
 )
 def test_convolution_of_any_geometry(options):
-    assert_same_function(with_stem(convolution(**options)), images())
+    block = Replayable(
+        lambda self, x: self.a(x * self.scale) + self.b(self.norm(x).relu()) * self.scale,
+        a=convolution(**options),
+        b=convolution(**options),
+        norm=nn.BatchNorm2d(8),
+    )
+    block.scale = nn.Parameter(torch.randn(1, 8, 1, 1))
+    assert_same_function(with_stem(block), images())
 
 
 FUNCTIONS = {
@@ -81,6 +88,7 @@ FUNCTIONS = {
     "a ReLU used beside its input": lambda self, x: (y := self.a(x)) - self.b(y.relu()) + y.relu(),
     "a ReLU in place": lambda self, x: self.b(F.relu(self.a(x), inplace=True)),
     "two ReLUs": lambda self, x: self.scale * (self.a(x).relu() - 3 * self.b(x).relu()).relu(),
+    "a threshold that is not zero": lambda self, x: F.threshold(self.a(x), 0.2, 0.0),
     "products": lambda self, x: x * self.a(x) + 2 * self.b(x) * x + x * x - x * self.scale,
     "a product alone": lambda self, x: self.a(x) * self.b(x) * 3,
     "gates": lambda self, x: x + self.a(x) * self.b(x).mean((2, 3), keepdim=True).sigmoid(),
@@ -120,9 +128,32 @@ def test_residual_block_is_convolutions_with_few_passes_between_them():
     assert done.total() == 6 + 6 + NUM_OPERATIONS_OF_THE_HEAD
 
 
+def test_constant_is_added_in_the_pass_that_applies_a_factor():
+    block = Replayable(lambda self, x: F.avg_pool2d(x, 1) + x * self.scale + self.shift)
+    block.scale, block.shift = (nn.Parameter(torch.randn(1, 8, 1, 1)) for _ in range(2))
+    done = count_operations(with_stem(block))
+    # One pass forward for factor and constant, one backward for both gradients.
+    assert done["addcmul.default"] == 2
+    assert done["add_.Tensor"] == 1
+    assert done["add.Tensor"] == done["addcmul_.default"] == 0
+
+
 def test_what_depends_on_weights_alone_is_not_computed_each_time():
     done = count_operations(with_stem(create_block("ada_rk", 8)))
     assert not {"sigmoid.default", "reciprocal.default", "rsub.Scalar"} & set(done)
+
+
+def test_low_precision_rounds_a_weight_once_after_it_was_scaled():
+    model = with_stem(create_block("ada_rk", 8))
+    x = images(3)
+    with attack_mode(model), folded_norms(model, x), torch.autocast("cpu", torch.bfloat16):
+        program = fuse(record(model, x))
+    casts = [
+        node
+        for node in program.run_weights.__self__.graph.nodes
+        if node.target is torch.ops.aten._to_copy.default
+    ]
+    assert len(casts) == 2  # weight and bias of the head, which stays as it is
 
 
 def test_convolution_of_a_shared_weight_is_prepared_once():

@@ -67,6 +67,10 @@ REFUSED = {
         lambda self, x: finish(self, self.conv(x) * (1.0 + len(x))),
         "what is computed depends on the number of images",
     ),
+    "a square of the number of images": (
+        lambda self, x: finish(self, self.conv(x)) + x.new_zeros(1).expand(len(x) ** 2).sum(),
+        "what is computed depends on the number of images",
+    ),
     "other tensors for more images": (
         lambda self, x: finish(
             self, self.conv(x) * (self.norm.weight if len(x) < 3 else self.norm.bias).sum()
