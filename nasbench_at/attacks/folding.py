@@ -20,6 +20,7 @@ from nasbench_at.runtime.devices import uncompiled, without_tf32
 
 from .conv_norm_pairs import find_conv_norm_pairs
 from .guard import cuda_devices
+from .protocol import Network
 
 T = TypeVar("T")
 Coefficients: TypeAlias = tuple[Tensor, Tensor]
@@ -231,7 +232,7 @@ _UNFOLDED: WeakSet[nn.Module] = WeakSet()
 
 
 def _remembered_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> _Plan:
-    structure = [describe_structure(name, module) for name, module in modules.items()]
+    structure = describe_structure(modules)
     known = _PLANS.get(model)
     if known is None or known.structure != structure:
         with _trial(model, x):
@@ -244,8 +245,13 @@ def _remembered_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tens
     return known.plan
 
 
-def describe_structure(name: str, module: nn.Module) -> list[Any]:
-    """Returns a module's name, class and settings, which decide what its forward pass does."""
+def describe_structure(modules: Mapping[str, nn.Module]) -> list[list[Any]]:
+    """Returns what decides what a model's forward pass does: its modules' names and settings."""
+    return [_describe(name, module) for name, module in modules.items()]
+
+
+def _describe(name: str, module: nn.Module) -> list[Any]:
+    """Returns a module's name, class and settings."""
     settings = [
         value
         for value in vars(module).values()
@@ -292,7 +298,7 @@ def _confirm_plan(
 
 
 def attempt(compute: Callable[[], T]) -> T | None:
-    """Returns what a model computes; None if it cannot do without its layers."""
+    """Returns what a function computes; None if the model's code fails in it."""
     try:
         return compute()
     except (torch.OutOfMemoryError, MemoryError):
@@ -340,13 +346,18 @@ def _draw_maps(norms: Iterable[_BatchNorm]) -> dict[_BatchNorm, Coefficients]:
     return maps
 
 
-@torch.enable_grad()
 def _try_out(model: nn.Module, x: Tensor, stand_ins: StandIns) -> tuple[Tensor, Tensor]:
-    """Returns logits, and the gradient of a mixture of them, with other modules in their places."""
-    leaf = x.clone().requires_grad_()
+    """Returns logits and gradient with other modules in the places of some."""
     torch.manual_seed(0)  # for a model that draws in eval mode
     with _replaced(model, stand_ins):
-        logits = model(leaf)
+        return logits_and_gradient(model, x)
+
+
+@torch.enable_grad()
+def logits_and_gradient(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns logits, and the gradient of a mixture of them, by which two networks are compared."""
+    leaf = x.detach().clone().requires_grad_()
+    logits = network(leaf)
     mixture = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
     (gradient,) = torch.autograd.grad((logits * mixture).sum(), leaf)
     return logits.detach(), gradient

@@ -113,9 +113,9 @@ def measure_robustness(
     outcomes of every image are those of a single process.
 
     Attacks see the model with its norms folded, which is faster (see
-    :func:`nasbench_at.attacks.folding.folded_norms`), and a large DS-Net on a CPU fused, too (see
-    :func:`nasbench_at.attacks.fusion.fused`). First the logits of all images are compared
-    with the model's own: if they differ by more than rounding, the model is attacked as it is.
+    :func:`nasbench_at.attacks.folding.folded_norms`). First the logits of all images are compared
+    with the model's own: if they differ by more than rounding, the model is attacked as it is. Else
+    a large DS-Net on a CPU is fused, too (see :func:`nasbench_at.attacks.fusion.fused`).
 
     Args:
         model: Images in [0, 1] to logits.

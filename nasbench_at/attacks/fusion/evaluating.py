@@ -47,7 +47,6 @@ class Evaluator:
         self._weights = weights_stage
         self._num_images = num_images
         self._coefficients = Coefficients(weights_stage)
-        self._rows: dict[tuple[Coefficient, torch.dtype, int | None], fx.Node] = {}
 
     def evaluate(self, total: Sum, like: Value, *, relu: bool = False) -> Tensor:
         """Returns the tensor that a sum is, or the sum's ReLU.
@@ -66,7 +65,9 @@ class Evaluator:
         result = self._add_up(others, 0.0 if last else constant, like)
         for i, atom in enumerate(last):
             is_end = i == len(last) - 1
-            node = self._convolve(atom, total.terms[atom], constant, result, relu=relu and is_end)
+            node = self._convolve(
+                atom, total.terms[atom], constant, result, like, relu=relu and is_end
+            )
             result, constant = Tensor(node, True), 0.0
         assert result is not None
         if relu and not last:
@@ -132,7 +133,7 @@ class Evaluator:
                 gradient = self.evaluate(total, like)
                 return _Term(self._rectify(gradient, mask), factor)
             case Convolution():
-                return _Term(Tensor(self._transpose(atom, factor), True), 1.0)
+                return _Term(Tensor(self._transpose(atom, factor, like), True), 1.0)
             case Product():
                 raise AssertionError("a product has no tensor of its own")
 
@@ -146,10 +147,7 @@ class Evaluator:
 
     def _row(self, coefficient: Coefficient, like: Value) -> fx.Node:
         """Returns a coefficient as a tensor for values like one."""
-        key = (coefficient, like.dtype, like.width)
-        if key not in self._rows:
-            self._rows[key] = self._weights.call(weights.make_row, *key)
-        return self._rows[key]
+        return self._weights.call(weights.make_row, coefficient, like.dtype, like.width)
 
     def _convolve(
         self,
@@ -157,12 +155,13 @@ class Evaluator:
         factor: Coefficient,
         constant: Coefficient,
         start: Tensor | None,
+        like: Value,
         *,
         relu: bool,
     ) -> fx.Node:
         """Returns factor · convolution + constant + start, or its ReLU."""
         stride, padding, dilation, groups = convolution.geometry
-        weight = self._weight(convolution, factor)
+        weight = self._weight(convolution, factor, like)
         if convolution.transposed:
             weight = self._weights.call(weights.transpose_weight, weight, groups)
             padding = tuple(
@@ -171,8 +170,7 @@ class Evaluator:
             )
         bias = None
         if constant != 0.0:
-            channels = convolution.channels
-            bias = self._weights.call(weights.make_bias, constant, channels, convolution.dtype)
+            bias = self._weights.call(weights.make_bias, constant, like.shape[1], like.dtype)
         geometry = (padding, stride, dilation, groups)
         x_shape = (self._num_images, *convolution.x_shape)
         packed = self._weights.call(weights.pack, weight, *geometry, x_shape)
@@ -188,13 +186,13 @@ class Evaluator:
         operation = _mkldnn._convolution_pointwise.binary
         return self.stage.call(operation, x, start.node, *how, *after)
 
-    def _transpose(self, convolution: Convolution, factor: Coefficient) -> fx.Node:
+    def _transpose(self, convolution: Convolution, factor: Coefficient, like: Value) -> fx.Node:
         """Returns factor · the transpose of a convolution with strides."""
         stride, padding, dilation, groups = convolution.geometry
         return self.stage.call(
             _aten.convolution.default,
             convolution.x,
-            self._weight(convolution, factor),
+            self._weight(convolution, factor, like),
             None,
             stride,
             padding,
@@ -204,14 +202,12 @@ class Evaluator:
             groups,
         )
 
-    def _weight(self, convolution: Convolution, factor: Coefficient) -> fx.Node:
+    def _weight(self, convolution: Convolution, factor: Coefficient, like: Value) -> fx.Node:
         """Returns a scaled weight; where a transpose reads, the convolution itself writes."""
         factors = (convolution.scale, factor)
         inputs, outputs = reversed(factors) if convolution.transposed else factors
-        groups, dtype = convolution.geometry.groups, convolution.dtype
-        return self._weights.call(
-            weights.scale_weight, convolution.weight, inputs, outputs, groups, dtype
-        )
+        how = (inputs, outputs, convolution.geometry.groups, like.dtype)
+        return self._weights.call(weights.scale_weight, convolution.weight, *how)
 
 
 def _can_add(convolution: Convolution) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import fx
+from torch.utils._pytree import tree_map_only
 
 from . import weights
 from .evaluating import Evaluator
@@ -120,7 +121,7 @@ class _Fuser:
             if not outputs:
                 continue
             if not outputs[0].depends_on_images:
-                self._precompute(call, outputs)
+                self._precompute(call)
                 continue
             handler = self._handlers.get(call.function)
             total = handler(call) if handler is not None else None
@@ -136,24 +137,15 @@ class _Fuser:
 
     # What depends on weights alone.
 
-    def _precompute(self, call: Call, outputs: list[Value]) -> None:
-        node = self._weights.call(
-            call.function,
-            *_map(call.args, self._constant_node, _refuse),
-            **_map(call.kwargs, self._constant_node, _refuse),
-        )
-        if len(call.outputs) > 1:
-            for i, output in enumerate(call.outputs):
-                if output is not None:
-                    entry = self._weights.call(operator.getitem, node, i)
-                    self._constants[output] = _Constant(entry, entry)
-            return
-        self._constants[outputs[0]] = _Constant(node, self._exact(call, node))
+    def _precompute(self, call: Call) -> None:
+        args, kwargs = _map((call.args, call.kwargs), self._constant_node, _refuse)
+        node = self._weights.call(call.function, *args, **kwargs)
+        for output, entry in _entries(self._weights, node, call):
+            self._constants[output] = _Constant(entry, self._exact(call, entry))
 
     def _exact(self, call: Call, node: fx.Node) -> fx.Node:
         """Returns what a tensor was before it was rounded; the tensor itself where it was not."""
-        (output,) = call.outputs
-        source = call.args[0]
+        output, source = call.outputs[0], call.args[0] if call.args else None
         if not isinstance(source, Value) or output is None:
             return node
         is_rounding = call.function is _aten._to_copy.default
@@ -177,19 +169,10 @@ class _Fuser:
     # Operations that stay as they are.
 
     def _copy(self, call: Call) -> None:
-        node = self._stage.call(
-            call.function,
-            *_map(call.args, self._node, self._size),
-            **_map(call.kwargs, self._node, self._size),
-        )
-        if len(call.outputs) == 1:
-            assert call.outputs[0] is not None
-            self._sums[call.outputs[0]] = Sum({Computed(node): 1.0})
-            return
-        for i, output in enumerate(call.outputs):
-            if output is not None:
-                entry = self._stage.call(operator.getitem, node, i)
-                self._sums[output] = Sum({Computed(entry): 1.0})
+        args, kwargs = _map((call.args, call.kwargs), self._node, self._size)
+        node = self._stage.call(call.function, *args, **kwargs)
+        for output, entry in _entries(self._stage, node, call):
+            self._sums[output] = Sum({Computed(entry): 1.0})
 
     def _node(self, value: Value) -> fx.Node:
         return self._compute(value) if value.depends_on_images else self._constant(value).node
@@ -291,8 +274,6 @@ class _Fuser:
             geometry,
             False,
             tuple(weight.shape[2:]),
-            output.shape[1],
-            output.dtype,
             (0, 0),
         )
         constant: Coefficient = 0.0
@@ -327,8 +308,6 @@ class _Fuser:
             Geometry(tuple(stride), tuple(padding), tuple(dilation), groups),
             True,
             tuple(kernel),
-            output.shape[1],
-            output.dtype,
             beyond,
         )
         return Sum({atom: 1.0})
@@ -365,17 +344,17 @@ def _map(
     size_of: Callable[[BatchSize], fx.Node],
 ) -> Any:
     """Returns an argument with nodes in the places of values and sizes."""
-    match argument:
-        case Value():
-            return node_of(argument)
-        case BatchSize():
-            return size_of(argument)
-        case list() | tuple():
-            return type(argument)(_map(entry, node_of, size_of) for entry in argument)
-        case dict():
-            return {name: _map(entry, node_of, size_of) for name, entry in argument.items()}
-        case _:
-            return argument
+    values_mapped = tree_map_only(Value, node_of, argument)
+    return tree_map_only(BatchSize, size_of, values_mapped)
+
+
+def _entries(stage: Stage, node: fx.Node, call: Call) -> Iterator[tuple[Value, fx.Node]]:
+    """Yields the results of a call, and the nodes that they are, if `node` is what it returns."""
+    returns = call.function._schema.returns
+    is_tensor = len(returns) == 1 and isinstance(returns[0].type, torch.TensorType)
+    for i, output in enumerate(call.outputs):
+        if output is not None:
+            yield output, node if is_tensor else stage.call(operator.getitem, node, i)
 
 
 def _refuse(size: BatchSize) -> NoReturn:

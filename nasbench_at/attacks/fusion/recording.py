@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 __all__ = [
     "BatchSize",
@@ -201,8 +202,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if any(tag in func.tags for tag in _REFUSED_TAGS):
             raise CannotRecordError(f"{func} is random or depends on values")
-        recorded_args = _map_tensors(args, self.look_up)
-        recorded_kwargs = _map_tensors(kwargs, self.look_up)
+        recorded_args = tree_map_only(Tensor, self.look_up, args)
+        recorded_kwargs = tree_map_only(Tensor, self.look_up, kwargs)
         result = func(*args, **kwargs)
         if func in _ALIASES:
             self._remember(result, recorded_args[0])
@@ -230,25 +231,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return _OUT_OF_PLACE[func]
 
 
-def _map_tensors(argument: Any, function: Callable[[Tensor], Value]) -> Any:
-    if isinstance(argument, Tensor):
-        return function(argument)
-    if isinstance(argument, list | tuple):
-        return type(argument)(_map_tensors(entry, function) for entry in argument)
-    if isinstance(argument, dict):
-        return {name: _map_tensors(entry, function) for name, entry in argument.items()}
-    return argument
-
-
-def values_in(argument: Argument) -> Iterator[Value]:
-    """Yields the values in an argument, each as often as it is there."""
-    if isinstance(argument, Value):
-        yield argument
-    elif isinstance(argument, list | tuple):
-        for entry in argument:
-            yield from values_in(entry)
-    elif isinstance(argument, dict):
-        yield from values_in(list(argument.values()))
+def values_in(argument: Argument) -> list[Value]:
+    """Returns the values in an argument, each as often as it is there."""
+    return [leaf for leaf in tree_leaves(argument) if isinstance(leaf, Value)]
 
 
 def _unify(two: Argument, three: Argument, same: Mapping[Value, Value]) -> Argument:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-import torch
 from torch import fx
 
 from . import weights
@@ -55,8 +54,6 @@ class Convolution:
         geometry: That of the convolution, also of a transpose.
         transposed: Whether it maps O to I channels.
         kernel: Its size, (h, w).
-        channels: Those of the result.
-        dtype: Type of the result.
         output_padding: How many lines of a transpose's result are beyond its last step.
     """
 
@@ -67,8 +64,6 @@ class Convolution:
     geometry: Geometry
     transposed: bool
     kernel: tuple[int, ...]
-    channels: int
-    dtype: torch.dtype
     output_padding: tuple[int, ...]
 
 

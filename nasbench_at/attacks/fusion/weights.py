@@ -18,27 +18,27 @@ __all__ = [
     "transpose_weight",
 ]
 
-Coefficient: TypeAlias = "float | Tensor"
+Factor: TypeAlias = "float | Tensor"  # a coefficient that is known
 
 _HALVES = (torch.bfloat16, torch.float16)
 
 
-def multiply(a: Coefficient, b: Coefficient) -> Coefficient:
+def multiply(a: Factor, b: Factor) -> Factor:
     """Returns a product, at least in float32."""
     return _widen(a) * _widen(b)
 
 
-def add(a: Coefficient, b: Coefficient) -> Coefficient:
+def add(a: Factor, b: Factor) -> Factor:
     """Returns a sum, at least in float32."""
     return _widen(a) + _widen(b)
 
 
-def reciprocal(a: Tensor) -> Coefficient:
+def reciprocal(a: Tensor) -> Factor:
     """Returns 1/a, at least in float32."""
     return 1 / _widen(a)
 
 
-def make_row(a: Coefficient, dtype: torch.dtype, width: int | None) -> Tensor:
+def make_row(a: Factor, dtype: torch.dtype, width: int | None) -> Tensor:
     """Returns a coefficient as a tensor.
 
     Args:
@@ -59,7 +59,7 @@ def make_row(a: Coefficient, dtype: torch.dtype, width: int | None) -> Tensor:
 
 
 def scale_weight(
-    weight: Tensor, inputs: Coefficient, outputs: Coefficient, groups: int, dtype: torch.dtype
+    weight: Tensor, inputs: Factor, outputs: Factor, groups: int, dtype: torch.dtype
 ) -> Tensor:
     """Returns the weight of a convolution between two scalings.
 
@@ -114,10 +114,10 @@ def pack(
     return packed
 
 
-def make_bias(a: Coefficient, channels: int, dtype: torch.dtype) -> Tensor:
+def make_bias(a: Factor, channels: int, dtype: torch.dtype) -> Tensor:
     """Returns a summand as the bias of a convolution, (channels,)."""
     return torch.as_tensor(a).reshape(-1).expand(channels).to(dtype).contiguous()
 
 
-def _widen(a: Coefficient) -> Coefficient:
+def _widen(a: Factor) -> Factor:
     return a.float() if isinstance(a, Tensor) and a.dtype in _HALVES else a

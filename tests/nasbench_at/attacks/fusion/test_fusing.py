@@ -99,6 +99,7 @@ FUNCTIONS = {
     "parts of the channels": lambda self, x: torch.cat([x[:, 4:] * 2, self.a(x)[:, :4] / 2], 1),
     "moves of a scaled tensor": lambda self, x: self.a((x * 2).transpose(2, 3)) + x.mean(0),
     "several outputs": lambda self, x: torch.cat(torch.chunk(self.a(x), 2, dim=1)[::-1], 1),
+    "an only part": lambda self, x: torch.chunk(self.a(x), 1, dim=1)[0] + self.scale.unbind()[0],
     "another type": lambda self, x: self.a(x) + self.b(x).double().sigmoid().float(),
     "an operation unknown here": lambda self, x: F.softplus(self.a(x)) + F.max_pool2d(x, 3, 1, 1),
 }
