@@ -81,9 +81,10 @@ def claim_trial(opened: OpenStudy, worker: str) -> optuna.Trial | None:
         if not waiting:
             return None
         frozen = waiting[0]
-        storage.set_trial_state_values(frozen._trial_id, state=TrialState.RUNNING)
+        # It runs last: a worker that dies in between leaves no trial that nobody would miss.
         storage.record_heartbeat(frozen._trial_id)
         storage.set_trial_user_attr(frozen._trial_id, "worker", worker)
+        storage.set_trial_state_values(frozen._trial_id, state=TrialState.RUNNING)
     study.sampler = create_sampler(opened.config, frozen.user_attrs["slot"])
     return optuna.Trial(study, frozen._trial_id)
 
@@ -99,12 +100,29 @@ def fail_and_requeue(opened: OpenStudy, trial_id: int, error: str) -> bool:
     """Gives a running trial up and queues it again; returns False if it does not run any more."""
     storage = opened.storage
     with exclusively(storage):
-        if storage.get_trial(trial_id).state != TrialState.RUNNING:
+        trial = storage.get_trial(trial_id)
+        if trial.state == TrialState.RUNNING:
+            storage.set_trial_user_attr(trial_id, "error", error)
+            storage.set_trial_user_attr(trial_id, _GIVEN_UP, trial.number)
+            storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
+        elif not _is_given_up(trial):
             return False
-        storage.set_trial_user_attr(trial_id, "error", error)
-        storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
-        requeue(opened.study, storage.get_trial(trial_id))
+        _requeue_given_up(opened.study)
     return True
+
+
+_GIVEN_UP = "given_up"  # its value is the trial's number, since those that follow have it, too
+
+
+def _is_given_up(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and trial.user_attrs.get(_GIVEN_UP) == trial.number
+
+
+def _requeue_given_up(study: optuna.Study) -> None:
+    """Queues trials that were given up again, also where whoever did so died before this."""
+    for trial in latest_trials(study.get_trials(deepcopy=False)):
+        if _is_given_up(trial):
+            requeue(study, trial)
 
 
 def requeue(study: optuna.Study, trial: FrozenTrial, max_retries: int | None = MAX_RETRIES) -> None:
@@ -129,6 +147,7 @@ def release_stale_trials(opened: OpenStudy) -> int:
     with exclusively(opened.storage), without_experimental_warnings():
         before = len(opened.study.get_trials(deepcopy=False, states=failed))
         fail_stale_trials(opened.study)
+        _requeue_given_up(opened.study)
         return len(opened.study.get_trials(deepcopy=False, states=failed)) - before
 
 

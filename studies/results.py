@@ -54,7 +54,8 @@ class StudyStatus:
         counts = Counter(_STATES[trial.state] for trial in trials)
         counts["waiting"] += opened.config.num_trials - len(trials)
         done = [trial for trial in trials if trial.state in DONE]
-        values = [t.values[0] for t in trials if t.state == TrialState.COMPLETE and t.values]
+        complete = [t for t in trials if t.state == TrialState.COMPLETE and is_feasible(t)]
+        values = [trial.values[0] for trial in complete if trial.values]
         is_single = len(opened.config.objectives) == 1
         choose = max if opened.study.directions[0].name == "MAXIMIZE" else min
         return cls(

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -207,9 +207,20 @@ class _RankProcess:
             self.look()
 
 
-def is_evaluated(record: Record, attacks: Sequence[str]) -> bool:
-    """Whether a record has an accuracy under each of these attacks."""
-    return all(map(record.was_evaluated_by, attacks))
+def is_evaluated(record: Record, job: TrialJob) -> bool:
+    """Whether a record has the accuracies that a trial would measure."""
+    own = (None, job.config.eps), (None, job.config.norm)
+    for attack in job.attacks:
+        row = record.results.get(attack)
+        if row is None or row.eps not in own[0] or row.norm not in own[1]:
+            return False
+        sees_all = attack in _SEE_ALL or job.aa_samples is None
+        if attack != "smooth" and sees_all and row.subset is not None:
+            return False
+    return True
+
+
+_SEE_ALL = ("fgsm", "pgd", "cw")  # unlike AutoAttack, which may be lent a part of the images
 
 
 def _run(job: TrialJob, rank: int, port: int | None, messages: Connection) -> None:
@@ -304,7 +315,7 @@ def _try_folder(job: TrialJob) -> None:
 
 def _evaluate(job: TrialJob) -> None:
     record = read_record(job.folder / "record.json")
-    if is_evaluated(record, job.attacks):
+    if is_evaluated(record, job):
         return
     options = EvaluationOptions(attacks=job.attacks, aa_samples=job.aa_samples)
     evaluation = prepare_evaluation(job.folder, options, device=job.device, data_root=job.data_root)

@@ -17,7 +17,7 @@ from nasbench_at.config import ResolvedConfig, resolve
 from nasbench_at.records import Record, read_record
 from nasbench_at.runtime.devices import select_device
 from studies.config import Objective, study_folder
-from studies.queue import fail_and_requeue, put_back
+from studies.queue import fail_and_requeue, latest_trials, put_back
 from studies.storage import StorageError, heartbeat, patiently
 from studies.study import OpenStudy
 from studies.suggestion import Suggestion, suggest_run
@@ -125,10 +125,11 @@ class TrialRun:
         if record is None:
             return False
         score = float(record.training["selected"]["validation_robust"])
+        slot = self.trial.user_attrs["slot"]
         others = [
             other.user_attrs["screened"]
-            for other in self.opened.study.get_trials(deepcopy=False)
-            if "screened" in other.user_attrs and other.number != self.trial.number
+            for other in latest_trials(self.opened.study.get_trials(deepcopy=False))
+            if "screened" in other.user_attrs and other.user_attrs["slot"] != slot
         ]
         self._note(screened=score)
         if sum(other > score for other in others) < screening.keep * (len(others) + 1):
@@ -185,6 +186,9 @@ class TrialRun:
                 process.stop()
             elif self.is_stopping():
                 process.stop()
+        if self.is_stopping() and not pruned:
+            # What told the worker to stop may have ended the process, or the one it came from.
+            process.stop()
         if process.resumed_from is not None:
             self._note(resumed_from=process.resumed_from)
         if prunes and not pruned and process.outcome.kind == "done":
@@ -294,7 +298,7 @@ def _find_record(job: TrialJob) -> Record | None:
     if not path.exists():
         return None
     record = read_record(path)
-    return record if record.training and is_evaluated(record, job.attacks) else None
+    return record if record.training and is_evaluated(record, job) else None
 
 
 def _objective(record: Record, name: Objective) -> float:

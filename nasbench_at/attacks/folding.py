@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 # SyncBatchNorm and all BatchNorm*d; the base class has no public name.
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils import parametrize
 
 from nasbench_at.runtime.devices import uncompiled, without_tf32
@@ -30,6 +31,8 @@ StandIns: TypeAlias = dict[nn.Module, nn.Module]
 # such as timm's BatchNormAct2d, computes something else.
 _NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# What every module has and no forward pass depends on.
+_ASIDE = vars(nn.Module()).keys() - {"training", "_parameters", "_buffers", "_modules", *_HOOKS}
 _NUM_TRIED = 2
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 # Rounding turns the sign of a few ReLUs' inputs, which the gradient sees; a convolution that was
@@ -115,10 +118,14 @@ def is_foldable(model: nn.Module) -> bool:
 def is_replayable(model: nn.Module) -> bool:
     """Returns whether a model says that it is the same operations each time, and nobody looks on.
 
-    A hook would be called no more.
+    A hook would be called no more. What stands in the place of a module's `forward` says nothing.
     """
-    return bool(getattr(model, "is_replayable", False)) and not any(
-        vars(module).get(hooks) for module in model.modules() for hooks in _HOOKS
+    return (
+        bool(getattr(model, "is_replayable", False))
+        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+        and not any(
+            vars(module).get(name) for module in model.modules() for name in ("forward", *_HOOKS)
+        )
     )
 
 
@@ -245,20 +252,36 @@ def _remembered_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tens
     return known.plan
 
 
-def describe_structure(modules: Mapping[str, nn.Module]) -> list[list[Any]]:
-    """Returns what decides what a model's forward pass does: its modules' names and settings."""
-    return [_describe(name, module) for name, module in modules.items()]
+def describe_structure(modules: Mapping[str, nn.Module]) -> list[Any]:
+    """Returns what decides what a model's forward pass does, besides the numbers in its tensors.
 
-
-def _describe(name: str, module: nn.Module) -> list[Any]:
-    """Returns a module's name, class and settings."""
-    settings = [
-        value
-        for value in vars(module).values()
-        if type(value) in _PLAIN
-        or (type(value) is tuple and all(type(entry) in _PLAIN for entry in value))
+    These are its modules' names, classes and attributes, which tensors there are, of which shapes
+    and types, and which of them, and of the modules, are the same one. It keeps nothing alive.
+    """
+    seen: dict[int, int] = {}
+    return [
+        [
+            name,
+            type(module),
+            *(_describe(item, seen) for item in vars(module).items() if item[0] not in _ASIDE),
+        ]
+        for name, module in modules.items()
     ]
-    return [name, type(module), *settings]
+
+
+def _describe(value: Any, seen: dict[int, int]) -> Any:
+    """Returns what an attribute is; functions and other objects are known by their identity."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, dict):
+        return [(_describe(key, seen), _describe(entry, seen)) for key, entry in value.items()]
+    if isinstance(value, list | tuple):
+        return [_describe(entry, seen) for entry in value]
+    if isinstance(value, Tensor):
+        return seen.setdefault(id(value), len(seen)), value.shape, value.dtype
+    if isinstance(value, nn.Module):
+        return seen.setdefault(id(value), len(seen))
+    return sorted(map(repr, value)) if isinstance(value, set | frozenset) else id(value)
 
 
 def _make_plan(model: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> _Plan:

@@ -130,7 +130,9 @@ class Square:
                 signs = _random_signs((len(x), channels, 1, 1), generator).to(x)
                 tile = _tile(size).to(x)
                 tile = tile.t() if is_turned else tile
-                delta[:, :, row : row + size, column : column + size] += tile * signs
+                covered = delta[:, :, row : row + size, column : column + size]
+                # The last tiles may reach beyond the image.
+                covered += tile[: covered.shape[2], : covered.shape[3]] * signs
         return _onto_sphere(x, delta, self.eps)
 
 

@@ -22,6 +22,7 @@ from nasbench_at.attacks import (
     run_checks,
 )
 from nasbench_at.attacks.folding import folding_agrees, never_fold
+from nasbench_at.attacks.inputs import check_count
 from nasbench_at.data import LabelledImages
 from nasbench_at.evaluation.corruptions import CorruptionSuite, corrupt, is_random
 from nasbench_at.evaluation.outcome_files import ProgressFile, hash_images, hash_subset
@@ -142,8 +143,9 @@ def measure_robustness(
 
     Raises:
         ValueError: If images or labels are not usable, an attack cannot work with so few classes
-            or so small images, or a number of images is out of range.
+            or so small images, or a number of images or the size of a batch is out of range.
     """
+    check_count("batch_size", batch_size)
     fingerprint = hash_images(data.images, data.labels)
     subset = _draw_subset(num_images, len(data), seed, name="num_images")
     if subset is not None:
@@ -242,8 +244,12 @@ def check_model(model: nn.Module, data: LabelledImages, attacks: Iterable[Measur
     if len(data) == 0:
         raise ValueError("there are no images to evaluate")
     x, _ = data.take(torch.arange(1))
-    with attack_mode(model), torch.no_grad():
-        logits = model(x)
+    try:
+        with attack_mode(model), torch.no_grad():
+            logits = model(x)
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the model cannot take images {tuple(x.shape[1:])}: {reason}") from None
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the model must return logits (N, C), got {got} for one image")

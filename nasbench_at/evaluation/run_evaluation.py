@@ -212,10 +212,8 @@ def prepare_model_evaluation(
     )
     try:
         check_model(model, images, _all_measures(attacks))
-    except (RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        shape = tuple(images.images.shape[1:])
-        raise ValueError(f"model {spec!r} cannot take images {shape}: {reason}") from None
+    except ValueError as error:
+        raise ValueError(f"model {spec!r}: {error}") from None
     contents = hash_contents([spec, data])
     code = contents.get(spec)
     weights_hash = hash_weights(model)

@@ -162,7 +162,7 @@ class Benchmark(Sequence[Record]):
         Raises:
             ValueError: If no record's configuration has such a key.
         """
-        known = {name for record in self for name in record.config}
+        known = {name for record in self for name in record.config} | {*_LEFT_OUT}
         for key in config:
             if self._records and key not in known:
                 raise ValueError(f"no configuration key {key!r}; {suggest(key, sorted(known))}")
@@ -398,6 +398,9 @@ class Benchmark(Sequence[Record]):
         return frame_of(record_rows(self))
 
 
+_LEFT_OUT = {"norm": "Linf"}  # what plain configurations leave out where it is this
+
+
 def _agrees(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether a configuration has the values that are wanted.
 
@@ -405,6 +408,7 @@ def _agrees(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     configuration's.
     """
     columns = [key for key in _COLUMNS if key in wanted] if "blocks" in wanted else []
+    config = {**_LEFT_OUT, **config}
     if any(_as_plain(config.get(key)) != wanted[key] for key in wanted.keys() - columns):
         return False
     if not columns:

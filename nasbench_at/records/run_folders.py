@@ -214,7 +214,7 @@ class StudyRuns:
 
     def folders(self, folder: Path) -> list[Path]:
         """Returns where the runs lie: beside the folder of the studies."""
-        return [folder.parent.parent / run_id for run_id in self.run_ids]
+        return [folder.resolve().parent.parent / run_id for run_id in self.run_ids]
 
 
 _STUDY_RUNS = "runs.json"

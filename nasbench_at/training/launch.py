@@ -162,6 +162,11 @@ def _prepare_step(
             f"batch_size must be at most the number of training images, {len(data.train)}, got "
             f"{resolved.batch_size}"
         )
+    if resolved.batch_size < 2 * ranks.world_size:
+        raise ValueError(
+            f"batch_size must be at least two images for each of {ranks.world_size} ranks, got "
+            f"{resolved.batch_size}"
+        )
     if resolved.extra_data is not None:
         data = _mix_in_extra(data, resolved)
     training_step = TrainingStep(create_network(resolved, data, chosen), resolved, ranks)

@@ -188,7 +188,7 @@ class Trainer:
             torch.random.fork_rng(devices=_cuda_devices(self.device)),
             stop_on_signals() as stop,
         ):
-            if self.is_finished and self.folder.record.exists():
+            if self.folder.record.exists():  # the last that training writes
                 return read_record(self.folder.record)
             if self.ranks.is_main:
                 self.folder.write_metrics(self.progress.history)
@@ -200,6 +200,12 @@ class Trainer:
             self._counted = time.monotonic()
             while not self.is_finished:
                 self._run_epoch(reporter, stop)
+                (is_stopped,) = self.ranks.agree(stop.signal_name is not None)
+                if is_stopped and not self.is_finished:
+                    epoch = f"epoch {self.progress.epoch} of {self.config.epochs}"
+                    raise InterruptedTraining(
+                        f"{stop.signal_name or 'another rank'}: stopped after {epoch}"
+                    )
             return self._write_record()
 
     def _run_epoch(self, reporter: TrainingReporter, stop: StopRequest) -> None:

@@ -147,10 +147,12 @@ def _groups_of(runs: Benchmark, attack: str, method: str) -> list[list[Record]]:
     of_method = [record for record in runs if record.config.get("method") == method]
     summary = Summary.of([record for record in of_method if record.was_evaluated_by(attack)])
     rankings = [ranking for ranking in summary.rankings if ranking.attack == attack]
-    if len(rankings) != 1:
+    if len(rankings) != 1 or rankings[0].reliability.num_networks != len(summary.groups):
         raise ValueError(
             f"proxies are held against one ranking by {attack!r}, of networks that were trained "
-            f"by {method!r} and evaluated alike with at least two seeds each; got {len(rankings)}"
+            f"by {method!r} and evaluated alike with at least two seeds each; got {len(rankings)} "
+            f"of {[ranking.reliability.num_networks for ranking in rankings]} of "
+            f"{len(summary.groups)} networks"
         )
     by_seed = [{record.config["seed"]: record for record in group} for group in summary.groups]
     seeds = sorted(set.intersection(*map(set, by_seed)))

@@ -8,6 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from studies import queue
 from studies.queue import (
     by_slot,
     claim_trial,
@@ -127,3 +128,45 @@ def test_latest_trial_of_a_slot_is_the_one_that_filled_it(opened):
     opened.storage.set_trial_state_values(again._trial_id, TrialState.RUNNING)
     opened.study.tell(3, 0.7)
     assert latest_trials(opened.study.get_trials())[0].number == 3
+
+
+def test_worker_that_dies_while_it_claims_leaves_a_trial_that_waits(opened, monkeypatch):
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    for name in ("record_heartbeat", "set_trial_user_attr"):
+        with monkeypatch.context() as patch:
+            patch.setattr(opened.storage, name, die)
+            with pytest.raises(SystemExit):
+                claim(opened, "dead")
+        assert states(opened) == ["WAITING"] * 3
+    assert claim(opened).number == 0
+
+
+def test_trial_whose_worker_and_its_heir_died_is_queued_once(opened, monkeypatch):
+    trial = claim(opened, "dead")
+
+    def die(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "requeue", die)
+        with pytest.raises(SystemExit):
+            release_worker(opened, "dead")
+    assert states(opened) == ["FAIL", "WAITING", "WAITING"]
+    assert fail_and_requeue(opened, trial._trial_id, "again")
+    release_stale_trials(opened)
+    assert states(opened) == ["FAIL", "WAITING", "WAITING", "WAITING"]
+    again = opened.study.get_trials()[3]
+    assert again.user_attrs["slot"] == trial.user_attrs["slot"]
+
+
+def test_trial_that_failed_by_itself_is_not_taken_for_one_that_was_given_up(opened):
+    claim(opened, "dead")
+    release_worker(opened, "dead")
+    for _ in range(3):
+        last = claim(opened)
+    assert last.user_attrs["slot"] == 0
+    opened.study.tell(last, state=TrialState.FAIL)
+    release_stale_trials(opened)
+    assert states(opened) == ["FAIL", "RUNNING", "RUNNING", "FAIL"]

@@ -51,6 +51,15 @@ def test_status_counts_slots_by_state(tiny_study, tmp_path):
     assert not status.is_finished
 
 
+def test_best_is_that_of_the_trials_within_the_budget(tiny_study, tmp_path):
+    opened = open_filled(tiny_study, tmp_path)
+    for value, excess in ((0.9, 1.0), (0.5, 0.0)):
+        trial = claim_trial(opened, "w")
+        trial.set_constraint("parameters", excess)
+        opened.study.tell(trial, value)
+    assert StudyStatus.of(opened).best == 0.5
+
+
 def test_time_left_is_that_of_what_has_ended(tiny_study, tmp_path):
     opened = open_filled(tiny_study, tmp_path)
     assert StudyStatus.of(opened).seconds_left is None

@@ -18,6 +18,7 @@ from nasbench_at import RunConfig
 from nasbench_at.config import dump_config, resolve
 from studies import trial_process
 from studies.trial_process import Outcome, TrialJob, TrialProcess
+from tests.nasbench_at.records.test_records import make_evaluation, make_record
 from tests.studies.conftest import tiny_run
 
 
@@ -174,3 +175,26 @@ def test_trial_with_a_rank_that_had_to_be_killed_is_not_done(base, tmp_path, mon
     process = scripted(monkeypatch, base, tmp_path, float("inf"), 0)
     process.stop()
     assert process.outcome == Outcome("interrupted", "it did not end in time and was killed")
+
+
+FULL = {"natural": 0.9, "pgd": 0.5, "aa": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "attacks", "aa_samples", "expected"),
+    [
+        ({}, ("pgd", "aa"), None, True),
+        ({}, ("pgd", "cw"), None, False),
+        ({"eps": 0.3}, ("pgd",), None, False),
+        ({"norm": "L2"}, ("pgd",), None, False),
+        ({"subset": "half"}, ("pgd",), None, False),
+        ({"subset": "half"}, ("pgd",), 10, False),
+        ({"subset": "half"}, ("aa",), None, False),
+        ({"subset": "half"}, ("aa",), 10, True),
+    ],
+)
+def test_trial_takes_over_what_it_would_measure_alone(changes, attacks, aa_samples, expected, base):
+    config = resolve(replace(base, eps=0.1))
+    record = replace(make_record(), evaluations=(make_evaluation(FULL, **changes),))
+    job = SimpleNamespace(config=config, attacks=attacks, aa_samples=aa_samples)
+    assert trial_process.is_evaluated(record, job) is expected

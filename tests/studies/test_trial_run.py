@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from studies import trial_run
 from studies.config import StudyConfig
-from studies.queue import claim_trial, fill_queue
+from studies.queue import claim_trial, fill_queue, release_worker
 from studies.recipes import search
 from studies.results import StudyResult
 from studies.study import OpenStudy, create_or_open_study
@@ -94,3 +94,48 @@ def test_damaged_record_costs_its_own_trial(tiny_study, tmp_path):
     assert trial.state.name == "FAIL"
     assert trial.user_attrs["error"].startswith(f"cannot read record '{folder}/record.json': ")
     assert "\n" not in trial.user_attrs["error"]
+
+
+def test_screening_counts_a_slot_once_whoever_died_in_it(base, tmp_path, monkeypatch):
+    scores = {0: 0.5, 1: 0.3, 2: 0.4}
+    config = search(
+        replace(base, epochs=3),
+        num_trials=3,
+        pool=("residual", "mbconv"),
+        pruner="none",
+        screening_epochs=1,
+        screening_keep=0.5,
+    )
+    opened = open_filled(config, tmp_path)
+    first = claim_trial(opened, "dead")
+    first.set_user_attr("screened", scores[0])
+    release_worker(opened, "dead")
+    monkeypatch.setattr(trial_run, "TrialProcess", DoneProcess)
+    monkeypatch.setattr(trial_run, "_find_record", lambda job: None)
+    for slot in (1, 2):
+        read = record(1)
+        read.training["selected"]["validation_robust"] = scores[slot]
+        monkeypatch.setattr(trial_run, "read_record", lambda path, read=read: read)
+        run(opened, tmp_path)
+    assert [t.state.name for t in opened.study.get_trials()][1:3] == ["PRUNED", "COMPLETE"]
+
+
+class BrokenProcess(DoneProcess):
+    """What is left of a process after a signal to the whole group."""
+
+    outcome = Outcome("failed", "its process ended with code 255")
+
+    def stop(self) -> None:
+        self.outcome = Outcome("interrupted", "it was stopped")
+
+
+def test_trial_that_ends_along_with_its_worker_goes_back_to_the_queue(base, tmp_path, monkeypatch):
+    opened = open_filled(
+        search(base, num_trials=1, pool=("residual", "mbconv"), pruner="none"), tmp_path
+    )
+    monkeypatch.setattr(trial_run, "TrialProcess", BrokenProcess)
+    for is_stopping, state in ((True, "WAITING"), (False, "FAIL")):
+        trial = claim_trial(opened, "w")
+        settings = WorkerSettings(tmp_path, device="cpu")
+        TrialRun(opened, trial, settings, lambda s=is_stopping: s, lambda _: None).run()
+        assert opened.study.get_trials()[0].state.name == state

@@ -150,6 +150,16 @@ def test_what_was_found_is_found_anew_when_the_structure_changes():
     assert_same_function(model, images())
 
 
+def test_an_operation_that_a_list_puts_before_a_norm_is_found():
+    model = with_statistics(
+        Parts(lambda net, x: net.norm(net.conv(x).tanh() if net.choice == [1] else net.conv(x)))
+    )
+    model.choice = [0]
+    assert_same_function(model, images())
+    model.choice[0] = 1
+    assert_same_function(model, images())
+
+
 def test_one_model_is_searched_once(monkeypatch):
     calls = []
     model = with_statistics(Parts(lambda net, x: calls.append(len(x)) or net.norm(net.conv(x))))

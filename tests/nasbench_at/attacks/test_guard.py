@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from nasbench_at.attacks import (
     FGSM,
@@ -147,3 +148,17 @@ def test_unknown_mode_is_named(net: nn.Sequential) -> None:
         attack_mode(net, "test"),  # type: ignore[arg-type]
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True)],
+        [spectral_norm(nn.Conv2d(1, 4, 3))],
+    ],
+    ids=["instance norm", "spectral norm"],
+)
+def test_buffers_of_other_layers_in_training_mode_are_as_before(layers, batch: Batch) -> None:
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(144, 10)).train()
+    with unchanged(net):
+        LinfPGD(0.1, steps=2, mode="train")(net, *batch)

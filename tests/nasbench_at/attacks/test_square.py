@@ -93,3 +93,12 @@ def test_many_channels_are_told_apart_by_their_queries() -> None:
     x = images(2).expand(-1, 45, -1, -1).contiguous()
     expected, found, *_ = run_both(build_model(45), x, "L2", 0.5, max_rows=64, queries=40)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (18, 18), (19, 24), (32, 30)])
+def test_tiles_that_reach_beyond_an_image_are_cut_off(shape):
+    x = torch.rand(3, 3, *shape)
+    generator = torch.Generator().manual_seed(0)
+    start = Square(0.5, "L2", 1)._start_l2(x, generator)
+    assert not torch.equal(start, x)
+    assert (start - x).flatten(1).norm(dim=1).max() <= 0.5 + 1e-5

@@ -83,6 +83,8 @@ def test_report_is_a_table(digits, model):
             {"x": np.full((60, 8, 8), 2.0)},
             r"x must be uint8 or floats in \[0, 1\], got float64 in 2",
         ),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"x": np.zeros((60, 7, 7))}, r"the model cannot take images \(1, 7, 7\): mat1 and mat2"),
         ({"y": np.zeros(59, dtype=int)}, r"y must be integers \(60,\), one for each image"),
     ],
 )

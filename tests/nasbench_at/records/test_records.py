@@ -159,6 +159,8 @@ def test_benchmark_is_a_sequence(benchmark_of_three):
         ({"blocks": ("residual", "dense")}, ["a", "b"]),
         ({"blocks": ["residual", "dense"], "method": "at"}, ["a"]),
         ({"method": "mart"}, []),
+        ({"norm": "Linf"}, ["a", "b", "c"]),  # which is left out
+        ({"norm": "L2"}, []),
         ({}, ["a", "b", "c"]),
     ],
 )
@@ -227,7 +229,9 @@ def test_query_of_blocks_finds_ds_nets_by_name_and_no_other_network():
 
 
 def test_query_by_an_unknown_key_names_the_known_ones(benchmark_of_three):
-    message = r"no configuration key 'epss'; did you mean 'eps'\? known: blocks, eps, method, seed"
+    message = (
+        r"no configuration key 'epss'; did you mean 'eps'\? known: blocks, eps, method, norm, seed"
+    )
     with pytest.raises(ValueError, match=message):
         benchmark_of_three.query(epss=0.1)
 

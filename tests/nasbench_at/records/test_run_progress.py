@@ -370,3 +370,12 @@ def test_runs_are_not_over_before_a_study_is_finished(inside, study, tmp_path):
     StudyRuns((folder.path.name,), is_finished=True).write(study)
     runs.look()
     assert runs.are_over
+
+
+def test_study_in_a_relative_path_has_its_runs(tmp_path, monkeypatch):
+    study = tmp_path / "studies" / "mine"
+    study.mkdir(parents=True)
+    monkeypatch.chdir(study)
+    StudyRuns(("run",), is_finished=False).write(Path())
+    found = StudyRuns.read(Path())
+    assert found.folders(Path()) == [tmp_path / "run"]

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -138,6 +139,18 @@ def test_batch_that_was_asked_for_is_not_changed(tmp_path):
     message = "batch_size must be at most the number of training images, 80, got 81"
     with pytest.raises(ValueError, match=message):
         prepare_training(config, runs_dir=tmp_path, device="cpu")
+
+
+def test_batch_has_two_images_for_each_rank(tmp_path):
+    message = "batch_size must be at least two images for each of 2 ranks, got 3"
+    with pytest.raises(ValueError, match=message):
+        prepare_training(
+            tiny_config(batch_size=3),
+            runs_dir=tmp_path / "runs",
+            device="cpu",
+            ranks=SimpleNamespace(is_main=True, world_size=2, place=lambda device: device),
+        )
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("minutes", [-1, float("nan"), "5"])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import types
 
 import numpy as np
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 
 from nasbench_at import train
 from nasbench_at.training.checkpoints import load_checkpoint, save_checkpoint
+from nasbench_at.training.interruption import InterruptedTraining
 from nasbench_at.training.launch import prepare_training
 from nasbench_at.training.methods import LossAndLogits
 from tests.nasbench_at.conftest import one_line, save_extra, tiny_config
@@ -314,6 +317,36 @@ def test_finished_run_trains_nothing(run):
     for name, (content, time) in before.items():
         assert (run / name).read_bytes() == content
         assert (run / name).stat().st_mtime_ns == time
+
+
+def test_finished_run_without_checkpoints_keeps_its_record(run):
+    before = (run / "record.json").read_bytes()
+    for name in ("last.pt", "previous-last.pt"):
+        (run / name).unlink()
+    watcher = Watcher()
+    train(tiny_config(), runs_dir=run.parent, device="cpu", reporter=watcher)
+    assert watcher.steps == 0
+    assert (run / "record.json").read_bytes() == before
+
+
+class Signaller(Watcher):
+    """Asks the process to stop in its first step."""
+
+    def step(self):
+        super().step()
+        if self.steps == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_epoch_of_one_step_is_the_last_after_a_signal(tmp_path):
+    config = tiny_config(epochs=3, batch_size=144)
+    watcher = Signaller()
+    with pytest.raises(InterruptedTraining, match="SIGTERM: stopped after epoch 1 of 3"):
+        train(config, runs_dir=tmp_path, device="cpu", reporter=watcher)
+    assert watcher.steps == 1
+    record = train(config, runs_dir=tmp_path, device="cpu")
+    assert record.training["epochs"] == 3
+    assert len(rows(run_path(tmp_path))) == 3
 
 
 def test_run_killed_before_its_record_was_written_gets_it(run):

@@ -107,6 +107,11 @@ def test_bad_table_is_one_line():
         compare(make_table(), attack="aa")
     with pytest.raises(ValueError, match=r"one ranking by 'pgd', .*; got 0"):
         compare(make_table(seeds=(0,)))
+    odd = [
+        dataclasses.replace(r, config={**r.config, "epochs": 99}) for r in list(make_table())[:3]
+    ]
+    with pytest.raises(ValueError, match=r"one ranking by 'pgd', .*; got 1 of \[3\] of 4 networks"):
+        compare(Benchmark([*odd, *list(make_table())[3:]]))
     mixed = Benchmark([*make_table(), *make_table(lr=0.02)])
     with pytest.raises(ValueError, match=r"one ranking by 'pgd', .*; got 2"):
         compare(mixed)

@@ -209,3 +209,47 @@ def test_images_of_one_may_be_attacked(net):
         torch.testing.assert_close(
             gradient, input_gradient(net, x, y, cross_entropy_objective), rtol=1e-4, atol=1e-6
         )
+
+
+CHANGES = {
+    "another function": lambda net: setattr(net, "function", lambda n, x: mean(n.c(n.b(n.a(x))))),
+    "another entry of a list": lambda net: net.factors.__setitem__(0, 3.0),
+    "a bias where there was none": lambda net: setattr(net.a, "bias", nn.Parameter(torch.ones(4))),
+    "no bias where there was one": lambda net: setattr(net.b, "bias", None),
+    "a module of its own": lambda net: setattr(net, "c", nn.Conv2d(4, 4, 3, padding=1)),
+    "a weight of its own": lambda net: setattr(
+        net.c, "weight", nn.Parameter(torch.rand(4, 4, 3, 3))
+    ),
+}
+
+
+def mean(x):
+    return x.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_program_is_made_anew_when_the_model_is_another_one(change):
+    torch.manual_seed(0)
+    net = Replayable(
+        lambda net, x: mean(net.c(net.b(net.factors[0] * net.a(x)))),
+        a=nn.Conv2d(3, 4, 3, bias=False),
+        b=nn.Conv2d(4, 4, 3, padding=1),
+        c=nn.Conv2d(4, 4, 3, padding=1),
+    ).eval()
+    net.c.weight = net.b.weight
+    net.factors = [2.0]
+    assert_same_function(net, images())
+    change(net)
+    assert_same_function(net, images())
+
+
+def test_model_with_a_forward_of_its_own_or_hooks_of_all_is_not_fused(net):
+    x = images()
+    assert is_fused(net, x)
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert not is_fused(net, x)
+    handle.remove()
+    assert is_fused(net, x)
+    forward = net.forward
+    net.forward = lambda x: forward(1 - x)
+    assert not is_fused(net, x)
