@@ -111,6 +111,11 @@ class StudyConfig:
                 raise ValueError(f"objective must be one of {known}, got {name!r}")
         if not self.objectives:
             raise ValueError("objectives must name at least one")
+        if self.space is not None and self.base.select_on == "test":
+            raise ValueError(
+                "a search is judged on held-out images, never on test images: select_on must be "
+                "validation or last, got 'test'"
+            )
         self._check_choices()
 
     def _check_runs(self) -> None:

@@ -288,6 +288,13 @@ def source_hash() -> str:
     return digest.hexdigest()[:12]
 
 
+class _BruteForceSampler(optuna.samplers.BruteForceSampler):
+    """Every combination once; trials beyond them repeat some, which are found in the records."""
+
+    def after_trial(self, *_: object) -> None:
+        """Stops no study, as Optuna's does for its own loop: the end of the queue is the end."""
+
+
 def create_sampler(config: StudyConfig, slot: int = 0) -> BaseSampler:
     """Returns a study's sampler for one of its slots.
 
@@ -304,7 +311,7 @@ def create_sampler(config: StudyConfig, slot: int = 0) -> BaseSampler:
         "nsga2": samplers.NSGAIISampler,
         "gp": samplers.GPSampler,
         "qmc": samplers.QMCSampler,
-        "brute_force": samplers.BruteForceSampler,
+        "brute_force": _BruteForceSampler,
     }
     own: dict[str, Any] = {}
     seed = config.sampler_options.get("seed")

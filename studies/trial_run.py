@@ -34,7 +34,7 @@ class DiskFullError(OSError):
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """How a worker computes; nothing of it decides a result.
+    """How a worker computes; of it, ranks alone change results, as several GPUs do.
 
     Attributes:
         runs_dir: Where runs lie.

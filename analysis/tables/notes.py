@@ -9,6 +9,7 @@ from analysis.comparability import group_by
 from analysis.tables.table import Row
 from nasbench_at.records import AttackResult, Record, describe_attack
 from nasbench_at.records.naming.labels import data_label, metric_label
+from nasbench_at.records.summary import note_selection
 
 __all__ = ["note_evaluation", "note_left_out", "note_seeds"]
 
@@ -52,12 +53,8 @@ def note_evaluation(records: Sequence[Record], metrics: Sequence[str]) -> list[s
     for data, group in group_by(records, lambda record: str(record.config.get("data"))).items():
         said.setdefault(_describe_evaluation(group, metrics), []).append(data_label(data))
     notes = [f"{' and '.join(labels)}: {text}." for text, labels in said.items()]
-    selected = [r.run_id for r in records if r.config.get("select_on") == "test"]
-    if selected:
-        notes.append(
-            f"{len(selected)} of {len(records)} runs were selected on the test images, as the "
-            "authors' code does: their accuracies are too high."
-        )
+    if selection := note_selection(records):
+        notes.append(f"{selection}.")
     return notes
 
 

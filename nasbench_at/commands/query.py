@@ -64,6 +64,9 @@ def run_query(words: Sequence[str]) -> int:
         records = _select(Benchmark.load(*arguments.paths), arguments)
         table = QueryTable.of(records, is_summary=arguments.summary, is_brief=is_terminal())
         table = table.arrange(arguments.columns, arguments.sort, arguments.top)
+        if arguments.top is not None:
+            behind = {record.run_id for group in table.groups for record in group}
+            records = records.filter(lambda record: record.run_id in behind)
         if arguments.card is not None:
             _publish(arguments, records)
         elif arguments.out is not None:

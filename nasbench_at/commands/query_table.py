@@ -23,6 +23,7 @@ from nasbench_at.records import (
 from nasbench_at.records.conditions import find_obstacle
 from nasbench_at.records.frames import group_seeds, record_rows, summary_rows
 from nasbench_at.records.naming.variants import name_variants
+from nasbench_at.records.summary import note_selection
 
 __all__ = ["QueryTable"]
 
@@ -190,6 +191,8 @@ class QueryTable:
         for name in dict.fromkeys(filter(None, map(_attack_of, self.shown))):
             for text, mark in self._marks(name).items():
                 notes.append(f"{name}{f' {mark}' if mark else ''}: {text}")
+        if selection := note_selection([record for group in self.groups for record in group]):
+            notes.append(selection)
         if self.is_summary and notes and not self.columns:
             notes.append("±: 95 % interval of the mean over seeds, by Student's t")
         if self.is_summary and self.sort is not None:

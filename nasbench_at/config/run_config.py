@@ -346,7 +346,9 @@ class RunConfig(Generic[UnsetT]):
     def identity(self) -> dict[str, Any]:
         """Returns what decides the result: all fields, a file's contents in place of its path.
 
-        So a run is another one when a file has changed, and the same when a file was moved.
+        So a run is another one when a file has changed, and the same when a file was moved. How
+        many ranks trained it is not part of it, but of the record's provenance: without
+        ``sync_batch_norm`` each normalises its part of a batch by itself.
         """
         return replace_paths(self.spelled_out().to_dict())
 

@@ -25,7 +25,7 @@ from nasbench_at.records.text_tables import format_columns
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Ranking", "Summary"]
+__all__ = ["Ranking", "Summary", "note_selection"]
 
 _OF_NETWORK = DS_NET_FIELDS | {"model", "model_options", "seed"}
 """What may differ between networks that were trained alike."""
@@ -178,6 +178,8 @@ class Summary:
                 "no ranking's reliability: it needs 2 networks that were trained and evaluated "
                 "alike, of 2 seeds each"
             )
+        if note := note_selection([record for group in self.groups for record in group]):
+            lines.append(note)
         return "\n".join(lines) + "\n\n" + self._format_rows()
 
     def __repr__(self) -> str:
@@ -208,6 +210,18 @@ class Summary:
         text = format_columns(headings, cells, width=_WIDTH, numeric=is_right)
         rest = len(self.rows) - len(shown)
         return f"{text}and {rest} more rows, see .frame" if rest else text.rstrip("\n")
+
+
+def note_selection(records: Sequence[Record]) -> str:
+    """Says how many networks were selected on the images they are judged by; empty if none was."""
+    count = sum(record.config.get("select_on") == "test" for record in records)
+    if not count:
+        return ""
+    verb = "was" if count == 1 else "were"
+    return (
+        f"{count:,} of {_count(len(records), 'run')} {verb} selected on the test images, as the "
+        "authors' code does: their accuracies are too high"
+    )
 
 
 def _name_trainings(configs: Sequence[Mapping[str, Any]]) -> list[str]:

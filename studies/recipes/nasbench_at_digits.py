@@ -64,7 +64,7 @@ def nasbench_at_digits(
     Raises:
         ValueError: If the base differs from what the data set has by default, or a part is unknown.
     """
-    if base != RunConfig(**DATA_NETWORKS["digits"], seed=base.seed, batch_size=base.batch_size):
+    if base != RunConfig(**DATA_NETWORKS["digits"], seed=base.seed):
         raise ValueError(
             "nasbench-at-digits has a protocol of its own and takes no flags of a run; for another "
             "table there are the recipes block-space, block-ensemble and methods"

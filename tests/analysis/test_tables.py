@@ -301,7 +301,7 @@ def test_note_says_what_was_evaluated_and_that_selection_was_on_the_test_images(
     assert "CIFAR-10: Linf radius 0.031; 10,000 images; FGSM" in notes
     assert "PGD-20: 20 steps of 0.00775, uniform start; " in notes
     assert "AA: standard version" in notes
-    assert "1 of 1 runs were selected on the test images" in notes
+    assert "1 of 1 run was selected on the test images" in notes
 
 
 # Runs that do not go together

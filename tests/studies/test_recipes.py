@@ -354,6 +354,7 @@ def test_parts_of_the_table_of_digits():
 @pytest.mark.parametrize(
     ("base", "options", "message"),
     [
+        (replace(DIGITS, batch_size=32), {}, "takes no flags of a run; for another table"),
         (replace(DIGITS, lr=0.5), {}, "takes no flags of a run; for another table"),
         (DIGITS, {"parts": ("block",)}, "parts must be some of blocks, shared_norms, .*, got 'blo"),
     ],
@@ -361,6 +362,11 @@ def test_parts_of_the_table_of_digits():
 def test_bad_tables_of_digits_are_named(base, options, message):
     with pytest.raises(ValueError, match=message):
         recipes.nasbench_at_digits(base, **options)
+
+
+def test_search_is_never_judged_on_test_images(base):
+    with pytest.raises(ValueError, match=r"never on test images: select_on must be .*, got 'test'"):
+        recipes.search(replace(base, select_on="test"))
 
 
 def test_search_takes_the_whole_registry_by_default(base):

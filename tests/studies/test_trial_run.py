@@ -139,3 +139,16 @@ def test_trial_that_ends_along_with_its_worker_goes_back_to_the_queue(base, tmp_
         settings = WorkerSettings(tmp_path, device="cpu")
         TrialRun(opened, trial, settings, lambda s=is_stopping: s, lambda _: None).run()
         assert opened.study.get_trials()[0].state.name == state
+
+
+def test_more_trials_than_combinations_end_like_others(base, tmp_path, monkeypatch):
+    study = search(
+        base, num_trials=5, pool=("residual", "mbconv"), pruner="none", sampler="brute_force"
+    )
+    opened = open_filled(study, tmp_path)
+    monkeypatch.setattr(trial_run, "_find_record", lambda job: record(1))
+    for _ in range(5):
+        run(opened, tmp_path)
+    assert [trial.state.name for trial in opened.study.get_trials()] == ["COMPLETE"] * 5
+    sets = [tuple(trial.params.items()) for trial in opened.study.get_trials()]
+    assert len(set(sets)) < 5

@@ -169,6 +169,18 @@ def test_lists_are_words_parted_by_commas_blocks_in_any_order(words, capsys):
     assert [row["run_id"] for row in tab_separated(capsys.readouterr().out)] == ["lone"]
 
 
+@pytest.mark.parametrize("more", [[], ["--summary"]])
+def test_networks_selected_on_test_images_are_marked(more, terminal, capsys):
+    for name, select_on in (("held", "validation"), ("seen", "test")):
+        record = make_record(name, pgd=0.5)
+        write(Path("nets"), replace(record, config={**record.config, "select_on": select_on}))
+    assert main(["query", "nets", *more]) == 0
+    assert "1 of 2 runs was selected on the test images" in capsys.readouterr().out
+    assert "1 of 2 runs was selected on the test images" in str(Benchmark.load("nets").summary())
+    assert main(["query", "nets", "--where", "select_on=validation", *more]) == 0
+    assert "selected" not in capsys.readouterr().out
+
+
 def test_names_cannot_move_the_cursor(terminal, capsys):
     write(Path("evil"), replace(make_record("x", pgd=0.5), run_id="\x1b[2J[red]evil"))
     assert main(["query", "evil"]) == 0
@@ -186,6 +198,8 @@ def test_rows_are_selected_sorted_and_cut(capsys):
     assert "written to best.csv" in capsys.readouterr().out
     frame = pd.read_csv("best.csv")
     assert frame.to_dict("records") == [{"run_id": "b", "pgd": 0.75}]
+    assert main([*words, "--top", "1", "--out", "best.jsonl"]) == 0
+    assert [record.run_id for record in Benchmark.load("best.jsonl")] == ["b"]
     assert main(["query", "--where", "method=at", "--out", "at.jsonl"]) == 0
     assert [record.run_id for record in Benchmark.load("at.jsonl")] == ["a"]
 
