@@ -256,7 +256,8 @@ def describe_structure(modules: Mapping[str, nn.Module]) -> list[Any]:
     """Returns what decides what a model's forward pass does, besides the numbers in its tensors.
 
     These are its modules' names, classes and attributes, which tensors there are, of which shapes
-    and types, and which of them, and of the modules, are the same one. It keeps nothing alive.
+    and types, and which of them, and of the modules, are the same one. A list to which each forward
+    pass adds makes it another model each time. It keeps nothing alive.
     """
     seen: dict[int, int] = {}
     return [

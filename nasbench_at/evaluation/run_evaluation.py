@@ -210,10 +210,7 @@ def prepare_model_evaluation(
         num_classes=data_set.num_classes,
         image_shape=data_set.image_shape,
     )
-    try:
-        check_model(model, images, _all_measures(attacks))
-    except ValueError as error:
-        raise ValueError(f"model {spec!r}: {error}") from None
+    check_model(model, images, _all_measures(attacks))
     contents = hash_contents([spec, data])
     code = contents.get(spec)
     weights_hash = hash_weights(model)
