@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -207,14 +207,23 @@ class _RankProcess:
             self.look()
 
 
-def is_evaluated(record: Record, job: TrialJob) -> bool:
-    """Whether a record has the accuracies that a trial would measure."""
-    own = (None, job.config.eps), (None, job.config.norm)
-    for attack in job.attacks:
+def is_evaluated(
+    record: Record, attacks: Sequence[str], aa_samples: int | str | None = None
+) -> bool:
+    """Whether a record has the accuracies that a trial would measure: at the run's own radius.
+
+    Args:
+        record: A run.
+        attacks: The trial's.
+        aa_samples: The part of the images that AutoAttack would see; None for all.
+    """
+    radii = (None, record.config.get("eps"))
+    norms = (None, record.config.get("norm", "Linf"))  # left out where it is this
+    for attack in attacks:
         row = record.results.get(attack)
-        if row is None or row.eps not in own[0] or row.norm not in own[1]:
+        if row is None or row.eps not in radii or row.norm not in norms:
             return False
-        sees_all = attack in _SEE_ALL or job.aa_samples is None
+        sees_all = attack in _SEE_ALL or aa_samples is None
         if attack != "smooth" and sees_all and row.subset is not None:
             return False
     return True
@@ -315,7 +324,7 @@ def _try_folder(job: TrialJob) -> None:
 
 def _evaluate(job: TrialJob) -> None:
     record = read_record(job.folder / "record.json")
-    if is_evaluated(record, job):
+    if is_evaluated(record, job.attacks, job.aa_samples):
         return
     options = EvaluationOptions(attacks=job.attacks, aa_samples=job.aa_samples)
     evaluation = prepare_evaluation(job.folder, options, device=job.device, data_root=job.data_root)

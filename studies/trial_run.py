@@ -298,7 +298,8 @@ def _find_record(job: TrialJob) -> Record | None:
     if not path.exists():
         return None
     record = read_record(path)
-    return record if record.training and is_evaluated(record, job) else None
+    is_done = record.training and is_evaluated(record, job.attacks, job.aa_samples)
+    return record if is_done else None
 
 
 def _objective(record: Record, name: Objective) -> float:

@@ -193,8 +193,6 @@ FULL = {"natural": 0.9, "pgd": 0.5, "aa": 0.4}
         ({"subset": "half"}, ("aa",), 10, True),
     ],
 )
-def test_trial_takes_over_what_it_would_measure_alone(changes, attacks, aa_samples, expected, base):
-    config = resolve(replace(base, eps=0.1))
+def test_trial_takes_over_what_it_would_measure_alone(changes, attacks, aa_samples, expected):
     record = replace(make_record(), evaluations=(make_evaluation(FULL, **changes),))
-    job = SimpleNamespace(config=config, attacks=attacks, aa_samples=aa_samples)
-    assert trial_process.is_evaluated(record, job) is expected
+    assert trial_process.is_evaluated(record, attacks, aa_samples) is expected
