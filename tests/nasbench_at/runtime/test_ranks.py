@@ -318,8 +318,9 @@ def test_signal_to_one_rank_stops_all_and_the_run_goes_on_with_the_same_bits(tmp
     ranks[1].terminate()
     outputs = [rank.communicate(timeout=200)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [75, 75], outputs
-    assert "another rank: stopped in epoch" in outputs[0]
-    assert "SIGTERM: stopped in epoch" in outputs[1]
+    # Within an epoch, or after one: the metrics appear just before its end.
+    assert "another rank: stopped " in outputs[0]
+    assert "SIGTERM: stopped " in outputs[1]
     for runs in (interrupted, undisturbed):
         finish(start_ranks([*words, str(runs)], 2))
     (first,), (second,) = interrupted.iterdir(), undisturbed.iterdir()

@@ -338,10 +338,13 @@ class Signaller(Watcher):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_epoch_of_one_step_is_the_last_after_a_signal(tmp_path):
-    config = tiny_config(epochs=3, batch_size=144)
+@pytest.mark.parametrize(
+    ("batch_size", "place"), [(48, "in epoch 1 after step 1 of 3"), (144, "after epoch 1 of 3")]
+)
+def test_step_of_a_signal_is_the_last(batch_size, place, tmp_path):
+    config = tiny_config(epochs=3, batch_size=batch_size)
     watcher = Signaller()
-    with pytest.raises(InterruptedTraining, match="SIGTERM: stopped after epoch 1 of 3"):
+    with pytest.raises(InterruptedTraining, match=f"^SIGTERM: stopped {place}$"):
         train(config, runs_dir=tmp_path, device="cpu", reporter=watcher)
     assert watcher.steps == 1
     record = train(config, runs_dir=tmp_path, device="cpu")
