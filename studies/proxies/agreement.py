@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,32 +111,52 @@ def measure_agreement(
     generator = np.random.default_rng(seed)
     num_networks = x.shape[1]
     drawn = [generator.integers(num_networks, size=num_networks) for _ in range(_RESAMPLES)]
-    tau, spearman = _correlate(x, y)
-    resampled = np.array([_correlate(x[:, rows], y[:, rows]) for rows in drawn])
-    low, high = np.nanquantile(resampled, (0.025, 0.975), axis=0)
+    samples = [np.arange(num_networks), *drawn]
+    counts = np.array([np.bincount(rows, minlength=num_networks) for rows in samples], np.float64)
+    taus, spearmans = _correlate(x, y, counts)
     return Agreement(
-        tau=tau,
-        tau_interval=(float(low[0]), float(high[0])),
-        corrected=correct_tau(tau, reliability),
-        spearman=spearman,
-        spearman_interval=(float(low[1]), float(high[1])),
+        tau=float(taus[0]),
+        tau_interval=_interval(taus[1:]),
+        corrected=correct_tau(float(taus[0]), reliability),
+        spearman=float(spearmans[0]),
+        spearman_interval=_interval(spearmans[1:]),
         num_networks=num_networks,
     )
 
 
-def _correlate(scores: Array, accuracies: Array) -> tuple[float, float]:
-    """Returns the mean tau and the mean Spearman correlation; 0 where a ranking is constant."""
-    from scipy.stats import kendalltau, rankdata
+def _interval(resampled: Array) -> tuple[float, float]:
+    low, high = np.quantile(resampled, (0.025, 0.975))
+    return float(low), float(high)
 
-    taus, spearmans = [], []
+
+def _correlate(scores: Array, accuracies: Array, counts: Array) -> Array:
+    """Returns the mean tau-b and the mean Spearman correlation; 0 where a ranking is constant.
+
+    scipy would take one sample of one ranking at a time, a hundred times as long.
+
+    Args:
+        scores: Shape (rankings, networks), as `accuracies`.
+        accuracies: What they are correlated with.
+        counts: How often each sample has each network, (samples, networks).
+
+    Returns:
+        Shape (2, samples).
+    """
+    found = []
     for x, y in zip(scores, accuracies, strict=True):
-        if np.ptp(x) == 0 or np.ptp(y) == 0:
-            taus.append(0.0)
-            spearmans.append(0.0)
-            continue
-        taus.append(float(kendalltau(x, y).statistic))
-        spearmans.append(float(np.corrcoef(rankdata(x), rankdata(y))[0, 1]))
-    return fmean(taus), fmean(spearmans)
+        orders = [np.sign(values[:, None] - values) for values in (x, y)]
+        # Mid-ranks within each sample, doubled and with mean 0.
+        ranks = [counts @ order.T for order in orders]
+        tau = _cosine(lambda a, b: ((counts @ (a * b)) * counts).sum(axis=1), *orders)
+        spearman = _cosine(lambda a, b: (counts * a * b).sum(axis=1), *ranks)
+        found.append((tau, spearman))
+    return np.mean(found, axis=0)
+
+
+def _cosine(product: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
+    """Returns the cosine of the angle between two vectors by an inner product; 0 if one is 0."""
+    scale = np.sqrt(product(a, a) * product(b, b))
+    return np.divide(product(a, b), scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def correct_tau(tau: float, reliability: float) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
-from studies.proxies import correct_tau, measure_agreement, measure_ceiling
+from studies.proxies import agreement, correct_tau, measure_agreement, measure_ceiling
 
 RANKED = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
 
@@ -29,6 +29,18 @@ def test_several_rankings_are_averaged_pair_by_pair():
     assert found.spearman == pytest.approx(np.mean([spearmanr(*pair).statistic for pair in pairs]))
     low, high = found.tau_interval
     assert -1 <= low < found.tau < high <= 1
+
+
+def test_correlations_of_samples_are_the_library_s():
+    rng = np.random.default_rng(3)
+    scores, accuracies = rng.integers(5, size=(2, 2, 9)).astype(float)
+    drawn = rng.integers(9, size=(20, 9))
+    counts = np.array([np.bincount(rows, minlength=9) for rows in drawn], float)
+    taus, spearmans = agreement._correlate(scores, accuracies, counts)
+    for rows, tau, spearman in zip(drawn, taus, spearmans, strict=True):
+        pairs = [(x[rows], y[rows]) for x, y in zip(scores, accuracies, strict=True)]
+        assert tau == pytest.approx(np.mean([kendalltau(*pair).statistic for pair in pairs]))
+        assert spearman == pytest.approx(np.mean([spearmanr(*pair).statistic for pair in pairs]))
 
 
 def test_interval_covers_the_truth_of_uncorrelated_scores():
