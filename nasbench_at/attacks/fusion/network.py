@@ -45,7 +45,8 @@ def fused(model: nn.Module, x: Tensor) -> Network:
 
     The model itself is returned where that cannot or shall not be done: if the images are not
     float32 on the CPU, or the model is not in eval mode, does not say by ``is_replayable`` that it
-    is the same operations each time, has hooks, computes what cannot be recorded, or is small.
+    is the same operations each time, has hooks, computes what cannot be recorded, or is small; or
+    if the processor has no convolutions in the precision of autocast.
 
     Args:
         model: The model, within :func:`attack_mode` and :func:`folded_norms`, whose weights are not
@@ -109,12 +110,25 @@ def _can_fuse(model: nn.Module, x: Tensor) -> bool:
         and x.ndim == 4
         and len(x) > 0
         and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and _has_convolutions(_Key.of(x).low_precision)
         and is_replayable(model)
         and is_foldable(model)
         and not any(module.training for module in model.modules())
         and sum(tensor.numel() for tensor in held_tensors(model).values()) >= _MIN_SIZE
     )
+
+
+def _has_convolutions(low_precision: torch.dtype | None) -> bool:
+    """Whether oneDNN has packed convolutions of a precision on this processor."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    match low_precision:
+        case torch.bfloat16:
+            return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        case torch.float16:
+            return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+        case _:
+            return True
 
 
 def _make_program(model: nn.Module, x: Tensor) -> Program:

@@ -26,6 +26,11 @@ from .conftest import (
     logits_and_gradient,
 )
 
+needs_bf16 = pytest.mark.skipif(
+    not network._has_convolutions(torch.bfloat16),
+    reason="this processor has no convolutions in bf16",
+)
+
 ARCHITECTURE = Architecture(num_modules=3, init_channels=4, widen_factor=2, input_shape=(3, 8, 8))
 
 
@@ -67,6 +72,7 @@ def test_autoattack_gives_the_verdicts_that_it_gives_on_the_model_itself(net, mo
     assert 0 < found.robust.sum() < len(x)
 
 
+@needs_bf16
 def test_low_precision_is_as_close_to_full_precision_as_the_model_itself(net):
     x = images(8)
     exact = logits_and_gradient(net, x)
@@ -88,6 +94,19 @@ def test_weights_are_those_of_the_time_of_the_attack(net):
             parameter.mul_(1.1)
         draw_statistics(net)
     assert_same_function(net, images())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_precision_that_the_processor_lacks_is_computed_by_the_model_itself(
+    dtype, net, monkeypatch
+):
+    x = images()
+    has = network._has_convolutions
+    monkeypatch.setattr(network, "_has_convolutions", lambda low: low != dtype and has(low))
+    monkeypatch.setattr(network, "attempt", lambda compute: compute())  # nothing fails unseen
+    with torch.autocast("cpu", dtype):
+        assert not is_fused(net, x)
+    assert is_fused(net, x)
 
 
 def test_equal_networks_have_equal_bits_so_that_a_resumed_run_ends_as_it_would_have(net):
@@ -122,12 +141,21 @@ def test_program_is_made_once(net, monkeypatch):
         assert is_fused(net, images(num_images))
     assert len(made) == 1
     assert is_fused(net, images(channels_last=True))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert is_fused(net, images())
-    assert len(made) == 3
+    assert len(made) == 2
     net.stages[0].blocks[0] = nn.Identity()
     assert is_fused(net, images())
-    assert len(made) == 4
+    assert len(made) == 3
+
+
+@needs_bf16
+def test_low_precision_has_a_program_of_its_own(net, monkeypatch):
+    made = []
+    make = network._make_program
+    monkeypatch.setattr(network, "_make_program", lambda *of: made.append(1) or make(*of))
+    assert is_fused(net, images())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert is_fused(net, images())
+    assert len(made) == 2
 
 
 def test_program_that_differs_from_its_model_is_not_used(net, monkeypatch):
