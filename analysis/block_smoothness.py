@@ -191,6 +191,7 @@ def compute_block_smoothness(
     *,
     module: int = 0,
     method: Method | None = None,
+    num_images: int | None = None,
     batch_size: int = 128,
     num_batches: int | None = None,
     seed: int = 0,
@@ -199,10 +200,11 @@ def compute_block_smoothness(
 
     Args:
         model: The network.
-        images: In [0, 1], shape ``(N, C, H, W)``; all of them for L_i and λ_i.
+        images: In [0, 1], shape ``(N, C, H, W)``; the variance's batches are drawn from them.
         labels: True classes, shape ``(N,)``.
         module: Which module, from 0.
         method: How images become a loss; by default the cross entropy of the clean images.
+        num_images: How many images L_i and λ_i are of, the first ones; all by default.
         batch_size: Images in a batch of the variance.
         num_batches: Batches of the variance; one pass by default.
         seed: Of starts, orders and attacks.
@@ -216,13 +218,22 @@ def compute_block_smoothness(
     parallel = model.stages[stage]
     assert isinstance(parallel, RobustModule)
     names = tuple(f"stages.{stage}.blocks.{j}" for j, on in enumerate(parallel.active) if on)
-    eigenvalues = np.array(_measure_eigenvalues(model, parallel, images, batch_size))
+    if num_images is not None and not 1 <= num_images <= len(labels):
+        raise ValueError(f"num_images must lie in 1..{len(labels)}, got {num_images}")
+    first, first_labels = images[:num_images], labels[:num_images]
+    eigenvalues = np.array(_measure_eigenvalues(model, parallel, first, batch_size))
 
     def measure(network: DSNet) -> tuple[Array, Array]:
         smoothness, variances = [], []
         for name in names:
             curvature = compute_curvature(
-                network, images, labels, method=method, layer=name, batch_size=batch_size, seed=seed
+                network,
+                first,
+                first_labels,
+                method=method,
+                layer=name,
+                batch_size=batch_size,
+                seed=seed,
             )
             variance = compute_gradient_variance(
                 network,
@@ -265,15 +276,15 @@ def compute_run_block_smoothness(
     num_batches: int = 50,
     seed: int = 0,
 ) -> BlockSmoothness:
-    """Evaluates Theorem 3.5 for one module of a run's network, on its first training images.
+    """Evaluates Theorem 3.5 for one module of a run's network, on its training images.
 
     Args:
         run: The run.
         module: As in :func:`compute_block_smoothness`.
         loss: ``natural``, ``adversarial`` or ``training``, see
             :func:`analysis.loss_gradients.choose_method`.
-        num_images: How many images.
-        num_batches: Batches of the variance, of the run's size.
+        num_images: As there.
+        num_batches: Batches of the variance, of the run's size, drawn from all training images.
         seed: Of starts, orders and attacks.
 
     Raises:
@@ -281,9 +292,10 @@ def compute_run_block_smoothness(
     """
     return compute_block_smoothness(
         run.network,
-        *first_images(run, "train", num_images),
+        *first_images(run, "train"),
         module=module,
         method=choose_method(run.config, loss),
+        num_images=num_images,
         batch_size=run.config.batch_size,
         num_batches=num_batches,
         seed=seed,

@@ -115,7 +115,7 @@ def compute_run_convergence_bound(
     num_batches: int = 50,
     seed: int = 0,
 ) -> ConvergenceBound:
-    """Evaluates Theorem 3.4 for a run, on its first training images.
+    """Evaluates Theorem 3.4 for a run, on its training images.
 
     L (the Hessian's largest eigenvalue) and σ² are the larger of two measurements, before training
     and at the selected weights, over all trained parameters. γ_k are the learning rates of the
@@ -125,14 +125,15 @@ def compute_run_convergence_bound(
         run: The run.
         loss: ``natural``, ``adversarial`` or ``training``, see
             :func:`analysis.loss_gradients.choose_method`.
-        num_images: How many images the loss and its Hessian are of, and the batches drawn from.
-        num_batches: Batches for the variance, of the run's size.
+        num_images: How many images the loss and its Hessian are of, the first ones.
+        num_batches: Batches for the variance, of the run's size, drawn from all training images.
         seed: Of starts, orders and attacks.
 
     Raises:
         ValueError: If the folder or an argument is not usable.
     """
     images, labels = first_images(run, "train", num_images)
+    all_images, all_labels = first_images(run, "train")
     method = choose_method(run.config, loss)
     values = run.config
     untrained = create_network(run.config, run.data, run.device)
@@ -141,8 +142,8 @@ def compute_run_convergence_bound(
         curvature = compute_curvature(model, images, labels, method=method, seed=seed)
         variance = compute_gradient_variance(
             model,
-            images,
-            labels,
+            all_images,
+            all_labels,
             method=method,
             layer="all",
             batch_size=values.batch_size,

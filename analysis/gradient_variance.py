@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from analysis.errors import IncomparableRunsError
+from analysis.errors import IncomparableRunsError, UnsuitableRunsError
 from analysis.loss_gradients import Loss, choose_method, flatten, gradients_of, select_parameters
 from analysis.run_images import first_images
 from analysis.style import PALETTE, create_figure, style_axes
@@ -71,14 +71,15 @@ def compute_gradient_variance(
             the clean images.
         layer: ``last``, ``all``, or the beginning of parameters' names.
         batch_size: Images in a batch.
-        num_batches: How many batches, drawn in as many passes as needed; one pass by default.
+        num_batches: How many batches, at least 2, drawn in as many passes as needed; one pass by
+            default.
         seed: Of the order and of the attack.
 
     Returns:
         The variance over the batches (their number divides, not one less).
 
     Raises:
-        ValueError: If an argument is not usable or there are fewer than two batches.
+        ValueError: If an argument is not usable or there are fewer images than in two batches.
 
     Reference:
         Du et al., ICML 2021, Sec. 4.7, which takes the last fully connected layer.
@@ -115,12 +116,15 @@ def _check_batches(num_images: int, batch_size: int, num_batches: int | None) ->
         raise ValueError(
             f"batch_size must lie in 1..{num_images}, the number of images, got {batch_size}"
         )
-    count = num_images // batch_size if num_batches is None else num_batches
-    if count < 2:
-        raise ValueError(
-            f"a variance needs at least 2 batches, got {count} of {batch_size} images out of "
-            f"{num_images}"
+    per_pass = num_images // batch_size
+    if per_pass < 2:  # batches of more passes would be the same images again
+        raise UnsuitableRunsError(
+            f"a gradient variance needs images for at least 2 batches, got {num_images} for "
+            f"batches of {batch_size}"
         )
+    count = per_pass if num_batches is None else num_batches
+    if count < 2:
+        raise ValueError(f"num_batches must be at least 2, got {count}")
     return count
 
 

@@ -45,8 +45,8 @@ def compute_run_theory(
 
     Args:
         run: The run.
-        num_images: Images of constants and curvature; Theorems 3.4 and 3.5 take a batch at least.
-        num_batches: Batches of the gradient's variance.
+        num_images: Images of constants and curvature.
+        num_batches: Batches of the gradient's variance, drawn from all training images.
         seed: Seed of all that is random.
 
     Raises:
@@ -78,7 +78,7 @@ class _Theory:
         self.seed = seed
         self.batches: dict[str, Any] = {
             "loss": "natural",
-            "num_images": max(num_images, run.config.batch_size),
+            "num_images": num_images,
             "num_batches": num_batches,
             "seed": seed,
         }

@@ -21,7 +21,7 @@ class TheoryArguments:
     Attributes:
         run: The run's folder.
         num_images: Images of constants and curvature.
-        num_batches: Batches of the gradient's variance.
+        num_batches: Batches of the gradient's variance, drawn from all training images.
         seed: Seed of all that is random.
         device: auto, cpu, cuda or cuda:N.
         data_root: Where the data set's files lie.

@@ -20,7 +20,7 @@ from tests.nasbench_at.conftest import tiny_config
 
 def make_run(runs_dir: Path, **changes: Any) -> Run:
     """A tiny run on stripes whose network has seen images but no gradient."""
-    config = resolve(tiny_config(batch_size=32, **changes))
+    config = resolve(tiny_config(**{"batch_size": 32, **changes}))
     folder = create_run_folder(runs_dir, config)
     device = torch.device("cpu")
     data = load_config_data(config, device)

@@ -257,6 +257,13 @@ def test_module_that_is_not_there_is_named(network, linear, images):
         compute_block_smoothness(linear, *images)
 
 
+@pytest.mark.parametrize("count", [0, 5])
+def test_number_of_images_that_are_not_there_is_refused(network, count):
+    x, y = torch.rand(4, 1, 6, 6), torch.randint(10, (4,))
+    with pytest.raises(ValueError, match=rf"num_images must lie in 1\.\.4, got {count}"):
+        compute_block_smoothness(network, x, y, num_images=count)
+
+
 @pytest.mark.slow
 def test_run_is_measured_on_its_training_images(tmp_path):
     run = make_run(tmp_path)

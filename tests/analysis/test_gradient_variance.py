@@ -164,7 +164,9 @@ def test_loss_names_stand_for_the_runs_attack_and_method():
     [
         ({"batch_size": 13}, r"batch_size must lie in 1\.\.12, the number of images, got 13"),
         ({"batch_size": 0}, r"batch_size must lie in 1\.\.12, .*, got 0"),
-        ({"batch_size": 7}, "needs at least 2 batches, got 1 of 7 images out of 12"),
+        ({"batch_size": 7}, "needs images for at least 2 batches, got 12 for batches of 7"),
+        ({"batch_size": 12, "num_batches": 10}, "at least 2 batches, got 12 for batches of 12"),
+        ({"num_batches": 1}, "num_batches must be at least 2, got 1"),
         ({"layer": "1.wieght"}, "layer '1.wieght' has no parameters; .*must be last, all, or lie"),
     ],
 )
