@@ -21,10 +21,11 @@ class BlockCheckError(AssertionError):
 def check_block(name: str, *, channels: int = 8, resolution: int = 6, **options: Any) -> str:
     """Checks that a registered block can be part of any network.
 
-    Shape and dtype are kept; the input is not modified; every parameter receives a finite
-    gradient; a batch of one works; in eval mode an image's output repeats and does not depend on
-    the rest of the batch; the state_dict round-trips; float64 and ``copy.deepcopy`` work. The
-    global random state is left as it was.
+    Shape and dtype are kept; the input, which has negative values, too, is not modified; the
+    output is finite; the input and every parameter receive a finite gradient; a batch of one works;
+    in eval mode an image's output repeats and does not depend on the rest of the batch; the
+    state_dict round-trips; float64 and ``copy.deepcopy`` work. The global random state is left as
+    it was.
 
     Args:
         name: The block's registered name.
@@ -42,7 +43,7 @@ def check_block(name: str, *, channels: int = 8, resolution: int = 6, **options:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         block = create_block(name, channels, **options)
-        x = torch.rand(4, channels, resolution, resolution)
+        x = torch.randn(4, channels, resolution, resolution)
 
         def _check_state_dict(block: nn.Module, x: Tensor) -> None:
             rebuilt = create_block(name, channels, **options)
@@ -90,22 +91,22 @@ def _check_shape(block: nn.Module, x: Tensor) -> None:
             f"maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must be kept",
         )
         _require(output.dtype == x.dtype, f"turns {x.dtype} into {output.dtype}")
+        _require(bool(output.isfinite().all()), "gives values that are not finite")
         _require(torch.equal(x, before), "modifies its input, which other blocks share")
 
 
 def _check_gradients(block: nn.Module, x: Tensor) -> None:
     block.train().zero_grad()
+    x = x.clone().requires_grad_()
     # Weighted at random: BatchNorm makes the gradient of a plain sum vanish.
     output = block(x)
     (output * torch.rand_like(output)).sum().backward()
-    for parameter_name, parameter in block.named_parameters():
-        if not parameter.requires_grad:
+    for name, tensor in (("its input", x), *block.named_parameters()):
+        if not tensor.requires_grad:
             continue
-        _require(parameter.grad is not None, f"no gradient reaches {parameter_name}")
-        assert parameter.grad is not None
-        _require(
-            bool(parameter.grad.isfinite().all()), f"the gradient of {parameter_name} is not finite"
-        )
+        _require(tensor.grad is not None, f"no gradient reaches {name}")
+        assert tensor.grad is not None
+        _require(bool(tensor.grad.isfinite().all()), f"the gradient of {name} is not finite")
 
 
 def _check_eval(block: nn.Module, x: Tensor) -> None:

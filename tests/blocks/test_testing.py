@@ -43,6 +43,26 @@ class ChangesItsInput(Scale):
         return super().forward(x.add_(1.0))
 
 
+class CutsOffNegativeInputs(Scale):
+    def forward(self, x):
+        return super().forward(x.relu_())
+
+
+class HasNoValueForNegativeInputs(Scale):
+    def forward(self, x):
+        return super().forward(x) + x.detach().sqrt()
+
+
+class IsSteepWhereNegative(Scale):
+    def forward(self, x):
+        return super().forward(x) + (x * (x > 0)).sqrt()
+
+
+class HidesItsInput(Scale):
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
 class HasAnUnusedParameter(Scale):
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -118,6 +138,10 @@ BROKEN = [
     (LosesResolutionInTraining, r"maps \(4, 8, 6, 6\) to \(4, 8, 6, 5\); the shape must be kept"),
     (ChangesDtype, r"turns torch\.float32 into torch\.float64"),
     (ChangesItsInput, "modifies its input, which other blocks share"),
+    (CutsOffNegativeInputs, "modifies its input, which other blocks share"),
+    (HasNoValueForNegativeInputs, "gives values that are not finite"),
+    (IsSteepWhereNegative, "the gradient of its input is not finite"),
+    (HidesItsInput, "no gradient reaches its input"),
     (HasAnUnusedParameter, "no gradient reaches unused"),
     (HasAnInfiniteGradient, "the gradient of root is not finite"),
     (IsRandomInEval, "eval mode is not deterministic"),
@@ -143,6 +167,10 @@ def check(own_registry):
 
 def test_sound_block_passes(check):
     check(Scale)
+
+
+def test_block_needs_no_parameters(check):
+    check(lambda channels: nn.ReLU())
 
 
 @pytest.mark.parametrize(("build", "message"), BROKEN, ids=[cls.__name__ for cls, _ in BROKEN])
