@@ -5,6 +5,8 @@ Liu et al., "A ConvNet for the 2020s", CVPR 2022.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +33,7 @@ class ConvNeXt(nn.Module):
         norm: As in the residual block.
 
     Raises:
-        ValueError: If ``expansion`` is below 1.
+        ValueError: If ``expansion`` is below 1, or ``layer_scale`` not finite.
     """
 
     def __init__(
@@ -46,13 +48,15 @@ class ConvNeXt(nn.Module):
         super().__init__()
         if expansion < 1:
             raise ValueError(f"expansion must be at least 1, got {expansion}")
+        if not math.isfinite(layer_scale):
+            raise ValueError(f"layer_scale must be finite, got {layer_scale}")
         hidden = expansion * channels
         self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = make_norm(norm, channels)
         self.expand = conv1x1(channels, hidden, bias=True)
         self.activation = make_activation(activation)
         self.project = conv1x1(hidden, channels, bias=True)
-        self.layer_scale = nn.Parameter(torch.full((channels, 1, 1), layer_scale))
+        self.layer_scale = nn.Parameter(torch.full((channels, 1, 1), float(layer_scale)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, Literal, TypeVar, get_args
 
 from torch import nn
@@ -122,11 +123,60 @@ def options_after(
     return MappingProxyType({parameter.name: parameter.default for parameter in options})
 
 
-def check_options(what: str, options: Iterable[str], known: Mapping[str, Any]) -> None:
-    """Raises a ValueError if an option is not among the known ones."""
-    for option in options:
+_KINDS: Mapping[str, tuple[str, type]] = {
+    "bool": ("true or false", bool),
+    "int": ("a whole number", numbers.Integral),
+    "float": ("a number", numbers.Real),
+    "str": ("a text", str),
+    "None": ("None", NoneType),
+}
+"""By a type's name what its values are called, and what they are instances of."""
+
+
+def check_options(
+    what: str, options: Mapping[str, Any], known: Mapping[str, Any], build: Callable[..., Any]
+) -> None:
+    """Checks that a builder has these options, and that their values are of the right types.
+
+    An option without an annotation takes what its default is, any number where that is one.
+    Annotations other than ``bool``, ``int``, ``float``, ``str``, ``None`` and unions of them are
+    the builder's own to check.
+
+    Args:
+        what: What is built, for messages.
+        options: Values by option.
+        known: Its options and their defaults.
+        build: The builder.
+
+    Raises:
+        ValueError: If an option is unknown, or its value of another type.
+    """
+    for option, value in options.items():
         if option not in known:
             raise ValueError(f"{what} has no option {option!r}; {suggest(option, known)}")
+        kinds = _read_kinds(inspect.signature(build).parameters[option])
+        if kinds and not any(_is_a(kind, value) for _, kind in kinds):
+            allowed = " or ".join(noun for noun, _ in kinds)
+            raise ValueError(f"{what}: {option} must be {allowed}, got {value!r}")
+
+
+def _read_kinds(parameter: inspect.Parameter) -> Sequence[tuple[str, type]]:
+    """Returns what an option may be; nothing where only its builder knows."""
+    annotation = parameter.annotation
+    if annotation is inspect.Parameter.empty:
+        kind = type(parameter.default)
+        text = "float" if kind is int else kind.__name__
+    elif isinstance(annotation, str):  # evaluating it may fail
+        text = annotation
+    else:
+        text = inspect.formatannotation(annotation)
+    names = text.split(" | ")
+    return [_KINDS[name] for name in names] if _KINDS.keys() >= set(names) else []
+
+
+def _is_a(kind: type, value: object) -> bool:
+    # To Python a boolean is a whole number.
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 @contextmanager
@@ -172,12 +222,13 @@ def create_block(name: str, channels: int, **options: Any) -> nn.Module:
         A new module with PyTorch's default initialisation.
 
     Raises:
-        ValueError: If the name or an option is unknown, or a value is not allowed.
+        ValueError: If the name or an option is unknown, or a value is of a type or in a range that
+            is not allowed.
     """
     info = block_info(name)
-    if not isinstance(channels, int) or channels < 1:
+    if not _is_a(int, channels) or channels < 1:
         raise ValueError(f"channels must be a whole number of at least 1, got {channels!r}")
-    check_options(f"block {name!r}", options, info.options)
+    check_options(f"block {name!r}", options, info.options, info.build)
     try:
         return info.build(channels, **options)
     except ValueError as error:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -204,7 +207,59 @@ def test_value_that_a_block_refuses_is_told_with_its_name():
         create_block("residual", 4, norm="odd")
 
 
-@pytest.mark.parametrize("channels", [0, -3])
+@pytest.mark.parametrize(
+    ("name", "option", "value", "allowed"),
+    [
+        ("ada_rk", "separate_norms", "no", "true or false"),
+        ("ada_rk", "separate_norms", 0, "true or false"),
+        ("mbconv", "expansion", "x", "a whole number"),
+        ("mbconv", "expansion", 1.5, "a whole number"),
+        ("mbconv", "expansion", True, "a whole number"),
+        ("mbconv", "expansion", None, "a whole number"),
+        ("mbconv", "se_ratio", "0.5", "a number"),
+        ("mbconv", "se_ratio", True, "a number"),
+        ("mbconv", "se_ratio", float("inf"), r"in \(0, 1\]"),
+        ("mbconv", "se_ratio", -1, r"in \(0, 1\]"),
+        ("implicit_euler", "iterations", 1.5, "a whole number"),
+        ("convnext", "layer_scale", float("nan"), "finite"),
+        ("dense", "growth", "x", "a whole number or None"),
+        ("residual", "norm", ["batch"], "a text"),
+    ],
+)
+def test_value_of_another_type_or_range_is_refused(name, option, value, allowed):
+    message = rf"^block '{name}': {option} must (be|lie) {allowed}, got {re.escape(repr(value))}$"
+    with pytest.raises(ValueError, match=message):
+        create_block(name, 8, **{option: value})
+
+
+def test_value_that_an_option_takes_is_accepted():
+    assert create_block("convnext", 4, layer_scale=1).layer_scale.flatten().tolist() == [1.0] * 4
+    assert create_block("dense", 4, growth=None).project is None
+    assert create_block("dense", 4, growth=np.int64(3)).project is not None
+
+
+def test_options_of_ones_own_take_what_their_annotations_or_defaults_say(own_registry):
+    taken = []
+
+    def build(
+        channels, *, factor=1, flag=False, things=(), size: Any = 3, half: float | None = 0.5
+    ):
+        taken.append((factor, flag, things, size, half))
+        return nn.Identity()
+
+    register("own", build)
+    create_block("own", 2, factor=0.5, flag=True, things=[1], size="large", half=None)
+    assert taken == [(0.5, True, [1], "large", None)]
+    for options, allowed in (
+        ({"factor": "1"}, "factor must be a number, got '1'"),
+        ({"flag": 1}, "flag must be true or false, got 1"),
+        ({"half": "x"}, "half must be a number or None, got 'x'"),
+    ):
+        with pytest.raises(ValueError, match=f"^block 'own': {allowed}$"):
+            create_block("own", 2, **options)
+
+
+@pytest.mark.parametrize("channels", [0, -3, True, 2.0])
 def test_channels_must_be_positive(channels):
     with pytest.raises(
         ValueError, match=f"channels must be a whole number of at least 1, got {channels}"

@@ -188,5 +188,5 @@ def create_model(
             f"input_shape must be channels, height and width with at least 8x8 pixels, got "
             f"{input_shape}"
         )
-    check_options(f"model {name!r}", options, info.options)
+    check_options(f"model {name!r}", options, info.options, info.build)
     return info.build(num_classes, input_shape, **options)

@@ -100,6 +100,12 @@ def test_unknown_option_lists_near_matches():
         create_model("lin", bais=False)
 
 
+def test_value_of_another_type_is_refused():
+    register("lin")
+    with pytest.raises(ValueError, match=r"^model 'lin': bias must be true or false, got 'no'$"):
+        create_model("lin", bias="no")
+
+
 def test_name_is_registered_once():
     register("lin")
     with pytest.raises(ValueError, match="model 'lin' is registered already; choose another name"):
