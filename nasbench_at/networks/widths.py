@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import Annotated
 
 from nasbench_at.config.allowed_values import Range, check_value
 from nasbench_at.config.architecture import Architecture, NumParameters
-from nasbench_at.networks.graph import build_graph, count_planned_parameters
+from nasbench_at.networks.graph import count_planned_parameters
 
 __all__ = ["match_parameters"]
 
@@ -48,7 +49,7 @@ def match_parameters(
     def count(width: int) -> int:
         return count_planned_parameters(replace(architecture, init_channels=width))
 
-    narrowest = _narrowest_width(architecture)
+    narrowest = _next_buildable(count, 1)
     if count(narrowest) > 2 * target:
         raise ValueError(
             f"no width meets {target} parameters: the narrowest network, {narrowest} channels "
@@ -58,13 +59,16 @@ def match_parameters(
     if tolerance is None or abs(count(width) - target) <= tolerance * target:
         return replace(architecture, init_channels=width)
     nearby = range(max(narrowest, width - 2), width + 3)
-    found = [_widen(replace(architecture, init_channels=first), target) for first in nearby]
+    found = []
+    for first in nearby:
+        with suppress(ValueError):  # a block that cannot be built with so many channels
+            found.append(_widen(replace(architecture, init_channels=first), target))
     found.sort(key=lambda network: abs(network.widen_factor - architecture.widen_factor))
     numbers = [count_planned_parameters(network) for network in found]
     for network, number in zip(found, numbers, strict=True):
         if abs(number - target) <= tolerance * target:
             return network
-    closest = min(numbers, key=lambda number: abs(number - target))
+    closest = min((count(width), *numbers), key=lambda number: abs(number - target))
     raise ValueError(
         f"no width comes within {tolerance:.2%} of {target} parameters: the closest has {closest}"
     )
@@ -83,21 +87,32 @@ def _widen(architecture: Architecture, target: int) -> Architecture:
 
 
 def _closest(count: Callable[[int], int], target: int, narrowest: int) -> int:
-    """Returns the width, at least the narrowest, whose growing number comes closest."""
+    """Returns the width, at least the narrowest, whose growing number comes closest.
+
+    Widths at which a block cannot be built count as the next one at which all can.
+    """
+
+    def count_next(width: int) -> int:
+        return count(_next_buildable(count, width))
+
     widest = narrowest + 1
-    while count(widest) < target:
+    while count_next(widest) < target:
         widest *= 2
-    width = bisect_left(range(widest), target, lo=narrowest, key=count)
-    return min(
-        (w for w in (width - 1, width) if w >= narrowest), key=lambda w: abs(count(w) - target)
-    )
+    width = bisect_left(range(widest), target, lo=narrowest, key=count_next)
+    # The width before it has another number, so it is its own and can be built.
+    nearest = [width - 1] if width > narrowest else []
+    nearest.append(_next_buildable(count, width))
+    return min(nearest, key=lambda w: abs(count(w) - target))
 
 
-def _narrowest_width(architecture: Architecture) -> int:
-    """The smallest width at which every block can be built (some need several channels)."""
-    for width in range(1, 65):
+def _next_buildable(count: Callable[[int], int], first: int) -> int:
+    """The smallest width from one on at which every block can be built.
+
+    Some blocks need several channels, or a multiple of some number.
+    """
+    for width in range(first, first + 64):
         try:
-            build_graph(replace(architecture, init_channels=width))
+            count(width)
         except ValueError as error:
             reason = error
         else:

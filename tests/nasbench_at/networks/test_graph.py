@@ -148,6 +148,24 @@ def test_match_starts_at_the_narrowest_width_that_can_be_built():
     assert match_parameters(arch, 1_000).init_channels == 2
 
 
+@pytest.mark.parametrize("groups", [2, 4])
+def test_match_takes_the_closest_of_the_widths_that_can_be_built(groups, own_registry):
+    name = f"in_{groups}_groups"
+    register_block(name, summary="grouped", reference="ours", kind="handcrafted")(
+        lambda channels: torch.nn.Conv2d(channels, channels, 3, padding=1, groups=groups)
+    )
+    arch = Architecture((name,), num_modules=3, widen_factor=2, input_shape=(1, 8, 8))
+    numbers = {
+        width: count_planned_parameters(replace(arch, init_channels=width))
+        for width in range(groups, 41, groups)
+    }
+    for target in (numbers[groups], 20_000, 100_000):
+        closest = min(numbers, key=lambda width: abs(numbers[width] - target))
+        assert match_parameters(arch, target) == replace(arch, init_channels=closest)
+        fine = match_parameters(arch, target, 0.1)
+        assert abs(count_planned_parameters(fine) - target) <= 0.1 * target
+
+
 @pytest.mark.parametrize("target", [float("nan"), 0, -5, 1.5, "many"])
 def test_match_refuses_what_is_no_number_of_parameters(tiny_architecture, target):
     message = f"target must be a whole number from 1 to 1000000000000, got {target!r}"
