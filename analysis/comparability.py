@@ -29,6 +29,7 @@ __all__ = [
     "group_by",
     "identity_without",
     "is_network_to_compare",
+    "options_agree",
     "prefer_recipe_weight_decay",
     "variant_of",
 ]
@@ -42,6 +43,8 @@ TECHNICAL_KEYS = frozenset(
     {"seed", "compile", "sync_batch_norm", "channels_last", "optimizer_impl", "accumulation_steps"}
 )
 """Configuration keys by which runs of one number may differ."""
+_BY_BLOCK = ("block_options", "block_copies")
+"""Configuration keys with a value for each block that a network has."""
 KeyT = TypeVar("KeyT")
 _USUAL_SHAPES = (((1, 8, 8), 10), ((3, 32, 32), 10), ((3, 32, 32), 100), ((1, 28, 28), 10))
 """Images and classes of the data sets by name."""
@@ -150,38 +153,54 @@ def _has_recipe_weight_decay(config: Mapping[str, Any]) -> bool:
 def check_trained_alike(records: Sequence[Record], varied: Iterable[str], table: str) -> None:
     """Raises a ValueError unless runs differ in nothing but what the table varies.
 
+    Options and copies of a block must be the same in all networks that have it; they make no
+    difference to those that lack it.
+
     Args:
-        records: Runs of one section.
+        records: Runs of one section, in any order.
         varied: Configuration keys that may differ.
         table: The table's name, for the message.
     """
     ignored = TECHNICAL_KEYS | set(varied)
-    first = records[0]
-    for record in records[1:]:
-        for key in {**first.config, **record.config}:
-            if key in ignored:
-                continue
-            mine = _value_for(first.config, key, record.config)
-            its = _value_for(record.config, key, first.config)
-            if mine != its:
-                raise IncomparableRunsError(
-                    f"{table} compares runs that were trained alike, but {key} is {mine!r} in run "
-                    f"{first.run_id!r} and {its!r} in run {record.run_id!r}; choose runs of one "
-                    "value"
-                )
+    for key in dict.fromkeys(key for record in records for key in record.config):
+        if key in ignored:
+            continue
+        seen: dict[str, tuple[Any, Record]] = {}
+        for record in records:
+            for name, its in _values_of(record, key).items():
+                mine, first = seen.setdefault(name, (its, record))
+                if mine != its:
+                    raise IncomparableRunsError(
+                        f"{table} compares runs that were trained alike, but {name} is {mine!r} "
+                        f"in run {first.run_id!r} and {its!r} in run {record.run_id!r}; choose "
+                        "runs of one value"
+                    )
 
 
-def _value_for(config: Mapping[str, Any], key: str, other: Mapping[str, Any]) -> Any:
-    """A run's value of a key, as far as the network of another run could have it.
+def options_agree(one: Record, other: Record) -> bool:
+    """Whether the blocks that two networks share have the same options and copies."""
+    return all(
+        mine[name] == its[name]
+        for key in _BY_BLOCK
+        for mine, its in [(_values_of(one, key), _values_of(other, key))]
+        for name in mine.keys() & its.keys()
+    )
 
-    Options of a block that the other network lacks make no difference between the two.
+
+def _values_of(record: Record, key: str) -> dict[str, Any]:
+    """A run's value of a key, by what it is called; of options and copies one a block.
+
+    Other networks have nothing of what describes a DS-Net.
     """
-    value = config.get(key)
-    if key not in ("block_options", "block_copies") or not isinstance(value, Mapping):
-        return value
-    network = architecture_of(other)
-    used = frozenset() if network is None else network.all_blocks
-    return {name: entry for name, entry in value.items() if name in used}
+    if key not in DS_NET_FIELDS:
+        return {key: record.config.get(key)}
+    network = architecture_of(record.config)
+    if network is None:
+        return {}
+    if key not in _BY_BLOCK:
+        return {key: record.config.get(key)}
+    values = getattr(network, key)
+    return {f"{key} of {name}": values.get(name) for name in sorted(network.all_blocks)}
 
 
 def differing_keys(records: Iterable[Record], ignored: Iterable[str] = ("seed",)) -> list[str]:

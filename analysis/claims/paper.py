@@ -29,6 +29,7 @@ from analysis.comparability import (
     ds_net_of,
     group_by,
     identity_without,
+    options_agree,
 )
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.run_entries import RunEntry
@@ -38,7 +39,6 @@ from analysis.study_figures.block_families import (
     are_equally_large,
     collect_families,
     has_one_set,
-    options_agree,
 )
 from analysis.study_figures.estimates import describe_setting, ds_nets_of
 from nasbench_at.config.architecture import Architecture

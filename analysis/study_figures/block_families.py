@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from analysis.comparability import (
     ds_net_of,
     group_by,
     identity_without,
+    options_agree,
 )
 from analysis.errors import IncomparableRunsError
 from analysis.study_figures.estimates import ds_nets_of
@@ -30,7 +30,6 @@ __all__ = [
     "are_equally_large",
     "collect_families",
     "has_one_set",
-    "options_agree",
 ]
 
 BlockSet = frozenset[str]
@@ -140,20 +139,6 @@ def has_one_set(network: Architecture) -> bool:
     """Whether all modules of a searched network choose from one set of different blocks."""
     is_one_set = len(network.all_blocks) == len(network.block_set or ())
     return network.is_searched and network.is_whole and is_one_set
-
-
-def options_agree(one: Record, other: Record) -> bool:
-    """Whether the blocks that two networks share have the same options and copies."""
-    shared = _blocks_of(one) & _blocks_of(other)
-    return all(
-        _options(one, key, name) == _options(other, key, name)
-        for key in ("block_options", "block_copies")
-        for name in shared
-    )
-
-
-def _options(record: Record, key: str, block: str) -> Any:
-    return (record.config.get(key) or {}).get(block) or None
 
 
 def _blocks_of(record: Record) -> BlockSet:

@@ -527,5 +527,7 @@ def test_options_of_a_block_that_others_lack_make_no_difference():
         attention="fixed",
         block_options={"dense": {"growth": 8}},
     )
-    with pytest.raises(ValueError, match=r"block_options is .*'growth': 4.* and .*'growth': 8"):
+    with pytest.raises(
+        ValueError, match=r"block_options of dense is .*'growth': 4.* and .*'growth': 8"
+    ):
         compute_block_ensemble([four, other])
