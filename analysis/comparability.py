@@ -14,10 +14,11 @@ from nasbench_at.config.contents import replace_paths
 from nasbench_at.config.run_config import recipe_of
 from nasbench_at.records import Record, conditions_of, differences
 from nasbench_at.records.naming.labels import metric_label
-from nasbench_at.records.naming.variants import weights_label
+from nasbench_at.records.naming.variants import name_variants, weights_label
 
 __all__ = [
     "NAMED_KEYS",
+    "NETWORK_KEYS",
     "TECHNICAL_KEYS",
     "architecture_by_hash",
     "check_distinct_seeds",
@@ -29,15 +30,15 @@ __all__ = [
     "group_by",
     "identity_without",
     "is_network_to_compare",
+    "name_trainings",
     "options_agree",
     "prefer_recipe_weight_decay",
     "variant_of",
 ]
 
-NAMED_KEYS = DS_NET_FIELDS - {"block_options", "block_copies", "attention_init_options"} | {
-    "model",
-    "model_options",
-}
+NETWORK_KEYS = DS_NET_FIELDS | {"model", "model_options"}
+"""Configuration keys that say which network is trained."""
+NAMED_KEYS = NETWORK_KEYS - {"block_options", "block_copies", "attention_init_options"}
 """Configuration keys that a network's name tells apart."""
 TECHNICAL_KEYS = frozenset(
     {"seed", "compile", "sync_batch_norm", "channels_last", "optimizer_impl", "accumulation_steps"}
@@ -175,6 +176,16 @@ def check_trained_alike(records: Sequence[Record], varied: Iterable[str], table:
                         f"in run {first.run_id!r} and {its!r} in run {record.run_id!r}; choose "
                         "runs of one value"
                     )
+
+
+def name_trainings(records: Sequence[Record]) -> list[str]:
+    """Says how runs were trained as far as that differs, whatever their networks; else nothing."""
+    ignored = NETWORK_KEYS | TECHNICAL_KEYS
+    if len({identity_without(record, ignored) for record in records}) < 2:
+        return [""] * len(records)
+    network = {key: records[0].config.get(key) for key in NETWORK_KEYS}
+    trained = [{k: v for k, v in r.config.items() if k not in ignored} for r in records]
+    return name_variants([{**config, **network} for config in trained])
 
 
 def options_agree(one: Record, other: Record) -> bool:

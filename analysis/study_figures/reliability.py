@@ -12,11 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.comparability import (
+    NETWORK_KEYS,
     TECHNICAL_KEYS,
     check_distinct_seeds,
     check_evaluated_alike,
     group_by,
     identity_without,
+    name_trainings,
 )
 from analysis.errors import MissingRunsError, UnsuitableRunsError
 from analysis.style import (
@@ -27,15 +29,12 @@ from analysis.style import (
     show_percent,
     style_axes,
 )
-from nasbench_at.config import DS_NET_FIELDS
 from nasbench_at.records import Record, Reliability, measure_reliability
 from nasbench_at.records.naming.labels import metric_label
-from nasbench_at.records.naming.variants import name_variants
 
 __all__ = ["ReliabilityCurve", "compute_reliability", "draw_reliability"]
 
 _FIGURE = "the reliability of a ranking"
-_OF_NETWORKS = DS_NET_FIELDS | {"model", "model_options"}
 _MANY_SEEDS = 64
 _TRUSTED = 0.8
 """A reliability from which on means may be ranked."""
@@ -82,7 +81,7 @@ def compute_reliability(
     ways = [
         [runs for runs in networks if len(runs) > 1]
         for way in group_by(
-            evaluated, lambda r: identity_without(r, _OF_NETWORKS | TECHNICAL_KEYS)
+            evaluated, lambda r: identity_without(r, NETWORK_KEYS | TECHNICAL_KEYS)
         ).values()
         for networks in [group_by(way, lambda r: identity_without(r, TECHNICAL_KEYS)).values()]
     ]
@@ -92,10 +91,7 @@ def compute_reliability(
             f"{_FIGURE} needs two networks that were trained alike and evaluated by {attack}, "
             f"each with two seeds; none of {len(records)} records are such"
         )
-    # Ways differ in how they train, and not in the network that comes first.
-    network = {key: ways[0][0][0].config.get(key) for key in _OF_NETWORKS}
-    configs = [{**networks[0][0].config, **network} for networks in ways]
-    names = name_variants(configs) if len(ways) > 1 else [""]
+    names = name_trainings([networks[0][0] for networks in ways])
     return tuple(
         _measure(networks, name, attack) for networks, name in zip(ways, names, strict=True)
     )

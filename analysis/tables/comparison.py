@@ -9,10 +9,12 @@ from analysis.comparability import (
     NAMED_KEYS,
     TECHNICAL_KEYS,
     check_evaluated_alike,
+    check_trained_alike,
     evaluated_runs,
     group_by,
     identity_without,
     is_network_to_compare,
+    name_trainings,
     prefer_recipe_weight_decay,
     variant_of,
 )
@@ -58,9 +60,10 @@ class _Network:
 def compute_attack_table(number: int, records: Iterable[Record]) -> Table:
     """Computes Table 2 (AT), 3 (MART) or 5 (TRADES).
 
-    A row a network, baselines before DS-Nets; sections by data set, those of MART and TRADES by β
-    too. Of DS-Nets those with learned weights from N(0, 1) count; of a network that was trained
-    with several weight decays, the recipe's.
+    A row a network and training, baselines before DS-Nets; where trainings of a section differ,
+    each row says its own. Sections by data set, those of MART and TRADES by β too. Of DS-Nets those
+    with learned weights from N(0, 1) count; of a network that was trained with several weight
+    decays, the recipe's.
 
     Raises:
         MissingRunsError: If no evaluated run was trained by the method.
@@ -105,18 +108,25 @@ def _why_not(record: Record, methods: Sequence[str]) -> str:
 
 
 def _networks_of(records: Sequence[Record]) -> list[_Network]:
-    """One a row; labels that would be the same say what differs."""
+    """One a row, with how it was trained where that is not the same for all of a section."""
+    groups = [
+        seeds
+        for group in group_by(records, lambda r: network_name(r.config)).values()
+        for seeds in group_by(
+            prefer_recipe_weight_decay(group),
+            lambda r: identity_without(r, NAMED_KEYS | TECHNICAL_KEYS),
+        ).values()
+    ]
+    trainings = name_trainings([seeds[0] for seeds in groups])
+    by_label: dict[str, list[list[Record]]] = {}
+    for seeds, training in zip(groups, trainings, strict=True):
+        label = ", ".join(filter(None, (network_label(seeds[0].config), training)))
+        by_label.setdefault(label, []).append(seeds)
     networks = []
-    for group in group_by(records, lambda r: network_name(r.config)).values():
-        kept = prefer_recipe_weight_decay(group)
-        label = network_label(kept[0].config)
-        by_training = list(
-            group_by(kept, lambda r: identity_without(r, NAMED_KEYS | TECHNICAL_KEYS)).values()
-        )
-        names = name_variants([seeds[0].config for seeds in by_training])
-        for name, seeds in zip(names, by_training, strict=True):
-            is_alone = len(by_training) == 1
-            networks.append(_Network(label if is_alone else f"{label}, {name}", seeds))
+    for label, alike in by_label.items():
+        names = name_variants([seeds[0].config for seeds in alike])
+        for name, seeds in zip(names, alike, strict=True):
+            networks.append(_Network(label if len(alike) == 1 else f"{label}, {name}", seeds))
     return sorted(networks, key=lambda network: network.is_ds_net)
 
 
@@ -189,7 +199,7 @@ def compute_misalignment_table(records: Iterable[Record]) -> Table:
 
     Raises:
         MissingRunsError: If there are not two networks trained both ways on one data set.
-        ValueError: If runs were evaluated differently.
+        ValueError: If runs of one method were trained differently, or runs evaluated differently.
     """
     needs = "methods st and at, both of at least two networks on one data set, natural and PGD-20"
     records = list(records)
@@ -207,6 +217,8 @@ def compute_misalignment_table(records: Iterable[Record]) -> Table:
         if len(networks) >= 2:
             standard = [record for runs_of_st, _ in networks for record in runs_of_st]
             robust = [record for _, runs_of_at in networks for record in runs_of_at]
+            for trained in (standard, robust):
+                check_trained_alike(trained, NAMED_KEYS, "Table 1")
             check_evaluated_alike(standard + robust, ["natural"], "Table 1")
             check_evaluated_alike(robust, ["pgd"], "Table 1")
             rows += _ranked_rows(data_label(data), networks)

@@ -151,6 +151,25 @@ def test_table_1_averages_seeds_and_gives_equal_means_one_rank():
     assert values == {"ResNet-50": [80, 1, 40, 1], "DenseNet-121": [80, 1, 20, 2]}
 
 
+@pytest.mark.parametrize("method", ["st", "at"])
+def test_table_1_of_runs_that_were_trained_differently_is_refused(method):
+    accuracies = {"natural": 80.0, "pgd": 40.0}
+    runs = {
+        (model, way): make_run(accuracies, method=way, model=model)
+        for model in ("resnet50", "densenet121")
+        for way in ("st", "at")
+    }
+    assert len(compute_table(1, runs.values()).rows) == 2
+    short = {"method": method, "model": "densenet121", "epochs": 2}
+    another_seed = [*runs.values(), make_run(accuracies, seed=1, **short)]
+    another_network = (runs | {("densenet121", method): make_run(accuracies, **short)}).values()
+    for together in (another_seed, another_network):
+        with pytest.raises(
+            ValueError, match=r"Table 1 .* trained alike, but epochs is .* and 2 in"
+        ):
+            compute_table(1, together)
+
+
 def pruned(keep: int, accuracies: dict[str, float] | None, **more: object) -> Record:
     columns = tuple(range(keep))
     row = (*[1 / keep] * keep, *[0.0] * (4 - keep))
@@ -272,6 +291,38 @@ def test_rows_of_one_name_say_what_differs():
     assert all("ResNet-50" in label for label in labels)
     assert ["epochs 3" in label for label in labels] == [True, False]
     assert ["epochs 6" in label for label in labels] == [False, True]
+
+
+def test_every_row_says_its_training_where_trainings_differ():
+    runs = [
+        make_run({"natural": 80.0 + epochs}, data="cifar10", model=model, epochs=epochs)
+        for model, epochs in (("resnet50", 3), ("densenet121", 3), ("densenet121", 6))
+    ]
+    runs.append(make_run({"natural": 70.0}, data="cifar10", epochs=3, **DEPTH))
+    network = "DS-Net of residual + mbconv + dense + ada_rk, 3 modules of 6 channels, k = 2"
+    assert [row.label for row in compute_table(2, runs).rows] == [
+        "ResNet-50, --epochs 3",
+        "DenseNet-121, --epochs 3",
+        "DenseNet-121, --epochs 6",
+        f"{network}, --epochs 3",
+        "Improv. (%)",
+    ]
+    alike = [runs[0], runs[1], runs[3]]
+    assert [row.label for row in compute_table(2, alike).rows][:3] == [
+        *("ResNet-50", "DenseNet-121", network)
+    ]
+
+
+def test_rows_of_one_network_and_training_say_what_the_network_s_name_does_not():
+    options = [{"dense": {"growth": growth}} for growth in (4, 8)]
+    runs = [
+        make_run({"natural": 80.0}, **DEPTH, block_options=each, epochs=epochs)
+        for epochs in (3, 6)
+        for each in options
+    ]
+    labels = [row.label for row in compute_table(2, runs).rows]
+    for label, epochs, growth in zip(labels, (3, 3, 6, 6), (4, 8, 4, 8), strict=True):
+        assert label.endswith(f"k = 2, --epochs {epochs}, --block-options dense.growth={growth}")
 
 
 def test_variants_of_ablations_are_no_rows_of_table_2():
