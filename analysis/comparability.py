@@ -17,12 +17,15 @@ from nasbench_at.records.naming.labels import metric_label
 from nasbench_at.records.naming.variants import name_variants, weights_label
 
 __all__ = [
+    "ATTENTION_KEYS",
     "NAMED_KEYS",
     "NETWORK_KEYS",
     "TECHNICAL_KEYS",
     "architecture_by_hash",
-    "check_distinct_seeds",
+    "are_equally_large",
+    "check_equally_large",
     "check_evaluated_alike",
+    "check_one_number",
     "check_trained_alike",
     "differing_keys",
     "ds_net_of",
@@ -40,12 +43,18 @@ NETWORK_KEYS = DS_NET_FIELDS | {"model", "model_options"}
 """Configuration keys that say which network is trained."""
 NAMED_KEYS = NETWORK_KEYS - {"block_options", "block_copies", "attention_init_options"}
 """Configuration keys that a network's name tells apart."""
+ATTENTION_KEYS = frozenset(
+    {"attention", "attention_init", "attention_init_options", "attention_weights", "attention_keep"}
+)
+"""Configuration keys by which a DS-Net weighs its blocks."""
 TECHNICAL_KEYS = frozenset(
     {"seed", "compile", "sync_batch_norm", "channels_last", "optimizer_impl", "accumulation_steps"}
 )
 """Configuration keys by which runs of one number may differ."""
 _BY_BLOCK = ("block_options", "block_copies")
 """Configuration keys with a value for each block that a network has."""
+_PARAMETERS_TOLERANCE = 1.1
+"""How many times the parameters of the smallest network those of the largest may be."""
 KeyT = TypeVar("KeyT")
 _USUAL_SHAPES = (((1, 8, 8), 10), ((3, 32, 32), 10), ((3, 32, 32), 100), ((1, 28, 28), 10))
 """Images and classes of the data sets by name."""
@@ -215,8 +224,11 @@ def _values_of(record: Record, key: str) -> dict[str, Any]:
 
 
 def differing_keys(records: Iterable[Record], ignored: Iterable[str] = ("seed",)) -> list[str]:
-    """Returns the configuration keys, in order, whose values are not the same in all records."""
-    configs = [record.config for record in records]
+    """Returns the configuration keys, in order, whose values are not the same in all records.
+
+    Files of equal contents are the same, wherever they lie.
+    """
+    configs = [replace_paths(record.config) for record in records]
     keys = dict.fromkeys(key for config in configs for key in config)
     varied = (key for key in keys if key not in frozenset(ignored))
     return [key for key in varied if any(c.get(key) != configs[0].get(key) for c in configs)]
@@ -246,8 +258,13 @@ def check_evaluated_alike(records: Sequence[Record], metrics: Sequence[str], tab
                 )
 
 
-def check_distinct_seeds(records: Sequence[Record]) -> None:
-    """Raises a ValueError if two of the runs of one number have the same seed."""
+def check_one_number(records: Sequence[Record], varied: Iterable[str] = ()) -> None:
+    """Raises a ValueError unless runs differ in their seeds alone, so that their mean is a number.
+
+    Args:
+        records: The runs of the number.
+        varied: Configuration keys by which they may differ besides.
+    """
     by_seed: dict[Any, Record] = {}
     for record in records:
         other = by_seed.setdefault(record.config.get("seed"), record)
@@ -257,3 +274,32 @@ def check_distinct_seeds(records: Sequence[Record]) -> None:
                 f"runs {other.run_id!r} and {record.run_id!r} would be one number, but "
                 f"have the same seed and differ in {keys}; choose one of them"
             )
+    for record in records[1:]:
+        for key in differing_keys([records[0], record], TECHNICAL_KEYS | set(varied)):
+            mine, its = (run.config.get(key) for run in (records[0], record))
+            raise IncomparableRunsError(
+                f"runs {records[0].run_id!r} and {record.run_id!r} would be seeds of one number, "
+                f"but {key} is {mine!r} and {its!r}; choose runs of one value"
+            )
+
+
+def are_equally_large(one: Record, other: Record) -> bool:
+    """Whether two networks have the same number of parameters, within 10 %."""
+    small, large = sorted((one.num_params, other.num_params))
+    return large <= _PARAMETERS_TOLERANCE * small
+
+
+def check_equally_large(records: Sequence[Record], table: str) -> None:
+    """Raises a ValueError unless networks have the same number of parameters, within 10 %.
+
+    Args:
+        records: Runs of one comparison.
+        table: What compares them, for the message.
+    """
+    small, large = (pick(records, key=lambda r: r.num_params) for pick in (min, max))
+    if not are_equally_large(small, large):
+        raise IncomparableRunsError(
+            f"{table} compares networks of equal parameters (within 10 %), but "
+            f"{small.run_id!r} has {small.num_params:,} and {large.run_id!r} "
+            f"{large.num_params:,}; choose networks of one size"
+        )

@@ -23,9 +23,11 @@ from analysis.claims.effects import (
     paired_effect,
 )
 from analysis.comparability import (
+    ATTENTION_KEYS,
     TECHNICAL_KEYS,
-    check_distinct_seeds,
+    are_equally_large,
     check_evaluated_alike,
+    check_one_number,
     ds_net_of,
     group_by,
     identity_without,
@@ -36,7 +38,6 @@ from analysis.run_entries import RunEntry
 from analysis.study_figures.block_families import (
     WIDTH_AND_BLOCKS,
     BlockFamily,
-    are_equally_large,
     collect_families,
     has_one_set,
 )
@@ -50,9 +51,6 @@ __all__ = ["RecordedClaim", "Unit", "judge_paper"]
 
 Unit: TypeAlias = Literal["points", "points a block", "correlation", "weight"]
 
-_ATTENTION = frozenset(
-    {"attention", "attention_init", "attention_init_options", "attention_weights", "attention_keep"}
-)
 _BEST_DECAY = 5e-4
 _KEPT = 2
 _RISING_BLOCK = "residual"
@@ -211,7 +209,7 @@ def _is_uniform(network: Architecture) -> bool:
 
 
 def _learned_against_fixed(entries: Sequence[RunEntry], attack: str) -> Iterator[_Comparison]:
-    for group in _groups(_records(entries, attack), _ATTENTION):
+    for group in _groups(_records(entries, attack), ATTENTION_KEYS):
         learned = [r for r in group if ds_net_of(r).is_searched and ds_net_of(r).is_whole]
         fixed = [r for r in group if _is_uniform(ds_net_of(r))]
         if learned and fixed:
@@ -316,7 +314,7 @@ def _is_pruned(network: Architecture) -> bool:
 def _pruned_effect(ours: Sequence[Record], pruned: Sequence[Record], attack: str) -> Effect:
     """Paired if each pruned network has a seed of its own, as each of the searched ones."""
     check_evaluated_alike([*ours, *pruned], [attack], _ASKER)
-    check_distinct_seeds(ours)
+    check_one_number(ours)
     if len({r.config["seed"] for r in pruned}) == len(pruned):
         return _paired(ours, pruned, attack)
     return independent_effect(
@@ -325,7 +323,7 @@ def _pruned_effect(ours: Sequence[Record], pruned: Sequence[Record], attack: str
 
 
 def _starts(entries: Sequence[RunEntry], attack: str) -> Iterator[_Comparison]:
-    varied = _ATTENTION - {"attention", "attention_keep"}
+    varied = ATTENTION_KEYS - {"attention", "attention_keep"}
     for group in _groups(_records(entries, attack), varied):
         learned = [r for r in group if ds_net_of(r).attention.mode == "learned"]
         starts = _networks([r for r in learned if ds_net_of(r).max_blocks > 1])
@@ -377,7 +375,7 @@ def _rank_effect(networks: Sequence[Sequence[Record]], attack: str) -> Effect:
     runs = [record for network in networks for record in network]
     check_evaluated_alike(runs, ("natural", attack), _ASKER)
     for network in networks:
-        check_distinct_seeds(network)
+        check_one_number(network)
     seeds = sorted(set.intersection(*({r.config["seed"] for r in n} for n in networks)))
     by_seed = [{r.config["seed"]: r for r in network} for network in networks]
     natural, robust = (
@@ -443,7 +441,7 @@ def _depths(entries: Sequence[RunEntry], attack: str) -> Iterator[_Comparison]:
 def _depth_effect(
     network: Sequence[Record], weights: Mapping[str, tuple[tuple[float, ...], ...]]
 ) -> Effect:
-    check_distinct_seeds(network)
+    check_one_number(network)
     architecture = ds_net_of(network[0])
     column = architecture.blocks[0].index(_RISING_BLOCK)
     first, last = architecture.reduction_points

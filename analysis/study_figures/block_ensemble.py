@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis.comparability import ds_net_of, group_by, prefer_recipe_weight_decay
+from analysis.comparability import (
+    ATTENTION_KEYS,
+    check_trained_alike,
+    ds_net_of,
+    group_by,
+    prefer_recipe_weight_decay,
+)
 from analysis.errors import MissingRunsError
 from analysis.study_figures.estimates import (
     Accuracies,
@@ -57,7 +63,8 @@ def compute_block_ensemble(records: Sequence[Record], attack: str = "pgd") -> Bl
 
     Raises:
         MissingRunsError: If no method has two of the variants.
-        ValueError: If the runs of a method were trained or evaluated differently.
+        ValueError: If the runs of a method were trained or evaluated differently, or learned and
+            fixed weights are of networks that differ in more.
     """
     nets = ds_nets_of(records, attack, _FIGURE)
     fixed = frozenset().union(*(_fixed_blocks(ds_net_of(record)) for record in nets))
@@ -71,6 +78,8 @@ def compute_block_ensemble(records: Sequence[Record], attack: str = "pgd") -> Bl
         if len(by_variant) < 2:
             continue
         check_one_setting(kept, attack, _FIGURE)
+        weighted = [r for name in _WEIGHTS for r in by_variant.get(name, ())]
+        check_trained_alike(weighted, ATTENTION_KEYS, _FIGURE)
         used += kept
         for name in sorted(by_variant, key=_order):
             variants[method, name] = estimate_both(by_variant[name], attack)

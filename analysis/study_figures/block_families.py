@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from analysis.comparability import (
     TECHNICAL_KEYS,
-    check_distinct_seeds,
+    are_equally_large,
     check_evaluated_alike,
+    check_one_number,
     ds_net_of,
     group_by,
     identity_without,
@@ -27,7 +28,6 @@ __all__ = [
     "WIDTH_AND_BLOCKS",
     "BlockFamily",
     "BlockSet",
-    "are_equally_large",
     "collect_families",
     "has_one_set",
 ]
@@ -35,8 +35,6 @@ __all__ = [
 BlockSet = frozenset[str]
 WIDTH_AND_BLOCKS = DS_NET_FIELDS - {"num_modules"}
 """Configuration keys by which networks of different blocks and equal parameters differ."""
-_PARAMETERS_TOLERANCE = 1.1
-"""How many times the parameters of the smallest network those of the largest may be."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def _family(
 ) -> BlockFamily:
     runs: dict[BlockSet, dict[int, Record]] = {}
     for group in (whole, *members):
-        check_distinct_seeds(group)
+        check_one_number(group)
         blocks = _blocks_of(group[0])
         if blocks in runs:
             raise IncomparableRunsError(
@@ -143,9 +141,3 @@ def has_one_set(network: Architecture) -> bool:
 
 def _blocks_of(record: Record) -> BlockSet:
     return ds_net_of(record).all_blocks
-
-
-def are_equally_large(one: Record, other: Record) -> bool:
-    """Whether two networks have the same number of parameters, within 10 %."""
-    small, large = sorted((one.num_params, other.num_params))
-    return large <= _PARAMETERS_TOLERANCE * small

@@ -9,7 +9,12 @@ from textwrap import fill
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.comparability import ds_net_of, group_by, prefer_recipe_weight_decay
+from analysis.comparability import (
+    are_equally_large,
+    ds_net_of,
+    group_by,
+    prefer_recipe_weight_decay,
+)
 from analysis.errors import MissingRunsError
 from analysis.study_figures.block_families import has_one_set
 from analysis.study_figures.estimates import (
@@ -47,7 +52,8 @@ class BlockSpace:
         natural: By size, the mean over its sets, a value a set; of one set without an interval.
         robust: The same under the attack.
         attack: Name of the attack.
-        setting: How the networks were trained and attacked.
+        setting: How the networks were trained and attacked, and how large they are where their
+            parameters differ by more than 10 %.
     """
 
     subsets: Mapping[tuple[str, ...], Accuracies]
@@ -69,7 +75,8 @@ def compute_block_space(records: Sequence[Record], attack: str = "pgd") -> Block
 
     Raises:
         MissingRunsError: If there are not two block sets.
-        ValueError: If the runs were trained or evaluated differently.
+        ValueError: If the runs were trained or evaluated differently, or those of a set are not of
+            one network.
     """
     runs_of_sets = [r for r in ds_nets_of(records, attack, _FIGURE) if has_one_set(ds_net_of(r))]
     kept = prefer_recipe_weight_decay(runs_of_sets)
@@ -89,8 +96,16 @@ def compute_block_space(records: Sequence[Record], attack: str = "pgd") -> Block
         natural=tuple(average([subset.natural for subset in group]) for group in of_size),
         robust=tuple(average([subset.robust for subset in group]) for group in of_size),
         attack=attack,
-        setting=describe_setting(kept[0], attack),
+        setting=", ".join(filter(None, (describe_setting(kept[0], attack), _describe_sizes(kept)))),
     )
+
+
+def _describe_sizes(records: Sequence[Record]) -> str:
+    """The numbers of parameters where widths do not make them equal; else nothing."""
+    smallest, largest = (pick(records, key=lambda r: r.num_params) for pick in (min, max))
+    if are_equally_large(smallest, largest):
+        return ""
+    return f"{smallest.num_params:,} to {largest.num_params:,} parameters"
 
 
 def draw_block_space(space: BlockSpace) -> Figure:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from analysis.comparability import (
     NAMED_KEYS,
-    check_distinct_seeds,
     check_evaluated_alike,
+    check_one_number,
     check_trained_alike,
     ds_net_of,
 )
@@ -71,17 +71,18 @@ class Accuracies:
     robust: Estimate
 
 
-def estimate_both(records: Sequence[Record], attack: str) -> Accuracies:
+def estimate_both(records: Sequence[Record], attack: str, varied: Iterable[str] = ()) -> Accuracies:
     """Returns the accuracies of runs that differ in their seeds only.
 
     Args:
         records: One run or more, all evaluated.
         attack: Whose accuracy is the robust one.
+        varied: Configuration keys by which the runs may differ besides.
 
     Raises:
-        ValueError: If two of the runs have the same seed.
+        ValueError: If two of the runs have the same seed, or differ in more.
     """
-    check_distinct_seeds(records)
+    check_one_number(records, varied)
     return Accuracies(_estimate(records, "natural"), _estimate(records, attack))
 
 

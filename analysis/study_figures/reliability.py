@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from analysis.comparability import (
     NETWORK_KEYS,
     TECHNICAL_KEYS,
-    check_distinct_seeds,
     check_evaluated_alike,
+    check_one_number,
     group_by,
     identity_without,
     name_trainings,
@@ -101,7 +101,7 @@ def _measure(networks: Sequence[Sequence[Record]], name: str, attack: str) -> Re
     runs = [record for network in networks for record in network]
     check_evaluated_alike(runs, (attack,), _FIGURE)
     for network in networks:
-        check_distinct_seeds(network)
+        check_one_number(network)
     return ReliabilityCurve(
         name=name,
         reliability=measure_reliability(

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from analysis.comparability import (
+    ATTENTION_KEYS,
     NAMED_KEYS,
+    NETWORK_KEYS,
+    check_equally_large,
     check_evaluated_alike,
     check_trained_alike,
     ds_net_of,
@@ -53,6 +56,8 @@ def compute_pruning_table(records: Iterable[Record]) -> Table:
         ours = _matching_ours(group, pruned)
         for form, members in _split_forms(pruned).items():
             by_kept = group_by(sorted(members, key=_order_of), lambda r: str(_kept_of(r)))
+            for alike in by_kept.values():
+                check_equally_large(alike, "Table 4")
             sections[f"{title}{form}"] = by_kept | ({_OURS: ours} if ours else {})
     if not sections:
         raise MissingRunsError(f"Table 4 needs evaluated runs of {needs}; none belongs to it")
@@ -206,4 +211,14 @@ def _cell(number: int, label: str, records: Sequence[Record], metric: str) -> Ce
         return Cell()
     kept = int(label) if number == 4 and label != _OURS else None
     published = published_result(number, records[0], metric, kept_blocks=kept)
-    return accuracy_cell(records, metric, published)
+    varied = frozenset() if kept is None else _keys_of_pruning(records)
+    return accuracy_cell(records, metric, published, varied=varied)
+
+
+def _keys_of_pruning(records: Sequence[Record]) -> frozenset[str]:
+    """What differs between seeds that were pruned by the weights that each had learned.
+
+    Without the other blocks that is the network itself, its width with it.
+    """
+    is_built = all(ds_net_of(record).is_whole for record in records)
+    return NETWORK_KEYS if is_built else ATTENTION_KEYS

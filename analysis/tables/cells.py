@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from statistics import mean, stdev
 from typing import Any
 
-from analysis.comparability import check_distinct_seeds
+from analysis.comparability import check_one_number
 from analysis.tables.published import PublishedResult, published_results
 from analysis.tables.table import Cell
 from nasbench_at.config.architecture import TRAINED_BLOCKS, architecture_of
@@ -28,7 +28,11 @@ _PAPER_WEIGHT_DECAY = 5e-4
 
 
 def accuracy_cell(
-    records: Sequence[Record], metric: str, published: PublishedResult | None = None
+    records: Sequence[Record],
+    metric: str,
+    published: PublishedResult | None = None,
+    *,
+    varied: Iterable[str] = (),
 ) -> Cell:
     """Returns the mean accuracy of runs that differ in their seeds only.
 
@@ -36,14 +40,15 @@ def accuracy_cell(
         records: The runs; those that were not evaluated by ``metric`` do not count.
         metric: ``natural`` or an attack.
         published: The number of the paper to stand beside it.
+        varied: Configuration keys by which the runs may differ besides.
 
     Raises:
-        ValueError: If two of the runs have the same seed.
+        ValueError: If two of the runs have the same seed, or differ in more.
     """
     measured = [record for record in records if record.was_evaluated_by(metric)]
     if not measured:
         return Cell()
-    check_distinct_seeds(measured)
+    check_one_number(measured, varied)
     values = [100 * record.accuracy(metric) for record in measured]
     return Cell(
         value=mean(values),

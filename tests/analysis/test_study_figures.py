@@ -128,6 +128,21 @@ def test_two_widths_of_one_set_are_no_mean():
         compute_block_space(runs)
 
 
+def test_two_widths_of_one_set_are_no_seeds_of_a_mean():
+    runs = [net(80, 40), net(80, 40, blocks=FOUR[:2]), net(80, 40, init_channels=9, seed=1)]
+    message = "would be seeds of one number, but init_channels is 6 and 9; choose runs of one value"
+    with pytest.raises(IncomparableRunsError, match=message):
+        compute_block_space(runs)
+
+
+def test_block_space_says_so_where_parameters_are_not_equal():
+    runs = [net(80, 40), net(80, 40, blocks=FOUR[:2], num_params=1_100_000)]
+    assert compute_block_space(runs).setting == "digits, AT, PGD-20 at ε = 0.1, 10,000 images"
+    runs.append(net(80, 40, blocks=FOUR[2:], num_params=1_100_001))
+    setting = compute_block_space(runs).setting
+    assert setting.endswith(", 10,000 images, 1,000,000 to 1,100,001 parameters")
+
+
 # Block ensemble, Fig. 4
 
 
@@ -228,6 +243,21 @@ def test_paper_networks_by_name_are_an_ensemble():
     assert len(compute_block_ensemble(runs).variants) == 3
 
 
+def test_block_ensemble_of_different_widths_is_refused():
+    learned, fixed = net(80, 40), net(80, 40, attention="fixed")
+    same = [
+        net(80, 40, blocks=("dense",) * 4, attention="fixed", init_channels=width, seed=seed)
+        for seed, width in enumerate((6, 9))
+    ]
+    assert len(compute_block_ensemble([learned, fixed, same[1]]).variants) == 3
+    with pytest.raises(IncomparableRunsError, match="init_channels is 6 and 9; choose runs of one"):
+        compute_block_ensemble([learned, fixed, *same])
+    wider = net(80, 40, init_channels=9)
+    message = "the block-ensemble figure .* trained alike, but init_channels is 9 in run"
+    with pytest.raises(IncomparableRunsError, match=message):
+        compute_block_ensemble([wider, fixed])
+
+
 def test_block_ensemble_needs_two_variants_of_a_method():
     runs = [net(80, 40), net(80, 40, attention="fixed", method="trades")]
     with pytest.raises(MissingRunsError, match="of one method, two of: learned weights"):
@@ -251,6 +281,16 @@ def test_starts_are_compared_in_the_papers_order():
     found = list(result.starts.values())
     assert [n.robust.mean for n in found] == pytest.approx([0.46, 0.47, 0.45, 0.49])
     assert [n.natural.mean for n in found] == pytest.approx([0.81, 0.82, 0.80, 0.84])
+
+
+def test_each_seed_may_start_from_optimised_weights_of_its_own():
+    rows = ((0.1, 0.2, 0.3, 0.4), (0.4, 0.3, 0.2, 0.1))
+    given = [
+        net(84, 49, attention_init="given", attention_weights=(row,) * 3, seed=seed)
+        for seed, row in enumerate(rows)
+    ]
+    starts = compute_initialization([net(80, 45), *given]).starts
+    assert [len(found.robust.values) for found in starts.values()] == [1, 2]
 
 
 def test_starts_are_drawn():

@@ -479,6 +479,43 @@ def test_two_runs_of_one_seed_are_no_mean():
         compute_table(4, runs)
 
 
+def test_two_widths_of_the_searched_network_are_no_seeds_of_a_mean():
+    accuracies = {"natural": 80.0, "pgd": 40.0}
+    searched = [make_run(accuracies, init_channels=c, seed=s) for s, c in enumerate((20, 40))]
+    with pytest.raises(ValueError, match="seeds of one number, but init_channels is 20 and 40"):
+        compute_table(4, [pruned(2, accuracies, data="digits"), *searched])
+
+
+def test_seeds_that_were_pruned_by_weights_of_their_own_are_a_mean_if_equally_large():
+    rows = ((0.5, 0.5, 0.0, 0.0), (0.5, 0.0, 0.5, 0.0))
+    zeroed = [
+        pruned(2, {"natural": 80.0, "pgd": 40.0 + 10 * seed}, seed=seed, **changes)
+        for seed, changes in enumerate(
+            {"attention_weights": (row,) * 15, "attention_keep": None} for row in rows
+        )
+    ]
+    built = [
+        pruned(2, {"natural": 80.0, "pgd": 40.0 + 10 * seed}, seed=seed, **changes)
+        for seed, changes in enumerate(
+            {
+                "blocks": ("residual", block),
+                "attention_weights": ((0.5, 0.5),) * 15,
+                "attention_keep": None,
+                "init_channels": width,
+            }
+            for block, width in (("dense", 20), ("mbconv", 30))
+        )
+    ]
+    for runs in (zeroed, built):
+        (cell,) = compute_table(4, runs).rows[0].cells
+        assert (cell.value, cell.num_seeds) == (45, 2)
+    with pytest.raises(ValueError, match=r"Table 4 .* equal parameters .* 1,000,000 and .* 2,000,"):
+        compute_table(4, [built[0], replace(built[1], num_params=2_000_000)])
+    wider = make_run({"natural": 80.0, "pgd": 50.0}, **zeroed[1].config | {"init_channels": 21})
+    with pytest.raises(ValueError, match="seeds of one number, but init_channels is 20 and 21"):
+        compute_table(4, [zeroed[0], wider])
+
+
 def test_ablation_of_runs_that_were_trained_differently_is_refused():
     runs = [
         make_run({"natural": 80.0, "pgd": 40.0}, weight_decay=decay, epochs=epochs)
