@@ -44,7 +44,7 @@ from analysis.study_figures.block_families import (
 from analysis.study_figures.estimates import describe_setting, ds_nets_of
 from nasbench_at.config.architecture import Architecture
 from nasbench_at.records import Record, compare_seeds
-from nasbench_at.records.naming.labels import describe_blocks
+from nasbench_at.records.naming.labels import describe_blocks, start_label
 from nasbench_at.records.naming.variants import name_variants
 
 __all__ = ["RecordedClaim", "Unit", "judge_paper"]
@@ -329,13 +329,14 @@ def _starts(entries: Sequence[RunEntry], attack: str) -> Iterator[_Comparison]:
         starts = _networks([r for r in learned if ds_net_of(r).max_blocks > 1])
         normal = [runs for runs in starts if ds_net_of(runs[0]).is_searched]
         for usual in normal:
+            blocks = describe_blocks(ds_net_of(usual[0]))
             for other in starts:
                 if ds_net_of(other[0]).is_searched:
                     continue
-                init = ds_net_of(other[0]).attention.init.replace("_", "-")
+                start = start_label(ds_net_of(other[0]).attention)
                 yield _Comparison(
                     usual[0],
-                    f"logits from {init} minus from normal, {describe_blocks(ds_net_of(usual[0]))}",
+                    f"logits from {start} minus from normal, {blocks}",
                     partial(_paired, other, usual, attack),
                 )
 

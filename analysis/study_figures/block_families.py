@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 BlockSet = frozenset[str]
-WIDTH_AND_BLOCKS = DS_NET_FIELDS - {"num_modules"}
+WIDTH_AND_BLOCKS = DS_NET_FIELDS - {"num_modules", "attention_init_options"}
 """Configuration keys by which networks of different blocks and equal parameters differ."""
 
 

@@ -175,6 +175,11 @@ class AttentionSpec:
         """Returns the parameters of the initial distribution, overrides applied."""
         return {**INIT_PARAMETERS[self.recipe].get(self.init, {}), **self.init_options}
 
+    def changed_parameters(self) -> dict[str, float]:
+        """Returns those parameters of the initial distribution that are not the recipe's."""
+        usual = INIT_PARAMETERS[self.recipe].get(self.init, {})
+        return {name: value for name, value in self.init_options.items() if value != usual[name]}
+
 
 def block_sets(blocks: Blocks, num_modules: int) -> ModuleBlocks:
     """Returns the block set of each module, whether one is given for all or one for each.
@@ -381,7 +386,8 @@ class Architecture:
     @property
     def is_searched(self) -> bool:
         """Whether it is the paper's own form: a softmax of learned logits from N(0, 1)."""
-        return (self.attention.mode, self.attention.init) == ("learned", "normal")
+        is_normal = (self.attention.mode, self.attention.init) == ("learned", "normal")
+        return is_normal and not self.attention.changed_parameters()
 
     @property
     def is_same_block(self) -> bool:

@@ -188,6 +188,28 @@ def test_networks_are_compared_only_at_equal_parameters():
     assert claim.effect.value == pytest.approx(0.04)
 
 
+def test_logits_from_another_normal_distribution_are_another_start():
+    wide = {"attention_init_options": {"std": 25.0}}
+    runs = network(50) + network(40, CALM[::-1], **wide)
+    (claim,) = judged(runs, "Fig. 5")
+    assert claim.comparison.startswith("logits from normal (std 25) minus from normal, ")
+    assert claim.effect.value == pytest.approx(-0.1)
+    uniform = network(51, CALM[::-1], attention_init="uniform")
+    by_text = {claim.comparison.split(",")[0]: claim for claim in judged(runs + uniform, "Fig. 5")}
+    assert set(by_text) == {
+        "logits from normal (std 25) minus from normal",
+        "logits from uniform minus from normal",
+    }
+
+
+def test_sets_of_another_start_are_none_of_a_family():
+    parts = [run for run in subsets(2) if run.config["blocks"] != list(FOUR)]
+    usual = judged(parts, "Fig. 6")
+    wide = {"attention_init_options": {"std": 25.0}}
+    assert judged(parts + network(58, blocks=FOUR, **wide), "Fig. 6") == usual
+    assert len(judged(parts + network(58, blocks=FOUR), "Fig. 6")) == 1
+
+
 def test_width_meets_the_parameters_in_whatever_way():
     """Networks of a set and its subsets differ in both numbers that give their widths."""
     runs = [

@@ -51,6 +51,7 @@ def block_space_runs():
         for i, blocks in enumerate(combinations(FOUR, size))
     ]
     others = [{"attention": "fixed"}, {"attention_init": "uniform"}, {"weight_decay": 3e-4}]
+    others.append({"attention_init_options": {"std": 25.0}})
     return runs + [net(99, 99, **changes) for changes in others]
 
 
@@ -154,7 +155,9 @@ def block_ensemble_runs():
         runs += [net(84, 48 + add, attention="fixed", **more)]
     runs += [net(80, 45, blocks=("dense",) * 4, attention="fixed", init_channels=5)]
     # A smaller set belongs to another figure.
-    return [*runs, net(99, 99, blocks=FOUR[:2]), net(99, 99, attention_init="uniform")]
+    starts = ({"attention_init": "uniform"}, {"attention_init_options": {"std": 25.0}})
+    others = [net(99, 99, seed=9, **start) for start in starts]
+    return [*runs, net(99, 99, blocks=FOUR[:2]), *others]
 
 
 def test_block_ensemble_compares_variants_by_method():

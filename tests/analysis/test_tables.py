@@ -332,6 +332,7 @@ def test_variants_of_ablations_are_no_rows_of_table_2():
         for changes in (
             {"attention": "fixed"},
             {"attention_init": "uniform"},
+            {"attention_init_options": {"std": 25.0}},
             {"attention_keep": ((0, 1),) * 3},
             {"weight_decay": 3e-4},
         )

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from nasbench_at.config.architecture import Architecture, architecture_of
+from nasbench_at.config.architecture import Architecture, AttentionSpec, architecture_of
 
 __all__ = [
     "data_label",
@@ -17,6 +17,7 @@ __all__ = [
     "metric_label",
     "network_label",
     "network_name",
+    "start_label",
 ]
 
 _DATA = {
@@ -129,10 +130,19 @@ def describe_blocks(network: Architecture) -> str:
     return " + ".join(blocks)
 
 
+def start_label(spec: AttentionSpec) -> str:
+    """Returns where attention starts, such as ``uniform`` or ``normal (std 25)``.
+
+    Of a distribution's parameters those are named that are not the recipe's.
+    """
+    changed = [f"{name} {value:g}" for name, value in sorted(spec.changed_parameters().items())]
+    return spec.init.replace("_", "-") + (f" ({', '.join(changed)})" if changed else "")
+
+
 def _describe(network: Architecture) -> str:
     parts = [f"DS-Net of {describe_blocks(network)}"]
     if not network.is_searched:
-        parts.append(f"{network.attention.mode} {network.attention.init} weights")
+        parts.append(f"{network.attention.mode} {start_label(network.attention)} weights")
     parts.append(f"{network.num_modules} modules of {network.init_channels} channels")
     parts.append(f"k = {network.widen_factor:g}")
     return ", ".join(parts)

@@ -17,6 +17,7 @@ from nasbench_at.records.naming.labels import (
     extra_label,
     method_label,
     network_label,
+    start_label,
 )
 
 __all__ = ["describe_shared", "name_run", "name_variants", "weights_label"]
@@ -126,7 +127,8 @@ def weights_label(spec: AttentionSpec) -> str:
     """Returns how a DS-Net weighs its blocks: ``learned``, ``fixed``, ``learned from uniform``."""
     if spec.mode == "fixed":
         return "fixed" if spec.init == "equal" else f"fixed, {spec.init}"
-    return "learned" + _STARTS.get(spec.init, f" from {spec.init.replace('_', '-')}")
+    start = start_label(spec)
+    return "learned" + _STARTS.get(start, f" from {start}")
 
 
 def _extend(

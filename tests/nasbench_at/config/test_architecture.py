@@ -400,6 +400,20 @@ def test_equal_architectures_have_equal_hashes_whatever_the_type_of_a_number():
     assert first.hash == second.hash
 
 
+@pytest.mark.parametrize("recipe", ["paper", "authors"])
+def test_networks_are_searched_from_the_recipe_s_normal_distribution_alone(recipe):
+    def is_searched(**spec):
+        return Architecture(attention=AttentionSpec(recipe=recipe, **spec)).is_searched
+
+    usual = INIT_PARAMETERS[recipe]["normal"]
+    assert is_searched()
+    assert is_searched(init_options=usual)
+    for name in usual:
+        assert not is_searched(init_options={name: 25.0})
+    assert not is_searched(init="uniform")
+    assert not is_searched(mode="fixed", init="equal")
+
+
 @pytest.mark.parametrize("init", INIT_PARAMETERS["paper"])
 def test_recipes_differ_by_the_authors_scale(init):
     paper = AttentionSpec(init=init).resolved_parameters()

@@ -56,6 +56,11 @@ def test_registered_networks_are_those_of_their_names(name, monkeypatch):
             "DS-Net of residual + mbconv + dense + ada_rk, learned uniform weights, 15 modules of "
             "20 channels, k = 4",
         ),
+        (
+            {"attention_init": "log_normal", "attention_init_options": {"std": 25.0, "mean": 1.0}},
+            "DS-Net of residual + mbconv + dense + ada_rk, learned log-normal (mean 1, std 25) "
+            "weights, 15 modules of 20 channels, k = 4",
+        ),
     ],
 )
 def test_networks_have_names(fields, name):

@@ -35,6 +35,10 @@ def names_of(*changes, **options):
             ["learned, --precision fp16", "learned, --precision bf16", "fixed"],
         ),
         ([{"attention_init": "uniform"}, {}], ["learned from uniform", "learned"]),
+        (
+            [{"attention_init_options": {"std": 25, "mean": 0}}, {}],
+            ["learned from normal (std 25)", "learned"],
+        ),
         ([{}, {"num_modules": 5}], ["3 modules", "5 modules"]),
         ([{}, {"widen_factor": 4}], ["k = 2", "k = 4"]),
         ([{}, {"init_channels": 9}], ["6 channels", "9 channels"]),
