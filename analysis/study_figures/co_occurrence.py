@@ -12,10 +12,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.comparability import (
+    NAMED_KEYS,
     check_evaluated_alike,
+    check_trained_alike,
     ds_net_of,
     group_by,
     identity_without,
+    prefer_recipe_weight_decay,
 )
 from analysis.errors import MissingRunsError
 from analysis.study_figures.estimates import describe_setting, ds_nets_of
@@ -64,17 +67,19 @@ def compute_co_occurrence(
     Runs that differ in their seeds only are one network, of their mean accuracy.
 
     Args:
-        records: Runs of DS-Nets of several block sets, evaluated alike.
+        records: Runs of DS-Nets of several block sets, trained and evaluated alike.
         attack: By which networks are ranked.
         quantile: The best part of the networks, in (0, 1); rounded up to whole networks.
 
     Raises:
         MissingRunsError: If there are not two block sets.
-        ValueError: If ``quantile`` is out of range, or the runs were evaluated differently.
+        ValueError: If ``quantile`` is out of range, or the runs were trained or evaluated
+            differently.
     """
     if not 0 < quantile < 1:
         raise ValueError(f"quantile must lie in (0, 1), got {quantile}")
-    runs = ds_nets_of(records, attack, _FIGURE)
+    runs = prefer_recipe_weight_decay(ds_nets_of(records, attack, _FIGURE))
+    check_trained_alike(runs, NAMED_KEYS, _FIGURE)
     check_evaluated_alike(runs, [attack], _FIGURE)
     networks = list(group_by(runs, lambda r: identity_without(r, ("seed",))).values())
     blocks = tuple(sorted(frozenset().union(*(ds_net_of(run).all_blocks for run in runs))))

@@ -59,7 +59,7 @@ def compute_initialization(records: Sequence[Record], attack: str = "pgd") -> In
         for record in ds_nets_of(records, attack, _FIGURE)
         if ds_net_of(record).attention.mode == "learned" and ds_net_of(record).is_whole
     ]
-    groups = group_by(learned, lambda r: (ds_net_of(r).blocks, ds_net_of(r).init_channels))
+    groups = group_by(learned, lambda r: (ds_net_of(r).blocks, ds_net_of(r).stage_channels))
     found = [group for group in groups.values() if len(set(map(_start_of, group))) > 1]
     if not found:
         raise MissingRunsError(f"{_FIGURE} needs a DS-Net trained from two starts of its weights")

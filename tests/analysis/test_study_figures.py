@@ -316,6 +316,14 @@ def test_starts_of_two_networks_are_refused():
         compute_initialization(runs[::2])
 
 
+@pytest.mark.parametrize("width", [{"init_channels": 9}, {"widen_factor": 4}], ids=str)
+def test_starts_at_two_widths_are_of_two_networks(width):
+    runs = [net(80, 40), net(80, 50, attention_init="uniform", **width)]
+    with pytest.raises(MissingRunsError, match="trained from two starts"):
+        compute_initialization(runs)
+    assert len(compute_initialization([*runs, net(80, 45, **width)]).starts) == 2
+
+
 # Pareto fronts
 
 
@@ -424,6 +432,21 @@ def test_seeds_are_one_network_and_module_sets_count_in_parts():
     assert (pairs.num_best, pairs.num_networks) == (1, 2)
     np.testing.assert_allclose(pairs.observed, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
     np.testing.assert_allclose(pairs.expected, [[1 / 3, 1 / 6], [1 / 6, 5 / 6]])
+
+
+def test_pairs_of_networks_that_were_trained_differently_are_refused():
+    runs = [net(80, 40, blocks=(block,)) for block in FOUR[:2]]
+    runs.append(net(98, 1, blocks=FOUR[2:3], method="st", eps=0.1))
+    message = "block co-occurrence compares runs that were trained alike, but method is 'at' in run"
+    with pytest.raises(IncomparableRunsError, match=message):
+        compute_co_occurrence(runs)
+
+
+def test_pairs_are_counted_at_the_recipe_s_weight_decay():
+    runs = [net(80, 40, blocks=(block,)) for block in FOUR[:2]]
+    runs.append(net(80, 50, blocks=FOUR[:2], weight_decay=3e-4))
+    assert compute_co_occurrence(runs).num_networks == 2
+    assert compute_co_occurrence(runs).blocks == tuple(sorted(FOUR[:2]))
 
 
 def test_pairs_are_drawn_with_their_counts():
