@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from analysis.errors import MissingRunsError
 from analysis.style import MARKERS, PALETTE, create_figure, show_percent, style_axes
 from nasbench_at.records import AttackResult, Record
+from nasbench_at.records.conditions import images_of
 from nasbench_at.records.naming.variants import name_run
 
 __all__ = [
@@ -42,7 +43,6 @@ class CurveLine:
         accuracy: Accuracies in [0, 1].
         low: Lower ends of their 95 % intervals.
         high: Upper ends.
-        num_samples: Images at each radius.
     """
 
     attack: str
@@ -50,7 +50,6 @@ class CurveLine:
     accuracy: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
-    num_samples: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,20 +59,25 @@ class RobustnessCurve:
     Attributes:
         title: The network and its seed.
         data: What it was evaluated on.
+        num_samples: On how many images.
         norm: Threat model.
         lines: One an attack.
+        left_out: Other attacks of several radii, but on other images, of another norm or settings.
     """
 
     title: str
     data: str
+    num_samples: int
     norm: str
     lines: tuple[CurveLine, ...]
+    left_out: tuple[str, ...]
 
 
 def compute_robustness_curve(record: Record) -> RobustnessCurve:
     """Collects the accuracies of a record that was evaluated at several radii.
 
-    AutoAttack's parts are left out. The worst case is too where there is one attack only.
+    They are of one norm and the same images, the natural accuracy too. AutoAttack's parts are left
+    out. The worst case is too where there is one attack only.
 
     Raises:
         ValueError: If the record holds no curve.
@@ -81,12 +85,30 @@ def compute_robustness_curve(record: Record) -> RobustnessCurve:
     curves = {name: rows for name, rows in record.curves.items() if "/" not in name}
     if not curves:
         raise MissingRunsError(f"run {record.run_id!r} was not evaluated at several eps")
+    left_out = _find_others(record, curves)
     if len(curves) == 2:
         curves.pop("worst_case", None)
-    natural = record.results.get("natural")
-    lines = tuple(_compute_line(name, rows, natural) for name, rows in curves.items())
     first = next(iter(curves.values()))[0]
-    return RobustnessCurve(name_run(record.config), first.data, first.norm or "", lines)
+    latest_first = reversed(record.all_results)
+    on_same = (row for row in latest_first if images_of(row) == images_of(first))
+    natural = next((row for row in on_same if row.attack == "natural"), None)
+    return RobustnessCurve(
+        title=name_run(record.config),
+        data=first.data,
+        num_samples=first.num_samples,
+        norm=first.norm or "",
+        lines=tuple(_compute_line(name, rows, natural) for name, rows in curves.items()),
+        left_out=left_out,
+    )
+
+
+def _find_others(record: Record, curves: Container[str]) -> tuple[str, ...]:
+    """Attacks that were run at several radii and have no curve among these."""
+    radii: dict[str, set[float]] = {}
+    for row in record.all_results:
+        if row.eps is not None and "/" not in row.attack and row.attack not in curves:
+            radii.setdefault(row.attack, set()).add(row.eps)
+    return tuple(name for name, found in radii.items() if len(found) > 1)
 
 
 def _compute_line(
@@ -104,7 +126,6 @@ def _compute_line(
         accuracy=np.array([row.accuracy for row in rows], dtype=np.float64),
         low=low,
         high=high,
-        num_samples=np.array([row.num_samples for row in rows], dtype=np.int64),
     )
 
 
@@ -131,13 +152,15 @@ def draw_robustness_curve(curve: RobustnessCurve) -> Figure:
 def _style(axes: Axes, curve: RobustnessCurve) -> None:
     unit = "of the pixel range" if curve.norm == "Linf" else "Euclidean"
     symbol = "$L_\\infty$" if curve.norm == "Linf" else "$L_2$"
-    counts = sorted({int(n) for line in curve.lines for n in line.num_samples})
-    images = " or ".join(f"{count:,}" for count in counts)
+    title = f"{curve.title} on {curve.data}, {curve.num_samples:,} images"
+    if curve.left_out:
+        names = ", ".join(_LABELS.get(name, name) for name in curve.left_out)
+        title += f"; left out, of other images, norm or settings: {names}"
     style_axes(
         axes,
         x=f"{symbol} radius ε ({unit})",
         y="accuracy, 95 % interval",
-        title=fill(f"{curve.title} on {curve.data}, {images} images", 64),
+        title=fill(title, 64),
     )
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)

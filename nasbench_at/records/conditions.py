@@ -23,6 +23,7 @@ __all__ = [
     "describe_conditions",
     "differences",
     "find_obstacle",
+    "images_of",
     "meets",
     "require_equal_conditions",
 ]
@@ -99,6 +100,11 @@ def curve_conditions(result: AttackResult) -> Conditions:
         if key.rpartition(".")[2] not in ("eps", "step_size")
     )
     return replace(conditions, eps=None, settings=settings)
+
+
+def images_of(result: AttackResult) -> tuple[str, str, int, str | None]:
+    """Returns what is equal for rows that were measured on the same images."""
+    return result.split, result.data_fingerprint, result.num_samples, result.subset
 
 
 def differences(first: Conditions, second: Conditions) -> list[str]:

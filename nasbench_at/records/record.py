@@ -14,7 +14,7 @@ from pydantic import GetPydanticSchema, TypeAdapter
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypedDict
 
-from nasbench_at.records.conditions import Conditions, curve_conditions, meets
+from nasbench_at.records.conditions import Conditions, curve_conditions, images_of, meets
 from nasbench_at.records.evaluation import AttackResult, Evaluation, format_results
 from nasbench_at.records.validation import (
     CHECKED,
@@ -206,19 +206,18 @@ class Record:
     def curves(self) -> Mapping[str, tuple[AttackResult, ...]]:
         """By attack, its rows by eps where there are several that differ in nothing else.
 
-        Of several such curves it is that of the most radii, the latest of equal ones.
+        All are of one norm and the same images: those of the most rows, parts of AutoAttack not
+        counted. Of several such curves of an attack it is that of the most radii. Of equal ones the
+        latest counts.
         """
-        found: dict[str, dict[Conditions, dict[float, AttackResult]]] = {}
+        found: dict[Any, dict[str, dict[Conditions, dict[float, AttackResult]]]] = {}
         for row in self.all_results:
             if row.eps is not None:
-                groups = found.setdefault(row.attack, {})
-                groups.setdefault(curve_conditions(row), {})[row.eps] = row
-        longest = {name: max(reversed(g.values()), key=len) for name, g in found.items()}
-        return {
-            name: tuple(rows[eps] for eps in sorted(rows))
-            for name, rows in longest.items()
-            if len(rows) > 1
-        }
+                attacks = found.setdefault((row.norm, images_of(row)), {})
+                alike = attacks.setdefault(row.attack, {})
+                alike.setdefault(curve_conditions(row), {})[row.eps] = row
+        curves = map(_longest_curves, reversed(found.values()))
+        return max(curves, key=_num_rows, default={})
 
     def was_evaluated_by(self, attack: str) -> bool:
         """Whether the record has an accuracy under an attack."""
@@ -255,6 +254,23 @@ class Record:
         """
         rows = [row for row in self._rows.get(attack, ()) if meets(row, conditions)]
         return self._choose_main(rows) if rows else None
+
+
+def _longest_curves(
+    found: Mapping[str, dict[Conditions, dict[float, AttackResult]]],
+) -> dict[str, tuple[AttackResult, ...]]:
+    """The curve of the most radii of each attack that has several, the latest of equal ones."""
+    longest = {name: max(reversed(each.values()), key=len) for name, each in found.items()}
+    return {
+        name: tuple(rows[eps] for eps in sorted(rows))
+        for name, rows in longest.items()
+        if len(rows) > 1
+    }
+
+
+def _num_rows(curves: Mapping[str, Sequence[AttackResult]]) -> int:
+    """How many rows curves have without those of AutoAttack's parts."""
+    return sum(len(rows) for name, rows in curves.items() if "/" not in name)
 
 
 def _num_attacks(row: AttackResult) -> int:

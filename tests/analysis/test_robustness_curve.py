@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,47 @@ def test_each_attack_is_a_line_from_the_natural_accuracy_on(record):
     np.testing.assert_allclose(pgd.accuracy, [0.95, 0.80, 0.70, 0.59])
     intervals = [wilson_interval(count, 100) for count in (95, 80, 70, 59)]
     np.testing.assert_allclose(np.stack([pgd.low, pgd.high], axis=1), intervals)
-    assert pgd.num_samples.tolist() == [100] * 4
+    assert curve.num_samples == 100
+
+
+def evaluated(*evaluations: list[AttackResult]) -> Record:
+    record = Record("a-run", {"model": "resnet50", "seed": 3}, "hash", 10, {}, {})
+    for rows in evaluations:
+        record = record.with_evaluation(Evaluation(tuple(rows)))
+    return record
+
+
+def test_lines_of_one_axis_are_of_one_norm():
+    linf = [result(a, 60, eps) for eps in (0.05, 0.1) for a in ("pgd", "fgsm")]
+    l2 = [replace(result("pgd", 80, eps), norm="L2") for eps in (0.25, 0.5, 1.0)]
+    curve = compute_robustness_curve(evaluated([result("natural", 95), *linf], l2))
+    assert curve.norm == "Linf"
+    assert {line.attack: line.eps.tolist() for line in curve.lines} == {
+        "pgd": [0.0, 0.05, 0.1],
+        "fgsm": [0.0, 0.05, 0.1],
+    }
+
+
+def test_radius_0_is_of_the_same_images():
+    rows = [result("natural", 70), *(result("pgd", 50, eps) for eps in RADII)]
+    part = [replace(row, subset="part") for row in rows]
+    later = [replace(row, num_samples=500, num_correct=400) for row in rows[:2]]
+    (line,) = compute_robustness_curve(evaluated(part, later)).lines
+    np.testing.assert_allclose(line.accuracy, [0.7, 0.5, 0.5, 0.5])
+    (line,) = compute_robustness_curve(evaluated(part[1:], later)).lines
+    assert line.eps.tolist() == list(RADII)
+
+
+def test_attacks_on_other_images_are_no_lines_and_named():
+    rows = [result(a, 50, eps) for eps in RADII for a in ("pgd", "aa", "aa/square")]
+    rows = [replace(r, subset="part") if r.attack.startswith("aa") else r for r in rows]
+    rows += [result("cw", 50, 0.01), *(result("fgsm", 60, eps) for eps in RADII)]
+    curve = compute_robustness_curve(evaluated(rows))
+    assert [line.attack for line in curve.lines] == ["pgd", "fgsm"]
+    assert curve.left_out == ("aa",)
+    (axes,) = draw_robustness_curve(curve).axes
+    title = " ".join(axes.get_title().split())
+    assert title.endswith("100 images; left out, of other images, norm or settings: AutoAttack")
 
 
 def test_radius_0_that_was_evaluated_is_kept():

@@ -170,6 +170,38 @@ def test_curves_are_rows_that_differ_in_radius_and_step():
     }
 
 
+def curve(attack, radii, **changes):
+    return [
+        make_result(attack, 0.5, eps=eps, settings={"steps": 20, "step_size": eps / 4}, **changes)
+        for eps in radii
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"norm": "L2"},
+        {"data_fingerprint": "f"},
+        {"subset": "s"},
+        {"num_samples": 50},
+        {"data": "digits/train"},
+    ],
+    ids=str,
+)
+def test_curves_are_of_one_norm_and_the_same_images(other):
+    radii = [0.1, 0.2]
+    usual = [*curve("pgd", radii), *curve("fgsm", radii)]
+    record = under("a", *curve("pgd", [0.1, 0.2, 0.3], **other), *usual)
+    assert {name: [row.eps for row in rows] for name, rows in record.curves.items()} == {
+        "pgd": radii,
+        "fgsm": radii,
+    }
+    parts = [row for i in range(9) for row in curve(f"aa/{i}", radii, **other)]
+    assert set(under("a", *usual, *parts).curves) == {"pgd", "fgsm"}
+    later = [*curve("pgd", radii, **other), *curve("cw", radii, **other)]
+    assert set(under("a", *usual, *later).curves) == {"pgd", "cw"}
+
+
 # The best of many
 
 
