@@ -64,10 +64,12 @@ def compute_co_occurrence(
 ) -> CoOccurrence:
     """Counts pairs of blocks among the most robust networks.
 
-    Runs that differ in their seeds only are one network, of their mean accuracy.
+    Runs that differ in their seeds only are one network, of their mean accuracy. A search may have
+    chosen a weight decay for each network; of one with several, the recipe's counts.
 
     Args:
-        records: Runs of DS-Nets of several block sets, trained and evaluated alike.
+        records: Runs of DS-Nets of several block sets, trained alike but for their weight decay,
+            and evaluated alike.
         attack: By which networks are ranked.
         quantile: The best part of the networks, in (0, 1); rounded up to whole networks.
 
@@ -78,8 +80,12 @@ def compute_co_occurrence(
     """
     if not 0 < quantile < 1:
         raise ValueError(f"quantile must lie in (0, 1), got {quantile}")
-    runs = prefer_recipe_weight_decay(ds_nets_of(records, attack, _FIGURE))
-    check_trained_alike(runs, NAMED_KEYS, _FIGURE)
+    by_network = group_by(
+        ds_nets_of(records, attack, _FIGURE),
+        lambda r: identity_without(r, ("seed", "weight_decay")),
+    )
+    runs = [run for group in by_network.values() for run in prefer_recipe_weight_decay(group)]
+    check_trained_alike(runs, NAMED_KEYS | {"weight_decay"}, _FIGURE)
     check_evaluated_alike(runs, [attack], _FIGURE)
     networks = list(group_by(runs, lambda r: identity_without(r, ("seed",))).values())
     blocks = tuple(sorted(frozenset().union(*(ds_net_of(run).all_blocks for run in runs))))

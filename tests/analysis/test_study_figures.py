@@ -442,11 +442,19 @@ def test_pairs_of_networks_that_were_trained_differently_are_refused():
         compute_co_occurrence(runs)
 
 
-def test_pairs_are_counted_at_the_recipe_s_weight_decay():
+def test_network_of_several_weight_decays_counts_at_the_recipe_s():
     runs = [net(80, 40, blocks=(block,)) for block in FOUR[:2]]
-    runs.append(net(80, 50, blocks=FOUR[:2], weight_decay=3e-4))
+    runs.append(net(80, 50, blocks=FOUR[:1], weight_decay=3e-4))
     assert compute_co_occurrence(runs).num_networks == 2
-    assert compute_co_occurrence(runs).blocks == tuple(sorted(FOUR[:2]))
+
+
+def test_networks_of_a_search_have_weight_decays_of_their_own():
+    decays = (3e-4, 5e-4, 7e-4)
+    runs = [
+        net(80, 40 + i, blocks=(block,), weight_decay=decay)
+        for i, (block, decay) in enumerate(zip(FOUR[:3], decays, strict=True))
+    ]
+    assert compute_co_occurrence(runs).num_networks == 3
 
 
 def test_pairs_are_drawn_with_their_counts():
