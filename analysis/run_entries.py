@@ -13,6 +13,7 @@ from typing import Any, Literal
 from analysis.study_figures import LearningCurve, compute_learning_curves
 from nasbench_at.config import RunConfig, load_config
 from nasbench_at.records import AttackResult, Benchmark, Record, read_metrics, read_record
+from nasbench_at.records.copies import merge_copies
 from nasbench_at.records.places import find_table
 from nasbench_at.records.run_folders import find_runs
 
@@ -73,25 +74,44 @@ def collect_entries(paths: Iterable[str | Path]) -> list[RunEntry]:
     """Finds runs.
 
     Args:
-        paths: Places, as in :meth:`nasbench_at.Benchmark.load`. A run that is found twice counts
-            once: as it is where it got furthest.
+        paths: Places, as in :meth:`nasbench_at.Benchmark.load`. A run that is found in several
+            counts once: as it is where it got furthest, with the evaluations of them all.
 
     A run whose files cannot be read is left out with a warning that names the file.
 
     Raises:
         ValueError: If a path is neither, or there is no run.
     """
-    found: dict[str, RunEntry] = {}
     paths = list(paths)
-    order: tuple[Status, ...] = ("still running", "not evaluated", "evaluated")
+    found: list[RunEntry] = []
     for path in paths:
-        for entry in _read_folders(path) if find_table(path) is None else _read_table(path):
-            known = found.get(entry.run_id)
-            if known is None or order.index(known.status) < order.index(entry.status):
-                found[entry.run_id] = entry
+        found += _read_folders(path) if find_table(path) is None else _read_table(path)
     if not found:
         raise ValueError(f"there is no run in {', '.join(repr(str(path)) for path in paths)}")
-    return list(found.values())
+    entries = {each.run_id: each for each in sorted(found, key=_count_epochs)}
+    entries |= {each.run_id: each for each in _merge_finished(found)}
+    return [entries[run_id] for run_id in dict.fromkeys(each.run_id for each in found)]
+
+
+def _count_epochs(entry: RunEntry) -> int:
+    return 0 if entry.curve is None else int(entry.curve.epochs[-1])
+
+
+def _merge_finished(entries: Iterable[RunEntry]) -> Iterator[RunEntry]:
+    """Yields the runs that have a record, of their copies what any of them knows."""
+    pairs = [(entry, entry.record) for entry in entries if entry.record is not None]
+    for merged in merge_copies([record for _, record in pairs]):
+        copies = [pairs[number][0] for number in reversed(merged.sources)]
+        folders = [each.folder for each in copies if each.folder is not None]
+        trained = (folder for folder in folders if (folder / "best.safetensors").exists())
+        yield RunEntry(
+            run_id=merged.record.run_id,
+            config=merged.record.config,
+            record=merged.record,
+            folder=next(trained, folders[0] if folders else None),
+            curve=next((each.curve for each in copies if each.curve is not None), None),
+            attention=next((each.attention for each in copies if each.attention), None),
+        )
 
 
 def _read_table(path: str | Path) -> Iterator[RunEntry]:

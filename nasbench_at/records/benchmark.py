@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import html
-import itertools
 import json
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from nasbench_at.config.architecture import Architecture, architecture_of
 from nasbench_at.config.scalars import write_scalar
 from nasbench_at.config.suggestions import suggest
 from nasbench_at.records.conditions import condition_names, require_equal_conditions
+from nasbench_at.records.copies import MergedRecord, merge_copies
 from nasbench_at.records.files import OnBroken, StoredRecord, read_lines, write_lines
 from nasbench_at.records.frames import (
     curve_rows,
@@ -25,7 +25,11 @@ from nasbench_at.records.frames import (
     result_rows,
     varying_keys,
 )
-from nasbench_at.records.measurements import FolderMeasurements, Measurements
+from nasbench_at.records.measurements import (
+    FolderMeasurements,
+    Measurements,
+    MergedMeasurements,
+)
 from nasbench_at.records.parquet import read_parquet, write_parquet
 from nasbench_at.records.places import TableFile, check_digest, find_table
 from nasbench_at.records.record import Record, read_record
@@ -89,35 +93,34 @@ class Benchmark(Sequence[Record]):
                 ``.parquet`` files that :meth:`save` wrote, or names of tables that come with the
                 package, such as ``digits``; ``digits:RUN-ID`` is one run of a table or file. A
                 name of a table stands before a folder called so, which is ``./digits`` or a Path.
-                A run that is found twice counts once, evaluated if it is so anywhere.
+                A run that is found in several counts once, with the evaluations of them all.
 
         A record that cannot be read is left out: a warning names its file and what is wrong with
-        it, and the last warning says how many they are.
+        it, and the last warning says how many they are. Others say where copies of a run disagree
+        or are of several trainings, of which only the one with the most results is kept.
 
         Raises:
             ValueError: If a place does not exist or cannot be read as a whole: a file that was cut
                 short or edited, or one of a newer version.
         """
-        found: dict[str, Record] = {}
-        measurements: dict[str, Measurements] = {}
+        stored: list[StoredRecord] = []
         broken: list[ValueError] = []
         with no_garbage_collection():
-            for record, measured in itertools.chain.from_iterable(
-                _read(place, broken.append) for place in places
-            ):
-                name = record.run_id
-                is_better = name not in found or not found[name].is_evaluated
-                if is_better:
-                    found[name] = record
-                if measured is not None and (is_better or name not in measurements):
-                    measurements[name] = measured
+            for place in places:
+                stored += _read(place, broken.append)
+            merged = merge_copies([record for record, _ in stored])
         for error in broken:
             warnings.warn(str(error), stacklevel=2)
         if broken:
             warnings.warn(
-                f"left out {len(broken)} of {len(broken) + len(found)} records", stacklevel=2
+                f"left out {len(broken)} of {len(broken) + len(merged)} records", stacklevel=2
             )
-        return cls(list(found.values()), measurements)
+        measurements: dict[str, Measurements] = {}
+        for each in merged:
+            measured = _join_measurements(each, stored)
+            if measured is not None:
+                measurements[each.record.run_id] = measured
+        return cls([each.record for each in merged], measurements)
 
     def save(self, path: str | Path) -> None:
         """Writes the records to one file: ``.jsonl``, a line each, or ``.parquet``, a row each.
@@ -466,6 +469,15 @@ def _read(place: str | Path, on_broken: OnBroken) -> Iterator[StoredRecord]:
             yield read_record(file), FolderMeasurements(folder)
         except ValueError as error:
             on_broken(error)
+
+
+def _join_measurements(run: MergedRecord, stored: Sequence[StoredRecord]) -> Measurements | None:
+    """Returns what the copies measured that a run's record is made of."""
+    if len(run.sources) == 1:
+        return stored[run.sources[0]][1]
+    copies = (stored[number] for number in run.sources)
+    known = [(record, measured) for record, measured in copies if measured is not None]
+    return MergedMeasurements(run.record, known) if known else None
 
 
 def _read_table(table: TableFile, on_broken: OnBroken) -> Iterator[StoredRecord]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,13 @@ from nasbench_at.records.validation import CHECKED, Count, Text, check, parse
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MEASURED", "FolderMeasurements", "Measurements", "StoredMeasurements"]
+__all__ = [
+    "MEASURED",
+    "FolderMeasurements",
+    "Measurements",
+    "MergedMeasurements",
+    "StoredMeasurements",
+]
 
 MEASURED = ("metrics", "outcomes", "subsets")
 """What stands beside a record's own keys in a table."""
@@ -163,6 +169,38 @@ class StoredMeasurements(Measurements):
         part = self.parts.get(name)
         part = parse(part) if isinstance(part, str) else part
         return default if part is None else part
+
+
+@dataclass(frozen=True)
+class MergedMeasurements(Measurements):
+    """Those of a run's copies, whose records were made one.
+
+    Attributes:
+        record: That one record.
+        copies: The record and the measurements of each copy, of which the later ones hold.
+    """
+
+    record: Record
+    copies: Sequence[tuple[Record, Measurements]]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the lines of a copy that has some."""
+        found = (measured.metrics() for _, measured in reversed(self.copies))
+        return next(filter(None, found), [])
+
+    def outcomes(self) -> dict[str, NDArray[Any]]:
+        """Returns what the copies know of each image, as far as they agree with the record."""
+        counts = _counts(self.record)
+        found: dict[str, NDArray[Any]] = {}
+        for record, measured in self.copies:
+            own = _counts(record)
+            known = measured.outcomes().items()
+            found |= {key: rows for key, rows in known if own.get(key) == counts.get(key)}
+        return found
+
+
+def _counts(record: Record) -> dict[str, int]:
+    return {row.key: row.num_correct for row in record.all_results}
 
 
 class _Outcomes(TypedDict):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from analysis.report import best_theories, write_report
 from analysis.report.attention import find_graph
 from analysis.report.groups import rank_by_robustness
 from analysis.report.landscapes import describe_landscape, landscape_to_json
+from analysis.report.measuring import can_be_measured
 from analysis.run_entries import RunEntry, collect_entries, name_anchors
 from nasbench_at import evaluate_run, train
 from nasbench_at.config import RunConfig, dump_config, resolve
@@ -607,6 +609,33 @@ def test_run_found_twice_counts_once_as_it_is_furthest(tmp_path):
     for order in (("a", "b"), ("b", "a")):
         (entry,) = collect_entries([tmp_path / name for name in order])
         assert entry.status == "evaluated"
+
+
+def test_copies_of_a_run_have_the_evaluations_of_all_and_the_folder_of_one(tmp_path):
+    run = make_run({"natural": 80.0, "pgd": 50.0})
+    again = make_run({"natural": 80.0, "fgsm": 60.0})
+    weights = [[0.5, 0.5]]
+    Benchmark([run]).save(tmp_path / "old.parquet")
+    folder = write_run(tmp_path / "a", again, make_metrics(weights=weights))
+    (folder / "best.safetensors").touch()
+    write_run(tmp_path / "b", again)
+    for order in itertools.permutations(("old.parquet", "a", "b")):
+        (entry,) = collect_entries([tmp_path / name for name in order])
+        assert {*entry.results} == {"natural", "pgd", "fgsm"}
+        assert entry.folder == folder
+        assert can_be_measured(entry)
+        assert entry.progress.startswith("4 of")
+        assert entry.attention == (2, ((0.5, 0.5),))
+
+
+def test_run_that_is_trained_in_two_places_is_as_far_as_in_the_further_one(tmp_path):
+    for name, epochs in (("a", 3), ("b", 1)):
+        folder = write_run(tmp_path / name, make_run(None), make_metrics(epochs))
+        (folder / "record.json").unlink()
+        (folder / "config.yaml").write_text("data: digits")
+    for order in (("a", "b"), ("b", "a")):
+        (entry,) = collect_entries([tmp_path / name for name in order])
+        assert (entry.status, entry.progress.split()[0]) == ("still running", "3")
 
 
 def test_most_robust_are_ranked_within_the_conditions_that_most_share():
