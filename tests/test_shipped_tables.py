@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from analysis.claims import judge_paper
 from analysis.run_entries import collect_entries
+from analysis.study_figures import compute_importance
 from nasbench_at import Benchmark, RunConfig, evaluate_run, load_model, train
 from nasbench_at.data.datasets import load_data
 from nasbench_at.evaluation.robustness import measure_robustness
@@ -138,6 +139,16 @@ def test_documents_say_what_the_table_of_digits_says(document):
         assert claim.verdict in text
         judged += 1
     assert judged > 0
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/digits_table.md"])
+def test_documents_say_whether_weights_tell_which_blocks_matter(document):
+    text = " ".join((ROOT / document).read_text("utf-8").replace("\N{MINUS SIGN}", "-").split())
+    entries = collect_entries(["digits"])
+    weights = {entry.run_id: entry.attention[1] for entry in entries if entry.attention}
+    (found,) = compute_importance(Benchmark.load("digits"), "pgd", weights=weights)
+    low, high = found.interval
+    assert f"Shapley values is {found.correlation:.2f} [{low:.2f}, {high:.2f}]" in text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from analysis.study_figures import compute_importance, draw_importance
-from analysis.study_figures.importance import leave_one_out, shapley_values
+from analysis.study_figures.importance import _correlate, leave_one_out, shapley_values
+from analysis.study_figures.rank_correlation import spearman
 from nasbench_at.cli import main
 from nasbench_at.records import Benchmark
 from tests.analysis.synthetic import DEPTH, FOUR, make_run
@@ -134,6 +135,25 @@ def test_interval_of_the_correlation_is_that_over_seeds():
     low, high = found.interval
     assert low == pytest.approx(-1.0)
     assert high == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5, 10])
+@pytest.mark.parametrize("noise", [0.3, 1.5])
+def test_interval_of_the_correlation_covers_the_true_one(num_seeds, noise):
+    """Six blocks, of which each seed sees weight and value with noise."""
+    generator = np.random.default_rng(num_seeds)
+    covered = []
+    for _ in range(100):
+        weights, values = generator.normal(size=(2, 6))
+        values -= 0.5 * weights
+        truth = spearman(weights[None], values[None])[0]
+        noisy = np.stack([weights, values])[:, None] + noise * generator.normal(
+            size=(2, num_seeds, 6)
+        )
+        _, (low, high) = _correlate(*noisy)
+        assert -1 <= low <= high <= 1
+        covered.append(low - 1e-9 <= truth <= high + 1e-9)
+    assert np.mean(covered) >= 0.9
 
 
 def test_only_seeds_of_all_subsets_count():
