@@ -224,7 +224,7 @@ def find_runs(path: str | Path, *, models: bool = False) -> list[Path]:
     """Returns the folders of runs, finished or not, that a path stands for.
 
     Args:
-        path: A run's folder, a study's, or one in which runs lie at any depth.
+        path: A run's folder, a study's, or one in which runs lie at any depth, or links to them.
         models: Also those that hold a record alone, as evaluations of users' models do.
 
     Raises:
@@ -239,25 +239,38 @@ def find_runs(path: str | Path, *, models: bool = False) -> list[Path]:
         )
     study = StudyRuns.read(path)
     if study is None:
-        return [Path(folder) for folder in _walk(str(path), models)]
+        return [Path(folder) for folder in _walk(str(path), models, set())]
     for folder in study.folders(path):
         if not (folder / "config.yaml").exists():
             raise ValueError(f"run {folder.name!r} of study {path.name!r} is missing")
     return study.folders(path)
 
 
-def _walk(folder: str, models: bool) -> Iterator[str]:
-    """Yields the folders of runs in the order of their paths; a run's own holds no others."""
+def _walk(folder: str, models: bool, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Yields the folders of runs in the order of their paths; a run's own holds no others.
+
+    Links are followed, but to no folder that was ``seen`` before.
+    """
     try:
+        status = os.stat(folder)  # noqa: PTH116  thousands of folders, and a Path costs as much
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise ValueError(f"cannot read folder {folder!r}: {error.strerror}") from None
+    place = status.st_dev, status.st_ino
+    if place in seen:
+        return
+    seen.add(place)
     names = {entry.name for entry in found}
     is_run = "config.yaml" in names
     if is_run or (models and "record.json" in names):
         yield folder
     if not is_run:
         for entry in found:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, models)
+            if _is_folder(entry):
+                yield from _walk(entry.path, models, seen)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; other links, such as one to itself, are none."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry.path).is_dir())

@@ -11,7 +11,7 @@ import pytest
 
 from nasbench_at import RunConfig
 from nasbench_at.config import dump_config, resolve
-from nasbench_at.records.run_folders import create_run_folder, open_run_folder
+from nasbench_at.records.run_folders import create_run_folder, find_runs, open_run_folder
 from nasbench_at.runtime.atomic_files import write_atomically
 from tests.nasbench_at.conftest import one_line, tiny_config
 
@@ -196,3 +196,23 @@ def test_folder_can_be_held_again_after_an_error(tmp_path):
         raise RuntimeError
     with folder.locked():
         pass
+
+
+# Finding
+
+
+def test_links_to_runs_are_followed_and_no_run_is_found_twice(tmp_path):
+    runs, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    for name in ("runs/a", "elsewhere/b", "elsewhere/deep/c"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+    (runs / "linked").symlink_to(elsewhere / "b")
+    (runs / "more").symlink_to(elsewhere)
+    (runs / "round").symlink_to(runs)
+    (runs / "again").symlink_to("a")
+    (runs / "itself").symlink_to("itself")
+    (runs / "nowhere").symlink_to(tmp_path / "nowhere")
+    (runs / "file").symlink_to(runs / "a" / "config.yaml")
+    found = find_runs(runs)
+    assert [str(path.relative_to(runs)) for path in found] == ["a", "linked", "more/deep/c"]
+    assert find_runs(runs / "linked") == [runs / "linked"]
