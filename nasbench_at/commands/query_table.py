@@ -23,7 +23,7 @@ from nasbench_at.records import (
 from nasbench_at.records.conditions import find_obstacle
 from nasbench_at.records.frames import group_seeds, record_rows, summary_rows
 from nasbench_at.records.naming.variants import name_variants
-from nasbench_at.records.summary import note_selection
+from nasbench_at.records.summary import note_seeds, note_selection
 
 __all__ = ["QueryTable"]
 
@@ -35,7 +35,7 @@ _RANKED_BY = ("pgd", "aa", "natural")
 _ATTACKS = frozenset({"natural", "worst_case", *ROW_NAMES})
 _OF_SHARES = ("_std", "_low", "_high", "")
 """Endings of an attack's columns that hold shares."""
-_OF_ATTACK = (*_OF_SHARES, "_norm", "_eps", "_num_samples", "_conditions")
+_OF_ATTACK = ("_seeds", "_norm", "_eps", "_num_samples", "_conditions", *_OF_SHARES)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class QueryTable:
         start = ["network", "seeds"] if self.is_summary else ["run_id", "network", "seed"]
         if self.is_brief:
             return [*start, *self._attacks]
-        ends = ("", "_low", "_high") if self.is_summary else ("",)
+        ends = ("", "_low", "_high", "_seeds") if self.is_summary else ("",)
         numbers = [f"{name}{end}" for name in self._attacks for end in ends]
         return [*start, *numbers, *(f"{name}_conditions" for name in self._attacks)]
 
@@ -173,10 +173,11 @@ class QueryTable:
         if _attack_of(name) is None:
             return _write_text(value)
         digits = 1 if self.is_summary else 2
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-        if self.columns or low is None or high is None or math.isnan(low):
+        if self.columns or not self.is_summary:
             return f"{value:.{digits}%}"
-        return f"{100 * float(value):.{digits}f} ± {50 * (high - low):.{digits}f}%"
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        spread = "" if math.isnan(low) else f" ± {50 * (high - low):.{digits}f}"
+        return f"{100 * value:.{digits}f}{spread}%{note_seeds(row, name)}"
 
     def _marks(self, attack: str) -> Mapping[str, str]:
         """A letter for each of an attack's conditions; none for the most common ones."""
@@ -250,10 +251,10 @@ def _explain_missing(name: str, known: Sequence[str], num_rows: int) -> str:
 
 def _attack_of(column: str) -> str | None:
     """The attack whose shares a column holds: an accuracy, or what belongs to its mean."""
-    for end in _OF_SHARES:  # the empty one last
+    for end in _OF_ATTACK:  # the empty one last
         attack = column.removesuffix(end)
         if column.endswith(end) and attack.partition("/")[0] in _ATTACKS:
-            return attack
+            return attack if end in _OF_SHARES else None
     return None
 
 

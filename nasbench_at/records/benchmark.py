@@ -324,8 +324,9 @@ class Benchmark(Sequence[Record]):
         table: of the configuration a row holds what differs between the records. Columns are
         ``seeds``, and for each attack ``<attack>`` (mean, in [0, 1]), ``<attack>_std`` (the sample
         standard deviation over seeds), ``<attack>_low`` and ``<attack>_high`` (the 95 % interval of
-        the mean over seeds, by Student's t distribution). These three are NaN for one seed. Beside
-        them stand ``<attack>_norm``, ``<attack>_eps`` and ``<attack>_num_samples``.
+        the mean over seeds, by Student's t distribution); these three are NaN for one seed.
+        Beside them stand ``<attack>_seeds`` (how many seeds the mean is over), ``<attack>_norm``,
+        ``<attack>_eps`` and ``<attack>_num_samples``.
 
         Where seeds of a configuration were evaluated under different conditions, all of an
         attack's columns are NaN; a warning names the attack and what differs.

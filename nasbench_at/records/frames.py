@@ -159,13 +159,14 @@ def _conditions_columns(result: AttackResult) -> dict[str, Any]:
     return {**attacked, f"{name}_num_samples": result.num_samples}
 
 
-def _describe(attack: str, values: Sequence[float]) -> dict[str, float]:
+def _describe(attack: str, values: Sequence[float]) -> Row:
     low, high = mean_interval(values)
     return {
         attack: fmean(values),
         f"{attack}_std": stdev(values) if len(values) > 1 else math.nan,
         f"{attack}_low": float(low),
         f"{attack}_high": float(high),
+        f"{attack}_seeds": len(values),
     }
 
 

@@ -25,7 +25,7 @@ from nasbench_at.records.text_tables import format_columns
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Ranking", "Summary", "note_selection"]
+__all__ = ["Ranking", "Summary", "note_seeds", "note_selection"]
 
 _OF_NETWORK = DS_NET_FIELDS | {"model", "model_options", "seed"}
 """What may differ between networks that were trained alike."""
@@ -224,6 +224,12 @@ def note_selection(records: Sequence[Record]) -> str:
     )
 
 
+def note_seeds(row: Mapping[str, Any], attack: str) -> str:
+    """Says over how many seeds a mean is, where it is not over all of the row's; else empty."""
+    count = row[f"{attack}_seeds"]
+    return "" if count == row["seeds"] else f" ({_count(count, 'seed')})"
+
+
 def _name_trainings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Says of each configuration what differs in its training from others'."""
     trainings = [
@@ -252,4 +258,4 @@ def _write_mean(row: Mapping[str, Any], attack: str) -> str:
         return "-"
     low, high = row[f"{attack}_low"], row[f"{attack}_high"]
     spread = "" if math.isnan(low) else f" ± {50 * (high - low):.2f}"
-    return f"{100 * mean:.2f}{spread} %"
+    return f"{100 * mean:.2f}{spread} %{note_seeds(row, attack)}"

@@ -116,6 +116,25 @@ def test_summary_has_means_over_seeds_with_intervals(terminal, capsys):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_mean_over_a_part_of_the_seeds_says_over_how_many(terminal, capsys, monkeypatch):
+    for seed, accuracies in enumerate(({"aa": 0.3}, {"pgd": 0.5}, {"pgd": 0.6})):
+        write(Path("seeds"), real_run(f"s{seed}", seed, {"natural": 0.9, **accuracies}))
+    words = ["query", "seeds", "--summary"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "3  90.0 ± 0.0%  55.0 ± 63.5% (2 seeds)  30.0% (1 seed)" in out
+    monkeypatch.setattr("nasbench_at.commands.console.is_terminal", lambda: False)
+    assert main(words) == 0
+    (row,) = tab_separated(capsys.readouterr().out)
+    assert [row[f"{name}seeds"] for name in ("", "natural_", "pgd_", "aa_")] == [*"3321"]
+
+
+def test_what_belongs_to_a_part_of_an_attack_is_no_share(terminal, capsys):
+    write(Path("parts"), real_run("a", 0, {"aa/apgd-ce": 0.5}))
+    assert main(["query", "parts", "--columns", "aa/apgd-ce", "aa/apgd-ce_num_samples"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split() == ["50.00%", "10000"]
+
+
 @pytest.mark.parametrize(
     ("accuracies", "best"),
     [

@@ -21,7 +21,7 @@ def test_summary_has_the_interval_of_the_mean_over_seeds():
     columns = list(frame.columns)
     start = columns.index("pgd")
     assert columns[start : start + 4] == ["pgd", "pgd_std", "pgd_low", "pgd_high"]
-    assert columns[start + 4 :] == ["pgd_norm", "pgd_eps", "pgd_num_samples"]
+    assert columns[start + 4 :] == ["pgd_seeds", "pgd_norm", "pgd_eps", "pgd_num_samples"]
     low, high = stats.t.interval(0.95, 2, sum(values) / 3, stats.sem(values))
     assert frame["pgd_low"][0] == pytest.approx(low)
     assert frame["pgd_high"][0] == pytest.approx(high)

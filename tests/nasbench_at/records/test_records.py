@@ -324,6 +324,7 @@ def test_summary_has_a_row_a_configuration_with_mean_and_deviation_over_seeds():
     assert list(frame.columns)[:3] == ["method", "num_params", "seeds"]  # all else is the same
     assert frame["method"].tolist() == ["at", "trades"]
     assert frame["seeds"].tolist() == [3, 2]
+    assert frame["pgd_seeds"].tolist() == [3, 1]
     assert frame["pgd"].tolist() == pytest.approx([0.6, 0.9])
     assert frame["pgd_std"][0] == pytest.approx(0.1)
     assert math.isnan(frame["pgd_std"][1])  # one seed of two was evaluated

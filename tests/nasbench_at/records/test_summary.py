@@ -30,6 +30,18 @@ def test_summary_says_what_there_is(runs):
     assert len([line for line in lines if "%" in line]) == 3
 
 
+def test_mean_over_a_part_of_the_seeds_says_over_how_many(tmp_path):
+    write_run(tmp_path, 10)
+    for seed, rows in ((1, 2), (2, 1)):  # the last by natural alone
+        record = write_run(tmp_path, 12, seed=seed)
+        evaluation = replace(record.evaluations[0], results=record.all_results[:rows])
+        record = replace(record, evaluations=(evaluation,))
+        (tmp_path / record.run_id / "record.json").write_text(record.to_json())
+    summary = Benchmark.load(tmp_path).summary()
+    assert summary.frame[["seeds", "natural_seeds", "pgd_seeds"]].values.tolist() == [[3, 3, 2]]
+    assert "3  100.00 ± 0.00 %  55.00 ± 63.53 % (2 seeds)" in str(summary)
+
+
 def test_one_of_each_is_said_so(runs):
     lines = str(runs[:1].summary()).splitlines()
     assert lines[0] == "1 run of 1 network: 1 configuration of 1 seed"
