@@ -32,7 +32,8 @@ def merge_copies(records: Sequence[Record]) -> list[MergedRecord]:
 
     In which order they come decides nothing but the order of the runs. Records do not say when an
     evaluation was made: where copies disagree about the same attack on the same images, that with
-    the most rows holds, and a warning says so. Of several trainings of one configuration, whose
+    the most rows holds, of equally long ones that with the fewest images right, so that robustness
+    is not overstated, and a warning says so. Of several trainings of one configuration, whose
     weights differ, only that with the most rows is kept, with another warning.
 
     Args:
@@ -78,9 +79,11 @@ def _training_of(record: Record) -> str:
     return json.dumps(known, sort_keys=True)
 
 
-def _standing(record: Record) -> tuple[int, str]:
+def _standing(record: Record) -> tuple[int, int, str]:
     """By what copies are sorted, the last of which holds."""
-    return len(record.all_results), json.dumps(record.to_dict(), sort_keys=True)
+    rows = record.all_results
+    num_correct = sum(row.num_correct for row in rows)
+    return len(rows), -num_correct, json.dumps(record.to_dict(), sort_keys=True)
 
 
 def _merge(records: Sequence[Record], numbers: Iterable[int]) -> tuple[MergedRecord, list[str]]:
