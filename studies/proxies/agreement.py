@@ -111,8 +111,9 @@ def measure_agreement(
     generator = np.random.default_rng(seed)
     num_networks = x.shape[1]
     drawn = [generator.integers(num_networks, size=num_networks) for _ in range(_RESAMPLES)]
-    samples = [np.arange(num_networks), *drawn]
-    counts = np.array([np.bincount(rows, minlength=num_networks) for rows in samples], np.float64)
+    counts = np.ones((1 + _RESAMPLES, num_networks))
+    for row, networks in zip(counts[1:], drawn, strict=True):
+        row[:] = np.bincount(networks, minlength=num_networks)
     taus, spearmans = _correlate(x, y, counts)
     return Agreement(
         tau=float(taus[0]),
@@ -150,7 +151,8 @@ def _correlate(scores: Array, accuracies: Array, counts: Array) -> Array:
         tau = _cosine(lambda a, b: ((counts @ (a * b)) * counts).sum(axis=1), *orders)
         spearman = _cosine(lambda a, b: (counts * a * b).sum(axis=1), *ranks)
         found.append((tau, spearman))
-    return np.mean(found, axis=0)
+    means: Array = np.mean(found, axis=0)
+    return means
 
 
 def _cosine(product: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
