@@ -55,7 +55,7 @@ def merge_copies(records: Sequence[Record]) -> list[MergedRecord]:
             trainings.setdefault(_training_of(records[number]), []).append(number)
         found = [_merge(records, each) for each in trainings.values()]
         if len(found) > 1:
-            found.sort(key=lambda pair: _standing(pair[0].record))
+            found.sort(key=lambda pair: (_standing(pair[0].record), _write(pair[0].record)))
             measured = ", ".join(found[-1][0].record.results) or "nothing"
             trained_anew.append(
                 f"run {run_id!r} was trained {len(found)} times, which are not merged: kept "
@@ -79,11 +79,10 @@ def _training_of(record: Record) -> str:
     return json.dumps(known, sort_keys=True)
 
 
-def _standing(record: Record) -> tuple[int, int, str]:
+def _standing(record: Record) -> tuple[int, int]:
     """By what copies are sorted, the last of which holds."""
     rows = record.all_results
-    num_correct = sum(row.num_correct for row in rows)
-    return len(rows), -num_correct, json.dumps(record.to_dict(), sort_keys=True)
+    return len(rows), -sum(row.num_correct for row in rows)
 
 
 def _merge(records: Sequence[Record], numbers: Iterable[int]) -> tuple[MergedRecord, list[str]]:
@@ -92,19 +91,31 @@ def _merge(records: Sequence[Record], numbers: Iterable[int]) -> tuple[MergedRec
     for number in numbers:
         if records[number] not in distinct:
             distinct.append(records[number])
-    if len(distinct) > 1:
-        distinct.sort(key=_standing)
+    if len({_standing(record) for record in distinct}) < len(distinct):
+        distinct.sort(key=_write)  # whichever then holds, it is the same one each time
+    distinct.sort(key=_standing)
     merged, *others = distinct
     contradictions: dict[str, str] = {}
     for other in others:
         known = {row.key: row for row in merged.all_results}
         for evaluation in other.evaluations:
             contradictions |= _find_contradictions(known, evaluation.results)
-            merged = merged.with_evaluation(evaluation)
+            # What both have stays where it was: before what was measured since.
+            rows = tuple(r for r in evaluation.results if not _agree(known.get(r.key), r))
+            if rows:
+                merged = merged.with_evaluation(replace(evaluation, results=rows))
         merged = replace(other, evaluations=merged.evaluations)
     sources = sorted(numbers, key=lambda number: distinct.index(records[number]))
     said = [f"copies of run {merged.run_id!r} disagree: {'; '.join(contradictions.values())}"]
     return MergedRecord(merged, tuple(sources)), said if contradictions else []
+
+
+def _write(record: Record) -> str:
+    return json.dumps(record.to_dict(), sort_keys=True)
+
+
+def _agree(old: AttackResult | None, new: AttackResult) -> bool:
+    return old is not None and old.num_correct == new.num_correct
 
 
 def _find_contradictions(
@@ -113,8 +124,8 @@ def _find_contradictions(
     """Says by key in which rows two copies disagree, and by how much."""
     found: dict[str, str] = {}
     for row in rows:
-        old = known.get(row.key, row)
-        if old.num_correct != row.num_correct:
+        old = known.get(row.key)
+        if old is not None and not _agree(old, row):
             found[row.key] = (
                 f"{row.attack} has {old.num_correct} and {row.num_correct} of {row.num_samples} "
                 "images right, of which the latter is kept"

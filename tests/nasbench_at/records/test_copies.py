@@ -63,6 +63,18 @@ def test_main_row_is_that_of_the_copy_that_was_evaluated_last(tmp_path):
     assert record.result("pgd") == stronger
 
 
+def test_what_was_measured_since_stays_the_main_row_whatever_the_other_copy_has(tmp_path):
+    old = make_record(pgd=0.5)
+    stronger = make_result("pgd", 0.4, settings={"steps": 40})
+    write(tmp_path / "one", old.with_evaluation(Evaluation((stronger,))))
+    more = make_evaluation({"aa": 0.3, "fgsm": 0.6, "cw": 0.5})
+    write(tmp_path / "two", old.with_evaluation(more))
+    record = load_in_every_order(tmp_path / "one", tmp_path / "two")
+    assert record.result("pgd") == stronger
+    assert record.accuracy("aa") == 0.3
+    assert len(record.all_results) == 6
+
+
 def test_copies_that_disagree_are_told(tmp_path):
     write(tmp_path / "one", make_record(pgd=0.5))
     more = make_record().with_evaluation(make_evaluation({"natural": 0.9, "pgd": 0.4, "aa": 0.3}))
@@ -75,7 +87,8 @@ def test_copies_that_disagree_are_told(tmp_path):
             "latter is kept"
         ]
         assert caught[0].filename == __file__
-        assert record == more
+        assert record.results == more.results
+        assert len(record.all_results) == 3
 
 
 def test_of_equally_long_copies_that_disagree_the_less_robust_one_holds(tmp_path):
@@ -85,7 +98,9 @@ def test_of_equally_long_copies_that_disagree_the_less_robust_one_holds(tmp_path
         (first,) = Benchmark.load(tmp_path / "one", tmp_path / "two")
     with pytest.warns(UserWarning, match="disagree: pgd"):
         (second,) = Benchmark.load(tmp_path / "two", tmp_path / "one")
-    assert first == second == make_record(pgd=0.4)
+    assert first == second
+    assert first.results == make_record(pgd=0.4).results
+    assert len(first.all_results) == 2
 
 
 def test_runs_of_one_id_that_were_trained_anew_are_not_merged(tmp_path):
