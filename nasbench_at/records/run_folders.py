@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -239,38 +240,52 @@ def find_runs(path: str | Path, *, models: bool = False) -> list[Path]:
         )
     study = StudyRuns.read(path)
     if study is None:
-        return [Path(folder) for folder in _walk(str(path), models, set())]
+        return _find_below(path, models)
     for folder in study.folders(path):
         if not (folder / "config.yaml").exists():
             raise ValueError(f"run {folder.name!r} of study {path.name!r} is missing")
     return study.folders(path)
 
 
-def _walk(folder: str, models: bool, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Yields the folders of runs in the order of their paths; a run's own holds no others.
+def _find_below(path: Path, models: bool) -> list[Path]:
+    """Finds runs below a folder, in the order of their paths.
 
-    Links are followed, but to no folder that was ``seen`` before.
+    Links come last, so that a run in the folder has the path that is no link.
+    """
+    links: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    found = list(_walk(str(path), models, seen, links))
+    for link in links:  # which grow meanwhile
+        try:
+            found += list(_walk(link, models, seen, links))
+        except ValueError as error:
+            warnings.warn(f"left out link {link!r}: {error}", stacklevel=3)
+    return sorted(map(Path, found))
+
+
+def _walk(folder: str, models: bool, seen: set[tuple[int, int]], links: list[str]) -> Iterator[str]:
+    """Yields the folders of runs; a run's own holds no others.
+
+    Folders that were ``seen`` before are none; links to others are added to ``links``.
     """
     try:
         status = os.stat(folder)  # noqa: PTH116  thousands of folders, and a Path costs as much
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise ValueError(f"cannot read folder {folder!r}: {error.strerror}") from None
     place = status.st_dev, status.st_ino
     if place in seen:
         return
     seen.add(place)
-    names = {entry.name for entry in found}
+    names = {entry.name for entry in entries}
     is_run = "config.yaml" in names
     if is_run or (models and "record.json" in names):
         yield folder
-    if not is_run:
-        for entry in found:
-            if _is_folder(entry):
-                yield from _walk(entry.path, models, seen)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one; other links, such as one to itself, are none."""
-    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry.path).is_dir())
+    if is_run:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, models, seen, links)
+        elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112  a Path's may raise
+            links.append(entry.path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -216,3 +217,36 @@ def test_links_to_runs_are_followed_and_no_run_is_found_twice(tmp_path):
     found = find_runs(runs)
     assert [str(path.relative_to(runs)) for path in found] == ["a", "linked", "more/deep/c"]
     assert find_runs(runs / "linked") == [runs / "linked"]
+    (runs / "A").symlink_to("a")  # before it, but no folder
+    assert find_runs(runs) == found
+
+
+def test_link_to_what_cannot_be_read_is_left_out_with_a_warning(tmp_path, monkeypatch):
+    runs, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    for folder in (runs / "a", elsewhere / "locked"):
+        folder.mkdir(parents=True)
+    (runs / "a" / "config.yaml").touch()
+    (runs / "link").symlink_to(elsewhere)
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(UserWarning, match="left out link .*link'.*locked': Permission denied"):
+        assert find_runs(runs) == [runs / "a"]
+
+
+def test_link_that_may_not_be_followed_is_no_folder(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    stat = os.stat
+
+    def refuse(path, *args, **options):
+        if str(path).endswith("link"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert find_runs(tmp_path) == []
