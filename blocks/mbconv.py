@@ -6,6 +6,8 @@ as in the DS-Net authors' code, which also ends the block in a BatchNorm.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -73,7 +75,7 @@ class MBConv(nn.Module):
         channels: Number of channels C.
         expansion: The depthwise convolution works on ``expansion * channels`` channels.
         kernel_size: Odd size of the depthwise kernel.
-        se_ratio: The bottleneck has max(1, int(se_ratio * C)) channels, in (0, 1].
+        se_ratio: The bottleneck has max(1, int(se_ratio * C)) channels; finite, at least 0.
         drop_connect: Probability of dropping m(x) for a sample while training, in [0, 1).
         activation: As in the residual block.
         norm: As in the residual block.
@@ -97,8 +99,8 @@ class MBConv(nn.Module):
         if expansion < 1:
             raise ValueError(f"expansion must be at least 1, got {expansion}")
         check_kernel_size(kernel_size)
-        if not 0 < se_ratio <= 1:
-            raise ValueError(f"se_ratio must lie in (0, 1], got {se_ratio}")
+        if not 0 <= se_ratio < math.inf:
+            raise ValueError(f"se_ratio must be finite and at least 0, got {se_ratio}")
         if not 0 <= drop_connect < 1:
             raise ValueError(f"drop_connect must lie in [0, 1), got {drop_connect}")
         hidden = expansion * channels

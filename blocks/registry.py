@@ -138,9 +138,9 @@ def check_options(
 ) -> None:
     """Checks that a builder has these options, and that their values are of the right types.
 
-    An option without an annotation takes what its default is, any number where that is one.
-    Annotations other than ``bool``, ``int``, ``float``, ``str``, ``None`` and unions of them are
-    the builder's own to check.
+    Types are those of annotations: ``bool``, ``int``, ``float``, ``str``, ``None`` and unions of
+    them, and of a default that is none of these. An option without an annotation takes any number
+    where its default is one, and a boolean where that is one. All else is the builder's to check.
 
     Args:
         what: What is built, for messages.
@@ -162,16 +162,19 @@ def check_options(
 
 def _read_kinds(parameter: inspect.Parameter) -> Sequence[tuple[str, type]]:
     """Returns what an option may be; nothing where only its builder knows."""
-    annotation = parameter.annotation
+    annotation, default = parameter.annotation, parameter.default
     if annotation is inspect.Parameter.empty:
-        kind = type(parameter.default)
-        text = "float" if kind is int else kind.__name__
+        names = {bool: ["bool"], int: ["float"], float: ["float"]}.get(type(default), [])
     elif isinstance(annotation, str):  # evaluating it may fail
-        text = annotation
+        names = annotation.split(" | ")
     else:
-        text = inspect.formatannotation(annotation)
-    names = text.split(" | ")
-    return [_KINDS[name] for name in names] if _KINDS.keys() >= set(names) else []
+        names = inspect.formatannotation(annotation).split(" | ")
+    if not _KINDS.keys() >= set(names):
+        return []
+    kinds = [_KINDS[name] for name in names]
+    if kinds and not any(_is_a(kind, default) for _, kind in kinds):
+        kinds += [each for each in _KINDS.values() if _is_a(each[1], default)][:1]
+    return kinds
 
 
 def _is_a(kind: type, value: object) -> bool:
