@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -157,13 +158,11 @@ def fit_width(config: RunConfig, images: ImageSpec, budget: int) -> RunConfig:
         ValueError: If no width is.
     """
     matched = match_width(config, images, budget)
-    for width in (matched.init_channels, matched.init_channels - 1):
-        fitting = replace(matched, init_channels=max(width, 1))
-        try:
-            size = num_params(fitting, images)
-        except ValueError:  # some blocks need several channels
-            break
-        if size <= budget:
-            return fitting
+    for width in range(matched.init_channels, 0, -1):
+        fitting = replace(matched, init_channels=width)
+        # Some blocks need several channels, or a multiple of some number.
+        with suppress(ValueError):
+            if num_params(fitting, images) <= budget:
+                return fitting
     blocks = describe_blocks(config.architecture(images.image_shape, images.num_classes))
     raise ValueError(f"no width of blocks {blocks} meets a budget of {budget} parameters")

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from blocks import register_block
 from nasbench_at import RunConfig, train
 from nasbench_at.config import resolve
 from nasbench_at.config.presets import DATA_NETWORKS
@@ -97,6 +98,16 @@ def test_no_width_within_a_budget_is_named(four):
     smallest = num_params(tiny_run(four.data, blocks=("residual",), init_channels=1), images)
     with pytest.raises(ValueError, match="blocks residual meets a budget of"):
         fit_width(tiny_run(four.data, blocks=("residual",)), images, smallest - 1)
+
+
+def test_width_within_a_budget_is_one_that_can_be_built(four, own_registry):
+    register_block("in_8_groups", summary="grouped", reference="ours", kind="handcrafted")(
+        lambda channels: torch.nn.Conv2d(channels, channels, 3, padding=1, groups=8)
+    )
+    config, images = tiny_run(four.data, blocks=("in_8_groups",)), image_spec(four)
+    wider = num_params(replace(config, init_channels=24), images)
+    assert fit_width(config, images, wider).init_channels == 24
+    assert fit_width(config, images, wider - 1).init_channels == 16
 
 
 def test_block_ensemble_has_learned_uniform_and_same_blocks(four):
