@@ -250,7 +250,7 @@ def _correlate(
     if weights is None:
         return np.nan, nothing
     whole = float(spearman(weights.mean(axis=0)[None], shapley.mean(axis=0)[None])[0])
-    if len(weights) < _MIN_SEEDS_OF_CORRELATION:
+    if len(weights) < _MIN_SEEDS_OF_CORRELATION or np.isnan(whole):
         return whole, nothing
     half = _spread_over_halves(weights, shapley, whole)
     return whole, (max(-1.0, whole - half), min(1.0, whole + half))

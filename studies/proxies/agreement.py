@@ -100,21 +100,26 @@ def measure_agreement(
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: If there are fewer than three networks, or numbers do not match.
+        ValueError: If there are fewer than three networks, numbers do not match, or one is NaN.
     """
+    from scipy.stats import rankdata
+
     x, y = np.array(scores, dtype=np.float64), np.array(accuracies, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 2 or x.shape[1] < 3:
         raise ValueError(
             "scores and accuracies must be of equally many rankings of at least 3 networks, got "
             f"shapes {x.shape} and {y.shape}"
         )
+    if np.isnan(x).any() or np.isnan(y).any():
+        raise ValueError("scores and accuracies must be numbers, got NaN among them")
     generator = np.random.default_rng(seed)
     num_networks = x.shape[1]
     drawn = [generator.integers(num_networks, size=num_networks) for _ in range(_RESAMPLES)]
     counts = np.ones((1 + _RESAMPLES, num_networks))
     for row, networks in zip(counts[1:], drawn, strict=True):
         row[:] = np.bincount(networks, minlength=num_networks)
-    taus, spearmans = _correlate(x, y, counts)
+    # By ranks, for a score may be infinite.
+    taus, spearmans = _correlate(rankdata(x, axis=1), rankdata(y, axis=1), counts)
     return Agreement(
         tau=float(taus[0]),
         tau_interval=_interval(taus[1:]),

@@ -120,6 +120,8 @@ def compare_proxies(
         start = time.perf_counter()
         of_subsets = _score_subsets(groups, draws, one_shot_epochs, device, data_root)
         cost = (time.perf_counter() - start) / full
+        if any(map(math.isnan, of_subsets)):
+            continue
         agreement = measure_agreement([of_subsets], means, ceiling.reliability.value)
         rows.append(_row(f"one-shot, {draws}", "one-shot", cost, agreement))
     frame = pd.DataFrame(rows).sort_values("cost", kind="stable", ignore_index=True)

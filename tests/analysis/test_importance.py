@@ -137,6 +137,12 @@ def test_interval_of_the_correlation_is_that_over_seeds():
     assert high == pytest.approx(1.0)
 
 
+def test_values_that_are_all_equal_have_no_correlation():
+    weights = np.random.default_rng(0).random((5, 4))
+    found, interval = _correlate(weights, np.zeros((5, 4)))
+    assert np.isnan([found, *interval]).all()
+
+
 @pytest.mark.parametrize("num_seeds", [3, 5, 10])
 @pytest.mark.parametrize("noise", [0.3, 1.5])
 def test_interval_of_the_correlation_covers_the_true_one(num_seeds, noise):

@@ -54,6 +54,13 @@ def test_interval_covers_the_truth_of_uncorrelated_scores():
     assert hits >= 34
 
 
+def test_infinite_score_has_its_rank_and_one_that_is_no_number_is_refused():
+    found = measure_agreement([[-math.inf, *RANKED[1:]]], [RANKED], 1.0)
+    assert (found.tau, found.spearman) == (pytest.approx(1), pytest.approx(1))
+    with pytest.raises(ValueError, match="scores and accuracies must be numbers, got NaN among"):
+        measure_agreement([RANKED], [[math.nan, *RANKED[1:]]], 1.0)
+
+
 def test_scores_that_are_all_equal_say_nothing():
     found = measure_agreement([[1.0] * 6], [RANKED], 1.0)
     assert (found.tau, found.spearman) == (0, 0)
