@@ -23,10 +23,10 @@ __all__ = [
     "TECHNICAL_KEYS",
     "architecture_by_hash",
     "are_equally_large",
-    "check_equally_large",
     "check_evaluated_alike",
     "check_one_number",
     "check_trained_alike",
+    "describe_sizes",
     "differing_keys",
     "ds_net_of",
     "evaluated_runs",
@@ -289,17 +289,9 @@ def are_equally_large(one: Record, other: Record) -> bool:
     return large <= _PARAMETERS_TOLERANCE * small
 
 
-def check_equally_large(records: Sequence[Record], table: str) -> None:
-    """Raises a ValueError unless networks have the same number of parameters, within 10 %.
-
-    Args:
-        records: Runs of one comparison.
-        table: What compares them, for the message.
-    """
-    small, large = (pick(records, key=lambda r: r.num_params) for pick in (min, max))
-    if not are_equally_large(small, large):
-        raise IncomparableRunsError(
-            f"{table} compares networks of equal parameters (within 10 %), but "
-            f"{small.run_id!r} has {small.num_params:,} and {large.run_id!r} "
-            f"{large.num_params:,}; choose networks of one size"
-        )
+def describe_sizes(records: Sequence[Record]) -> str:
+    """Says the numbers of parameters where widths do not make them equal; else nothing."""
+    smallest, largest = (pick(records, key=lambda r: r.num_params) for pick in (min, max))
+    if are_equally_large(smallest, largest):
+        return ""
+    return f"{smallest.num_params:,} to {largest.num_params:,} parameters"

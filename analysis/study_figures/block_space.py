@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.comparability import (
-    are_equally_large,
+    describe_sizes,
     ds_net_of,
     group_by,
     prefer_recipe_weight_decay,
@@ -96,16 +96,8 @@ def compute_block_space(records: Sequence[Record], attack: str = "pgd") -> Block
         natural=tuple(average([subset.natural for subset in group]) for group in of_size),
         robust=tuple(average([subset.robust for subset in group]) for group in of_size),
         attack=attack,
-        setting=", ".join(filter(None, (describe_setting(kept[0], attack), _describe_sizes(kept)))),
+        setting=", ".join(filter(None, (describe_setting(kept[0], attack), describe_sizes(kept)))),
     )
-
-
-def _describe_sizes(records: Sequence[Record]) -> str:
-    """The numbers of parameters where widths do not make them equal; else nothing."""
-    smallest, largest = (pick(records, key=lambda r: r.num_params) for pick in (min, max))
-    if are_equally_large(smallest, largest):
-        return ""
-    return f"{smallest.num_params:,} to {largest.num_params:,} parameters"
 
 
 def draw_block_space(space: BlockSpace) -> Figure:

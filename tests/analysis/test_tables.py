@@ -487,7 +487,7 @@ def test_two_widths_of_the_searched_network_are_no_seeds_of_a_mean():
         compute_table(4, [pruned(2, accuracies, data="digits"), *searched])
 
 
-def test_seeds_that_were_pruned_by_weights_of_their_own_are_a_mean_if_equally_large():
+def test_seeds_that_were_pruned_by_weights_of_their_own_are_a_mean():
     rows = ((0.5, 0.5, 0.0, 0.0), (0.5, 0.0, 0.5, 0.0))
     zeroed = [
         pruned(2, {"natural": 80.0, "pgd": 40.0 + 10 * seed}, seed=seed, **changes)
@@ -510,11 +510,33 @@ def test_seeds_that_were_pruned_by_weights_of_their_own_are_a_mean_if_equally_la
     for runs in (zeroed, built):
         (cell,) = compute_table(4, runs).rows[0].cells
         assert (cell.value, cell.num_seeds) == (45, 2)
-    with pytest.raises(ValueError, match=r"Table 4 .* equal parameters .* 1,000,000 and .* 2,000,"):
-        compute_table(4, [built[0], replace(built[1], num_params=2_000_000)])
     wider = make_run({"natural": 80.0, "pgd": 50.0}, **zeroed[1].config | {"init_channels": 21})
     with pytest.raises(ValueError, match="seeds of one number, but init_channels is 20 and 21"):
         compute_table(4, [zeroed[0], wider])
+
+
+@pytest.mark.parametrize(("num_params", "is_said"), [(1_100_000, False), (1_200_000, True)])
+def test_table_4_says_the_sizes_of_networks_that_widths_do_not_make_equal(num_params, is_said):
+    pruned_runs = [
+        make_run(
+            {"natural": 80.0, "pgd": 40.0 + 10 * seed},
+            num_params=number,
+            seed=seed,
+            blocks=("residual", block),
+            attention="fixed",
+            attention_init="given",
+            attention_weights=((0.5, 0.5),) * 3,
+            **DEPTH | {"init_channels": width},
+        )
+        for seed, (block, width, number) in enumerate(
+            [("mbconv", 12, 1_000_000), ("dense", 9, num_params)]
+        )
+    ]
+    table = compute_table(4, pruned_runs)
+    assert table.rows[0].cells[0].value == 45
+    said = "digits, AT, 3 modules, k = 2: 1,000,000 to 1,200,000 parameters."
+    assert (said in table.notes) is is_said
+    assert any("parameters" in note for note in table.notes) is is_said
 
 
 def test_ablation_of_runs_that_were_trained_differently_is_refused():
