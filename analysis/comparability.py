@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 from analysis.errors import IncomparableRunsError, MissingRunsError
 from nasbench_at.config import DS_NET_FIELDS
 from nasbench_at.config.architecture import Architecture, architecture_of
+from nasbench_at.config.catalogue import catalogue
 from nasbench_at.config.contents import replace_paths
 from nasbench_at.config.run_config import recipe_of
 from nasbench_at.records import Record, conditions_of, differences
 from nasbench_at.records.naming.labels import metric_label
-from nasbench_at.records.naming.variants import name_variants, weights_label
+from nasbench_at.records.naming.variants import NETWORK_KEYS, weights_label
 
 __all__ = [
     "ATTENTION_KEYS",
     "NAMED_KEYS",
-    "NETWORK_KEYS",
     "TECHNICAL_KEYS",
     "architecture_by_hash",
     "are_equally_large",
@@ -33,15 +33,12 @@ __all__ = [
     "group_by",
     "identity_without",
     "is_network_to_compare",
-    "name_trainings",
     "options_agree",
     "prefer_recipe_weight_decay",
     "variant_of",
 ]
 
-NETWORK_KEYS = DS_NET_FIELDS | {"model", "model_options"}
-"""Configuration keys that say which network is trained."""
-NAMED_KEYS = NETWORK_KEYS - {"block_options", "block_copies", "attention_init_options"}
+NAMED_KEYS = NETWORK_KEYS - {"block_options", "block_copies", "attention_init_options", "plugins"}
 """Configuration keys that a network's name tells apart."""
 ATTENTION_KEYS = frozenset(
     {"attention", "attention_init", "attention_init_options", "attention_weights", "attention_keep"}
@@ -163,8 +160,9 @@ def _has_recipe_weight_decay(config: Mapping[str, Any]) -> bool:
 def check_trained_alike(records: Sequence[Record], varied: Iterable[str], table: str) -> None:
     """Raises a ValueError unless runs differ in nothing but what the table varies.
 
-    Options and copies of a block must be the same in all networks that have it; they make no
-    difference to those that lack it.
+    Options, copies and, of a user's block, plugin files must be the same in all networks that have
+    it; they make no difference to those that lack it. Files of equal contents are the same,
+    wherever they lie.
 
     Args:
         records: Runs of one section, in any order.
@@ -172,29 +170,32 @@ def check_trained_alike(records: Sequence[Record], varied: Iterable[str], table:
         table: The table's name, for the message.
     """
     ignored = TECHNICAL_KEYS | set(varied)
-    for key in dict.fromkeys(key for record in records for key in record.config):
+    configs = [replace_paths(record.config) for record in records]
+    for key in dict.fromkeys(key for config in configs for key in config):
         if key in ignored:
             continue
         seen: dict[str, tuple[Any, Record]] = {}
-        for record in records:
-            for name, its in _values_of(record, key).items():
+        for record, config in zip(records, configs, strict=True):
+            for name, its in _values_of(record, key, config.get(key)).items():
                 mine, first = seen.setdefault(name, (its, record))
                 if mine != its:
                     raise IncomparableRunsError(
-                        f"{table} compares runs that were trained alike, but {name} is {mine!r} "
-                        f"in run {first.run_id!r} and {its!r} in run {record.run_id!r}; choose "
+                        f"{table} compares runs that were trained alike, but {name} is "
+                        f"{_describe_value(first, key, mine)} in run {first.run_id!r} and "
+                        f"{_describe_value(record, key, its)} in run {record.run_id!r}; choose "
                         "runs of one value"
                     )
 
 
-def name_trainings(records: Sequence[Record]) -> list[str]:
-    """Says how runs were trained as far as that differs, whatever their networks; else nothing."""
-    ignored = NETWORK_KEYS | TECHNICAL_KEYS
-    if len({identity_without(record, ignored) for record in records}) < 2:
-        return [""] * len(records)
-    network = {key: records[0].config.get(key) for key in NETWORK_KEYS}
-    trained = [{k: v for k, v in r.config.items() if k not in ignored} for r in records]
-    return name_variants([{**config, **network} for config in trained])
+def _describe_value(record: Record, key: str, value: Any) -> str:
+    """A value in words: of files their names and what tells their contents apart."""
+    contents = record.config.get("contents", {})
+    stored = record.config.get(key)
+    names = stored if isinstance(stored, list | tuple) else [stored]
+    files = [name for name in names if isinstance(name, str) and name in contents]
+    if not files:
+        return repr(value)
+    return ", ".join(f"{name!r} (whose SHA-256 begins with {contents[name]})" for name in files)
 
 
 def options_agree(one: Record, other: Record) -> bool:
@@ -202,23 +203,30 @@ def options_agree(one: Record, other: Record) -> bool:
     return all(
         mine[name] == its[name]
         for key in _BY_BLOCK
-        for mine, its in [(_values_of(one, key), _values_of(other, key))]
+        for mine, its in [(_of_blocks(one, key), _of_blocks(other, key))]
         for name in mine.keys() & its.keys()
     )
 
 
-def _values_of(record: Record, key: str) -> dict[str, Any]:
-    """A run's value of a key, by what it is called; of options and copies one a block.
+def _values_of(record: Record, key: str, value: Any) -> dict[str, Any]:
+    """A run's value of a key, by what it is called; of what makes a block one a block.
 
     Other networks have nothing of what describes a DS-Net.
     """
-    if key not in DS_NET_FIELDS:
-        return {key: record.config.get(key)}
+    if key not in DS_NET_FIELDS | {"plugins"}:
+        return {key: value}
     network = architecture_of(record.config)
     if network is None:
         return {}
-    if key not in _BY_BLOCK:
-        return {key: record.config.get(key)}
+    if key == "plugins":
+        users = sorted(network.all_blocks - catalogue().blocks.keys())
+        return {f"plugins of {name}": value for name in users}
+    return _of_blocks(record, key) if key in _BY_BLOCK else {key: value}
+
+
+def _of_blocks(record: Record, key: str) -> dict[str, Any]:
+    """Options or copies of each block of a DS-Net."""
+    network = ds_net_of(record)
     values = getattr(network, key)
     return {f"{key} of {name}": values.get(name) for name in sorted(network.all_blocks)}
 
@@ -276,10 +284,10 @@ def check_one_number(records: Sequence[Record], varied: Iterable[str] = ()) -> N
             )
     for record in records[1:]:
         for key in differing_keys([records[0], record], TECHNICAL_KEYS | set(varied)):
-            mine, its = (run.config.get(key) for run in (records[0], record))
+            mine, its = (_describe_value(r, key, r.config.get(key)) for r in (records[0], record))
             raise IncomparableRunsError(
                 f"runs {records[0].run_id!r} and {record.run_id!r} would be seeds of one number, "
-                f"but {key} is {mine!r} and {its!r}; choose runs of one value"
+                f"but {key} is {mine} and {its}; choose runs of one value"
             )
 
 

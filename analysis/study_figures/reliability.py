@@ -12,13 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.comparability import (
-    NETWORK_KEYS,
     TECHNICAL_KEYS,
     check_evaluated_alike,
     check_one_number,
     group_by,
     identity_without,
-    name_trainings,
 )
 from analysis.errors import MissingRunsError, UnsuitableRunsError
 from analysis.style import (
@@ -31,6 +29,7 @@ from analysis.style import (
 )
 from nasbench_at.records import Record, Reliability, measure_reliability
 from nasbench_at.records.naming.labels import metric_label
+from nasbench_at.records.naming.variants import NETWORK_KEYS, name_trainings
 
 __all__ = ["ReliabilityCurve", "compute_reliability", "draw_reliability"]
 
@@ -91,7 +90,7 @@ def compute_reliability(
             f"{_FIGURE} needs two networks that were trained alike and evaluated by {attack}, "
             f"each with two seeds; none of {len(records)} records are such"
         )
-    names = name_trainings([networks[0][0] for networks in ways])
+    names = name_trainings([networks[0][0].config for networks in ways], TECHNICAL_KEYS)
     return tuple(
         _measure(networks, name, attack) for networks, name in zip(ways, names, strict=True)
     )

@@ -8,7 +8,6 @@ from dataclasses import replace
 from analysis.comparability import (
     ATTENTION_KEYS,
     NAMED_KEYS,
-    NETWORK_KEYS,
     check_evaluated_alike,
     check_trained_alike,
     describe_sizes,
@@ -26,6 +25,7 @@ from analysis.tables.table import Cell, Column, Row, Table
 from nasbench_at.config.architecture import architecture_of
 from nasbench_at.records import Record
 from nasbench_at.records.naming.labels import data_label, method_label, network_label
+from nasbench_at.records.naming.variants import NETWORK_KEYS
 
 __all__ = ["compute_pruning_table", "compute_weight_decay_table"]
 

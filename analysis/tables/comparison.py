@@ -14,7 +14,6 @@ from analysis.comparability import (
     group_by,
     identity_without,
     is_network_to_compare,
-    name_trainings,
     prefer_recipe_weight_decay,
     variant_of,
 )
@@ -25,7 +24,7 @@ from analysis.tables.table import Cell, Column, Row, Table
 from nasbench_at.config.architecture import architecture_of
 from nasbench_at.records import Record
 from nasbench_at.records.naming.labels import data_label, method_label, network_label, network_name
-from nasbench_at.records.naming.variants import name_variants
+from nasbench_at.records.naming.variants import name_trainings, name_variants
 
 __all__ = ["compute_attack_table", "compute_misalignment_table"]
 
@@ -117,7 +116,7 @@ def _networks_of(records: Sequence[Record]) -> list[_Network]:
             lambda r: identity_without(r, NAMED_KEYS | TECHNICAL_KEYS),
         ).values()
     ]
-    trainings = name_trainings([seeds[0] for seeds in groups])
+    trainings = name_trainings([seeds[0].config for seeds in groups], TECHNICAL_KEYS)
     by_label: dict[str, list[list[Record]]] = {}
     for seeds, training in zip(groups, trainings, strict=True):
         label = ", ".join(filter(None, (network_label(seeds[0].config), training)))

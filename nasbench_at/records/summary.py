@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from nasbench_at.config import DS_NET_FIELDS
-from nasbench_at.config.contents import replace_paths
-from nasbench_at.config.scalars import write_scalar
 from nasbench_at.records.conditions import Conditions, conditions_of, describe_conditions
 from nasbench_at.records.evaluation import AttackResult
-from nasbench_at.records.frames import frame_of, group_seeds, summary_rows, varying_keys
-from nasbench_at.records.naming.variants import name_variants
+from nasbench_at.records.frames import frame_of, group_seeds, summary_rows
+from nasbench_at.records.naming.variants import name_trainings, name_variants
 from nasbench_at.records.record import Record
 from nasbench_at.records.reliability import Reliability, measure_reliability
 from nasbench_at.records.text_tables import format_columns
@@ -27,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ranking", "Summary", "note_seeds", "note_selection"]
 
-_OF_NETWORK = DS_NET_FIELDS | {"model", "model_options", "seed"}
-"""What may differ between networks that were trained alike."""
 _MAX_RANKINGS = 9
 _MAX_ROWS = 20
 _WIDTH = 100
@@ -138,7 +132,7 @@ class Summary:
 
         Only networks with at least two seeds count; parts of an attack are left out.
         """
-        texts = _name_trainings([group[0].config for group in self.groups])
+        texts = name_trainings([group[0].config for group in self.groups])
         found: dict[tuple[str, Conditions], list[list[float]]] = {}
         for rows, training in zip(self._measured, texts, strict=True):
             own: dict[str, dict[Conditions, list[float]]] = {}
@@ -230,22 +224,8 @@ def note_seeds(row: Mapping[str, Any], attack: str) -> str:
     return "" if count == row["seeds"] else f" ({_count(count, 'seed')})"
 
 
-def _name_trainings(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Says of each configuration what differs in its training from others'."""
-    trainings = [
-        replace_paths({k: v for k, v in config.items() if k not in _OF_NETWORK})
-        for config in configs
-    ]
-    keys = varying_keys(trainings)
-    return [", ".join(f"{key} {_write(config.get(key))}" for key in keys) for config in trainings]
-
-
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _write(value: Any) -> str:
-    return write_scalar(json.loads(json.dumps(value)))
 
 
 def _has_interval(row: Mapping[str, Any], attack: str) -> bool:

@@ -137,6 +137,37 @@ def test_table_1_ranks_as_the_paper_does():
     )
 
 
+def test_a_plugin_of_one_network_is_no_other_training(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("x = 1", "utf-8")
+    networks = [
+        {"model": "resnet18"},
+        {"blocks": ("residual", "mine"), "plugins": (str(plugin),), **DEPTH},
+    ]
+    runs = [
+        make_run({"natural": 80.0, "pgd": 40.0}, method=method, **network)
+        for method in ("st", "at")
+        for network in networks
+    ]
+    labels = ["ResNet-18", "DS-Net of residual + mine, 3 modules of 6 channels, k = 2"]
+    assert [row.label for row in compute_table(1, runs).rows] == labels
+    assert [row.label for row in compute_table(2, runs).rows] == [*labels, "Improv. (%)"]
+
+
+def test_versions_of_a_plugin_are_rows_of_their_own(tmp_path):
+    plugin = tmp_path / "mine.py"
+    runs = []
+    for seed, text in enumerate(["x = 1", "x = 2"]):
+        plugin.write_text(text, "utf-8")
+        network = {"blocks": ("residual", "mine"), "plugins": (str(plugin),), **DEPTH}
+        runs.append(make_run({"natural": 80.0, "pgd": 40.0}, seed=seed, **network))
+    labels = [row.label for row in compute_table(2, runs).rows]
+    assert [label.rpartition(", ")[2] for label in labels] == [
+        "version 1 of mine.py",
+        "version 2 of mine.py",
+    ]
+
+
 def test_table_1_averages_seeds_and_gives_equal_means_one_rank():
     runs = [
         make_run({"natural": natural, "pgd": pgd}, method=method, model=model, seed=seed)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from nasbench_at.config import DS_NET_FIELDS
 from nasbench_at.config.architecture import AttentionSpec, architecture_of
+from nasbench_at.config.contents import replace_paths
 from nasbench_at.config.presets import SCALED
 from nasbench_at.config.run_config import EXTRA_FIELDS, recipe_of
 from nasbench_at.records.naming.labels import (
@@ -20,11 +21,20 @@ from nasbench_at.records.naming.labels import (
     start_label,
 )
 
-__all__ = ["describe_shared", "name_run", "name_variants", "weights_label"]
+__all__ = [
+    "NETWORK_KEYS",
+    "describe_shared",
+    "name_run",
+    "name_trainings",
+    "name_variants",
+    "weights_label",
+]
 
 Config = Mapping[str, Any]
 Facets = dict[str, str]
 
+NETWORK_KEYS = DS_NET_FIELDS | {"model", "model_options", "plugins"}
+"""Configuration keys that say which network is trained."""
 _IN_FACETS = frozenset(
     {"model", "model_options", "data", "method", "norm", "beta", "seed", "blocks", "num_modules"}
     | {"widen_factor", "attention", "attention_init", "attention_weights", "attention_keep"}
@@ -61,6 +71,37 @@ def name_variants(configs: Sequence[Config], *, seeds: bool = False) -> list[str
     if seeds:
         names = _extend(names, configs, lambda group: [f"seed {c.get('seed')}" for c in group])
     return [name or network_label(config) for name, config in zip(names, configs, strict=True)]
+
+
+def name_trainings(configs: Sequence[Config], ignored: Iterable[str] = ()) -> list[str]:
+    """Says how networks were trained as far as that differs, whatever they are; else nothing.
+
+    Files of equal contents are the same, wherever they lie.
+
+    Args:
+        configs: Configurations of runs.
+        ignored: Keys that make no training another one, besides the network's and the seed.
+
+    Returns:
+        A name each, equal ones for equal trainings.
+    """
+    left_out = NETWORK_KEYS.union(ignored, ["seed"])
+    first_of: dict[str, Any] = {}
+    trainings = []
+    for config in configs:
+        training: dict[str, Any] = {}
+        contents = {}
+        for key, value in replace_paths(config).items():
+            if key in left_out or value is None:
+                continue
+            training[key] = first_of.setdefault(_canonical([key, value]), config[key])
+            if value != config[key]:
+                contents[training[key]] = config["contents"][config[key]]
+        trainings.append({**training, "contents": contents})
+    if len(set(map(_canonical, trainings))) < 2:
+        return [""] * len(configs)
+    network = {key: value for key, value in configs[0].items() if key in NETWORK_KEYS}
+    return name_variants([{**training, **network} for training in trainings])
 
 
 def name_run(config: Config) -> str:
@@ -185,7 +226,7 @@ def _canonical(value: Any) -> str:
 
 def _flag(key: str, value: Any) -> str:
     name = key.replace("_", "-")
-    if value is None or value == {}:
+    if value is None or value in ({}, [], ()):
         return f"without --{name}"
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"

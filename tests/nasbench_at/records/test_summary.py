@@ -69,7 +69,7 @@ def test_networks_are_ranked_among_those_trained_alike(runs):
     assert found.reliability.value == pytest.approx(expected.value)
     assert found.reliability.interval == pytest.approx(expected.interval)
     assert found.noise_ceiling == pytest.approx(math.sqrt(expected.value))
-    assert "method at" in found.training
+    assert found.training == "AT"
     low, high = expected.interval
     assert f"reliability {expected.value:.2f} [{low:.2f}, {high:.2f}]" in str(runs.summary())
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nasbench_at.config import RunConfig, resolve
-from nasbench_at.records.naming.variants import describe_shared, name_variants
+from nasbench_at.records.naming.variants import describe_shared, name_trainings, name_variants
 from tests.analysis.synthetic import DEPTH, FOUR
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -65,6 +65,7 @@ def names_of(*changes, **options):
             [{"block_options": {"ada_rk": {"separate_norms": True}}}, {}],
             ["--block-options ada_rk.separate_norms=True", "without --block-options"],
         ),
+        ([{}, {"plugins": ("mine.py",)}], ["without --plugins", "--plugins mine.py"]),
         ([{"attention_keep": ((0,),) * 3}, {}], ["1 of 4 blocks kept", "all blocks kept"]),
     ],
 )
@@ -115,6 +116,30 @@ def test_files_of_other_contents_are_named():
     assert name_variants([first, second, second | {"seed": 1}]) == [
         *("version 1 of my_blocks.py", *["version 2 of my_blocks.py"] * 2)
     ]
+
+
+def test_trainings_are_named_whatever_is_trained_and_wherever_files_lie():
+    def config(folder, digest, **changes):
+        data, plugin = f"{folder}/mine.npz", f"{folder}/blocks.py"
+        contents = {data: digest * 16, plugin: "f" * 16}
+        base = resolve(RunConfig(**{**BASE, "plugins": (plugin,), **changes})).to_dict()
+        return base | {"data": data, "contents": contents}
+
+    network = {"model": "resnet18", "seed": 1}
+    small = resolve(RunConfig(data="digits", **network)).to_dict()
+    assert name_trainings([resolve(RunConfig(**BASE)).to_dict(), small]) == ["", ""]
+    assert name_trainings([config("here", "a"), config("there", "a", attention="fixed")]) == [
+        "",
+        "",
+    ]
+    longer = config("there", "a", epochs=9)
+    names = ["--epochs 20", "--epochs 20", "--epochs 9"]
+    assert name_trainings([config("here", "a"), config("there", "a"), longer]) == names
+    versions = ["version 1 of mine.npz", "version 2 of mine.npz"]
+    assert name_trainings([config("here", "a"), config("here", "b")]) == versions
+    compiled = [config("here", "a"), config("here", "a", compile=True)]
+    assert name_trainings(compiled) == ["--no-compile", "--compile"]
+    assert name_trainings(compiled, ["compile"]) == ["", ""]
 
 
 def test_no_name_is_a_hash():
