@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from nasbench_at.records.evaluation import AttackResult
 from nasbench_at.records.record import Record
 
 __all__ = ["MergedRecord", "merge_copies"]
@@ -99,11 +98,19 @@ def _merge(records: Sequence[Record], numbers: Iterable[int]) -> tuple[MergedRec
     for other in others:
         known = {row.key: row for row in merged.all_results}
         for evaluation in other.evaluations:
-            contradictions |= _find_contradictions(known, evaluation.results)
-            # What both have stays where it was: before what was measured since.
-            rows = tuple(r for r in evaluation.results if not _agree(known.get(r.key), r))
+            rows = []
+            for row in evaluation.results:
+                old = known.get(row.key)
+                if old is not None and old.num_correct == row.num_correct:
+                    continue  # it stays where it was: before what was measured since
+                if old is not None:
+                    contradictions[row.key] = (
+                        f"{row.attack} has {old.num_correct} and {row.num_correct} of "
+                        f"{row.num_samples} images right, of which the latter is kept"
+                    )
+                rows.append(row)
             if rows:
-                merged = merged.with_evaluation(replace(evaluation, results=rows))
+                merged = merged.with_evaluation(replace(evaluation, results=tuple(rows)))
         merged = replace(other, evaluations=merged.evaluations)
     sources = sorted(numbers, key=lambda number: distinct.index(records[number]))
     said = [f"copies of run {merged.run_id!r} disagree: {'; '.join(contradictions.values())}"]
@@ -112,22 +119,3 @@ def _merge(records: Sequence[Record], numbers: Iterable[int]) -> tuple[MergedRec
 
 def _write(record: Record) -> str:
     return json.dumps(record.to_dict(), sort_keys=True)
-
-
-def _agree(old: AttackResult | None, new: AttackResult) -> bool:
-    return old is not None and old.num_correct == new.num_correct
-
-
-def _find_contradictions(
-    known: Mapping[str, AttackResult], rows: Iterable[AttackResult]
-) -> dict[str, str]:
-    """Says by key in which rows two copies disagree, and by how much."""
-    found: dict[str, str] = {}
-    for row in rows:
-        old = known.get(row.key)
-        if old is not None and not _agree(old, row):
-            found[row.key] = (
-                f"{row.attack} has {old.num_correct} and {row.num_correct} of {row.num_samples} "
-                "images right, of which the latter is kept"
-            )
-    return found

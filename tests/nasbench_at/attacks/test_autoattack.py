@@ -342,6 +342,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.15), ("L2", 0.7)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_verdicts_on_trained_digits_equal_the_library_s(name: str, norm: Any, eps: float) -> None:
